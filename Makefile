@@ -1,0 +1,68 @@
+# make demo    hear it: round-trips examples/audio into demo/
+# make test    the whole test suite (WORKERS=1 for one process)
+# make gpu     what needs a CUDA device, and its benchmarks
+# make lint types    what a change must pass besides the tests
+#
+# Everything runs in .venv, made on the first call. PYTHON=python3 uses that interpreter as it is instead and installs nothing.
+# PyTorch for the CPU alone: PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+
+VENV := .venv
+WORKERS ?= 2
+
+ifdef PYTHON
+installed =
+else
+PYTHON := $(VENV)/bin/python
+# The dev extra holds all the others.
+installed = $(or $(wildcard $(VENV)/.installed-dev),$(VENV)/.installed-$(1))
+endif
+
+.PHONY: demo test lint types gpu gpu-tests gpu-absent
+# pip must not run twice at once in one environment
+.NOTPARALLEL:
+
+demo: $(call installed,plot)
+	$(PYTHON) -m melcap.demo
+
+test: $(call installed,test)
+	$(PYTHON) -m pytest -n $(WORKERS) --dist worksteal
+
+lint: $(call installed,dev)
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+types: $(call installed,dev)
+	$(PYTHON) -m mypy
+
+gpu: $(call installed,test)
+	@$(PYTHON) -c 'import importlib.util as u, sys; sys.exit(u.find_spec("melcap.kernels") is None)' || { \
+	  echo 'melcap is not installed here: $(PYTHON) -m pip install --no-deps --no-build-isolation -e .' >&2; exit 1; }
+	@cuda=$$($(PYTHON) -c 'import torch; print(torch.cuda.is_available())') || exit 1; \
+	if [ "$$cuda" = True ]; then $(MAKE) --no-print-directory gpu-tests; \
+	else $(MAKE) --no-print-directory gpu-absent; fi
+
+# pytest's status 5 means that no test is marked gpu, which is no failure.
+gpu-tests:
+	$(PYTHON) -m pytest -m gpu || [ $$? -eq 5 ]
+	@for script in $(wildcard profiling/kernels.py profiling/rtf.py); do \
+	  echo "$(PYTHON) $$script"; $(PYTHON) $$script || exit 1; done
+
+gpu-absent:
+	@echo 'No CUDA device here: the GPU tests and benchmarks are left out, the checks that need none follow.'
+	$(PYTHON) -m melcap doctor
+	$(PYTHON) -m pytest -m 'not gpu' tests/test_ops*.py
+
+# The newest Python that the pinned versions have wheels for is 3.14.
+$(VENV)/.created:
+	@for python in python3 python3.14 python3.13 python3.12 python3.11 python3.10; do \
+	  if $$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; then \
+	    echo "making $(VENV) with $$($$python --version)"; \
+	    $$python -m venv $(VENV) && touch $@; exit; \
+	  fi; \
+	done; \
+	echo 'melcap needs Python 3.10 to 3.14: no python3 or python3.10 to python3.14 found that is one.' >&2; exit 1
+
+$(VENV)/.installed-%: pyproject.toml constraints.txt | $(VENV)/.created
+	@echo 'installing melcap[$*] and what it needs into $(VENV); the first time PyTorch is downloaded'
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[$*]'
+	@touch $@
