@@ -1,0 +1,162 @@
+"""The three operations in plain PyTorch: what every other implementation is measured against.
+
+float64 input is computed in float64, which makes these functions their own ground truth; any
+narrower input is computed in float32.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from melcap.config import MelSpec
+
+TIE = 1e-6
+"""Codes whose distances differ by less than this fraction tie, and the lowest index wins."""
+
+_BLOCK = 64
+_SCORES_AT_ONCE = {"cpu": 2**20}
+"""On a CPU the scores stay in cache; elsewhere fewer, larger launches are better."""
+_PAIRS_AT_ONCE = 2**14
+
+
+def working_dtype(x: Tensor) -> torch.dtype:
+    """float64 stays float64; everything else is computed in float32."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+@lru_cache(maxsize=32)
+def mel_filters(
+    sample_rate: int, n_fft: int, n_mels: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Triangular HTK-mel filters from 0 to sample_rate / 2, peak 1: [n_fft // 2 + 1, n_mels]."""
+    nyquist = torch.tensor(sample_rate / 2, dtype=torch.float64)
+    top = 2595 * torch.log10(1 + nyquist / 700)
+    mels = torch.linspace(0, 1, n_mels + 2, dtype=torch.float64) * top
+    edges = 700 * (10 ** (mels / 2595) - 1)
+    bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64)[:, None] * sample_rate / n_fft
+    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
+    filters: Tensor = torch.minimum(rising, falling).clamp(min=0)
+    return filters.to(device=device, dtype=dtype)
+
+
+@lru_cache(maxsize=32)
+def hann_window(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Periodic Hann window, computed in float64 and rounded once."""
+    return torch.hann_window(length, dtype=torch.float64).to(device=device, dtype=dtype)
+
+
+def log_mel(wave: Tensor, spec: MelSpec, left: int, right: int) -> Tensor:
+    """See `melcap.ops.log_mel`; `left` and `right` zeros are put around the wave."""
+    mel, _ = _mel(wave, spec, left, right)
+    scaled = (mel.clamp(min=spec.floor).log() - spec.mean) / spec.std
+    return scaled.transpose(1, 2).contiguous()
+
+
+def _mel(wave: Tensor, spec: MelSpec, left: int, right: int) -> tuple[Tensor, Tensor]:
+    """Mel magnitudes [batch, frames, n_mels] and the complex spectrum under them."""
+    dtype, device = working_dtype(wave), wave.device
+    frames = F.pad(wave.to(dtype), (left, right)).unfold(-1, spec.n_fft, spec.hop)
+    spectrum = torch.fft.rfft(frames * hann_window(spec.n_fft, dtype, device))
+    filters = mel_filters(spec.sample_rate, spec.n_fft, spec.n_mels, dtype, device)
+    return spectrum.abs() @ filters, spectrum
+
+
+def log_mel_gradient(
+    upstream: Tensor, wave: Tensor, spec: MelSpec, left: int, right: int
+) -> Tensor:
+    """Gradient of `log_mel` with respect to the wave, written out step by step."""
+    dtype, device = working_dtype(wave), wave.device
+    mel, spectrum = _mel(wave, spec, left, right)
+    d_mel = torch.where(mel > spec.floor, upstream.transpose(1, 2) / (spec.std * mel), 0)
+    filters = mel_filters(spec.sample_rate, spec.n_fft, spec.n_mels, dtype, device)
+    d_spectrum = spectrum.sgn() * (d_mel @ filters.t())
+    d_spectrum[..., 1 : (spec.n_fft + 1) // 2] /= 2
+    d_frames = torch.fft.irfft(d_spectrum, spec.n_fft, norm="forward")
+    d_frames *= hann_window(spec.n_fft, dtype, device)
+    padded = F.fold(
+        d_frames.transpose(1, 2),
+        (1, (mel.shape[1] - 1) * spec.hop + spec.n_fft),
+        (1, spec.n_fft),
+        stride=(1, spec.hop),
+    ).flatten(1)
+    return F.pad(padded, (-left, wave.shape[1] + left - padded.shape[1])).to(wave.dtype)
+
+
+def nearest_code(x: Tensor, codebook: Tensor) -> Tensor:
+    """See `melcap.ops.nearest_code`.
+
+    A matrix product scores every code, x.c - |c|^2 / 2. Its rounding could swap close codes, so
+    those within its error bound of the best are measured again, as differences in float64. They
+    are looked for by the maxima of blocks of codes, which reads the scores only once.
+    """
+    dtype = working_dtype(x)
+    rows, codes = x.to(dtype), codebook.to(dtype)
+    spare = -len(codes) % _BLOCK
+    by_column = F.pad(codes, (0, 0, 0, spare)).t()
+    half_norms = F.pad(codes.square().sum(1) / 2, (0, spare), value=torch.inf)
+    unit = torch.finfo(dtype).eps
+    if dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest":
+        unit = 2.0**-8
+    error = (codes.shape[1] + 4) * unit + 4 * TIE
+    reach = codes.norm(dim=1).max()
+    found = torch.empty(len(rows), dtype=torch.int32, device=x.device)
+    step = max(1, _SCORES_AT_ONCE.get(x.device.type, 2**26) // len(codes))
+    for first in range(0, len(rows), step):
+        part = rows[first : first + step]
+        scores = torch.addmm(-half_norms, part, by_column).unflatten(1, (-1, _BLOCK))
+        peaks = scores.amax(2)
+        bound = peaks.amax(1) - error * (part.norm(dim=1) + reach).square()
+        row, block = (peaks >= bound[:, None]).nonzero(as_tuple=True)
+        pair, place = (scores[row, block] >= bound[row, None]).nonzero(as_tuple=True)
+        found[first : first + step] = _lowest_of_the_nearest(
+            part, codes, row[pair], block[pair] * _BLOCK + place
+        )
+    return found
+
+
+def _lowest_of_the_nearest(rows: Tensor, codes: Tensor, row: Tensor, code: Tensor) -> Tensor:
+    """Of the candidate pairs (row, code), each row's lowest code within `TIE` of its nearest."""
+    pairs = zip(row.split(_PAIRS_AT_ONCE), code.split(_PAIRS_AT_ONCE), strict=True)
+    distance = torch.cat([(rows[r].double() - codes[c].double()).norm(dim=1) for r, c in pairs])
+    nearest = distance.new_full((len(rows),), torch.inf)
+    nearest.scatter_reduce_(0, row, distance, "amin")
+    tied = distance <= nearest[row] * (1 + TIE)
+    lowest = code.new_full((len(rows),), len(codes))
+    lowest.scatter_reduce_(0, row[tied], code[tied], "amin")
+    return lowest.to(torch.int32)
+
+
+def activate(x: Tensor, activation: str, alpha: Tensor | None) -> Tensor:
+    """Snake (x + sin^2(alpha x) / alpha, alpha per channel), LeakyReLU 0.1, GELU, SiLU or none."""
+    if activation == "snake":
+        assert alpha is not None
+        a = alpha.to(working_dtype(x))[:, None]  # in half precision 1e-9 would be zero
+        return (x + torch.sin(a * x).square() / (a + 1e-9)).to(x.dtype)
+    if activation == "leaky_relu":
+        return F.leaky_relu(x, 0.1)
+    if activation == "gelu":
+        return F.gelu(x)
+    if activation == "silu":
+        return F.silu(x)
+    return x
+
+
+def upsample_conv1d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: int,
+    activation: str,
+    alpha: Tensor | None,
+    residual: Tensor | None,
+) -> Tensor:
+    """See `melcap.ops.upsample_conv1d`."""
+    y = F.conv_transpose1d(activate(x, activation, alpha), weight, bias, stride)
+    left = (weight.shape[2] - stride) // 2
+    y = y[..., left : left + x.shape[2] * stride]
+    return y.contiguous() if residual is None else y + residual

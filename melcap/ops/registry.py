@@ -1,0 +1,155 @@
+"""Which backend runs an operation: names, choice, and the reasons why one cannot run.
+
+`torch` is the reference and runs anywhere. `triton` is asked for by name, or taken by `auto` for
+CUDA tensors where it can run. A backend asked for by name that cannot run raises; `auto` falls
+back to `torch`, and says so once in the log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import logging
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+import torch
+
+from melcap.errors import BackendError
+
+logger = logging.getLogger("melcap")
+
+BACKENDS = ("auto", "torch", "triton")
+OPERATIONS = ("log_mel", "nearest_code", "upsample_conv1d")
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Largest error allowed against the float64 reference: |error| <= atol + rtol * |reference|."""
+
+    atol: float
+    rtol: float
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """One operation on one backend.
+
+    `run` takes the operation's arguments; `tolerances` is what tests hold it to and docs quote;
+    `unsupported` takes the same arguments and lists why it cannot run on them ([] if it can).
+    """
+
+    run: Callable[..., torch.Tensor]
+    tolerances: Mapping[torch.dtype, Tolerance]
+    unsupported: Callable[..., list[str]]
+
+
+_implementations: dict[tuple[str, str], Implementation] = {}
+_default = "auto"
+_scoped: ContextVar[str | None] = ContextVar("melcap_backend", default=None)
+_auto_choice: dict[str, str] = {}
+
+
+def register(operation: str, backend: str, implementation: Implementation) -> None:
+    """Make `implementation` the one that runs `operation` on `backend`."""
+    if operation not in OPERATIONS or backend not in BACKENDS[1:]:
+        raise BackendError(f"cannot register {operation!r} for the backend {backend!r}")
+    _implementations[operation, backend] = implementation
+
+
+def unavailable(backend: str) -> list[str]:
+    """Every reason why `backend` cannot run in this process; [] if it can."""
+    if backend != "triton":
+        return []
+    reasons = []
+    if importlib.util.find_spec("triton") is None:
+        reasons.append(f"triton is not installed (this is {platform.platform()})")
+    if not torch.cuda.is_available():
+        reasons.append("torch sees no CUDA device")
+    if not reasons:
+        importlib.import_module("melcap.kernels")
+    missing = [name for name in OPERATIONS if (name, "triton") not in _implementations]
+    if missing:
+        reasons.append(f"this melcap has no Triton kernel loaded for {', '.join(missing)}")
+    return reasons
+
+
+def set_backend(name: str) -> None:
+    """Choose the backend for the whole process: "auto" (the default), "torch" or "triton".
+
+    Raises `BackendError` where the backend is unknown or cannot run here, with every reason.
+    """
+    global _default
+    _check(name)
+    _default = name
+
+
+@contextlib.contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Choose the backend for a `with` block (of this thread or task); raises as `set_backend`."""
+    _check(name)
+    token = _scoped.set(name)
+    try:
+        yield
+    finally:
+        _scoped.reset(token)
+
+
+def get_backend() -> str:
+    """The name in force here: "auto", "torch" or "triton"."""
+    return _scoped.get() or _default
+
+
+def choose(device_type: str) -> str:
+    """The backend, "torch" or "triton", that runs operations on tensors of this device type."""
+    name = get_backend()
+    if name != "auto":
+        return name
+    if device_type not in _auto_choice:
+        reasons = unavailable("triton") if device_type == "cuda" else ["auto takes it on CUDA only"]
+        _auto_choice[device_type] = "torch" if reasons else "triton"
+        logger.info(
+            "melcap: %s tensors use the %s backend%s",
+            device_type,
+            _auto_choice[device_type],
+            f" (not triton: {'; '.join(reasons)})" if reasons else "",
+        )
+    return _auto_choice[device_type]
+
+
+def implementation(operation: str, backend: str) -> Implementation:
+    """The registered implementation; raises `BackendError` where there is none."""
+    found = _implementations.get((operation, backend))
+    if found is None:
+        raise BackendError(f"no {backend} implementation of {operation} is registered")
+    return found
+
+
+def backend_report() -> dict[str, object]:
+    """What could run here and why not, as plain data; `melcap doctor` prints it."""
+    return {
+        "backend": get_backend(),
+        "available": {name: unavailable(name) for name in BACKENDS[1:]},
+        "chosen_by_auto": {kind: choose_auto(kind) for kind in ("cpu", "cuda")},
+        "operations": {
+            operation: [name for name in BACKENDS[1:] if (operation, name) in _implementations]
+            for operation in OPERATIONS
+        },
+    }
+
+
+def choose_auto(device_type: str) -> str:
+    """What "auto" takes for tensors of this device type."""
+    with use_backend("auto"):
+        return choose(device_type)
+
+
+def _check(name: str) -> None:
+    if name not in BACKENDS:
+        raise BackendError(f"unknown backend {name!r}: choose one of {', '.join(BACKENDS)}")
+    reasons = unavailable(name)
+    if reasons:
+        raise BackendError(f"the {name} backend cannot run here: " + "; ".join(reasons))
