@@ -1,0 +1,177 @@
+"""The layers that the tokenizer and the vocoder are made of, each a `Stage`: no padding in time.
+
+2D layers work on [batch, channels, rows, steps] and pad the frequency axis with zeros; 1D layers on
+[batch, channels, steps]. Norms act on the channels of one position, so nothing depends on the clip.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from melcap.ops import upsample_conv1d
+from melcap.stages import Stage
+
+
+class ChannelNorm(nn.Module):
+    """Layer normalisation over the channels of each position; any number of axes after them."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        last = x.movedim(1, -1)
+        return F.layer_norm(last, self.weight.shape, self.weight, self.bias, 1e-6).movedim(-1, 1)
+
+
+class HaarSplit(Stage):
+    """Haar patches: [B, C, F, T] -> [B, 4C, F / 2, T / 2], orthonormal."""
+
+    down = 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x[..., : x.shape[-1] // 2 * 2]
+        a, b = x[..., 0::2, 0::2], x[..., 0::2, 1::2]
+        c, d = x[..., 1::2, 0::2], x[..., 1::2, 1::2]
+        bands = torch.cat((a + b + c + d, a - b + c - d, a + b - c - d, a - b - c + d), dim=1)
+        return (bands / 2).contiguous(memory_format=torch.channels_last)
+
+
+class HaarMerge(Stage):
+    """The inverse of `HaarSplit`: [B, 4C, F, T] -> [B, C, 2F, 2T]."""
+
+    up = 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        ll, lh, hl, hh = (x / 2).chunk(4, dim=1)
+        top = torch.stack((ll + lh + hl + hh, ll - lh + hl - hh), dim=-1).flatten(-2)
+        bottom = torch.stack((ll + lh - hl - hh, ll - lh - hl + hh), dim=-1).flatten(-2)
+        return torch.stack((top, bottom), dim=-2).flatten(-3, -2)
+
+
+class Conv2d(Stage):
+    """A 3 x 3 convolution; with `rows`, plus an embedding that says which row a position is in."""
+
+    left = right = 1
+
+    def __init__(self, channels_in: int, channels_out: int, rows: int | None = None) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels_out, 3, padding=(1, 0))
+        self.rows = nn.Parameter(torch.zeros(channels_out, rows, 1)) if rows else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        return x if self.rows is None else x + self.rows
+
+
+class Output2d(Conv2d):
+    """Norm, SiLU and a 3 x 3 convolution: the end of a residual network."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(channels_in, channels_out)
+        self.norm = ChannelNorm(channels_in)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.silu(self.norm(x)))
+
+
+class ResBlock2d(Stage):
+    """Residual block: 3 x 3, then 3 x 1 (frequency only, which keeps the reach in time short)."""
+
+    left = right = 1
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm1 = ChannelNorm(channels)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=(1, 0))
+        self.norm2 = ChannelNorm(channels)
+        self.conv2 = nn.Conv2d(channels, channels, (3, 1), padding=(1, 0))
+        nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv1(F.silu(self.norm1(x)))
+        return x[..., 1:-1] + self.conv2(F.silu(self.norm2(y)))
+
+
+class Down2d(Stage):
+    """Halves frequency and time: norm, then a 2 x 2 convolution with stride 2."""
+
+    down = 2
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.norm = ChannelNorm(channels_in)
+        self.conv = nn.Conv2d(channels_in, channels_out, 2, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(self.norm(x))
+
+
+class Up2d(Stage):
+    """Doubles frequency and time: norm, then a 2 x 2 transposed convolution with stride 2."""
+
+    up = 2
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.norm = ChannelNorm(channels_in)
+        self.conv = nn.ConvTranspose2d(channels_in, channels_out, 2, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(self.norm(x))
+
+
+class Conv1d(Stage):
+    """A convolution over time with a channel norm behind it."""
+
+    def __init__(self, channels_in: int, channels_out: int, kernel: int) -> None:
+        super().__init__()
+        self.left = self.right = kernel // 2
+        self.conv = nn.Conv1d(channels_in, channels_out, kernel)
+        self.norm = ChannelNorm(channels_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x))
+
+
+class ConvNeXt1d(Stage):
+    """ConvNeXt block as in Vocos: depthwise convolution, norm, two linear layers, scaled skip."""
+
+    left = right = 3
+
+    def __init__(self, channels: int, hidden: int, scale: float) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv1d(channels, channels, 7, groups=channels)
+        self.norm = nn.LayerNorm(channels, eps=1e-6)
+        self.expand = nn.Linear(channels, hidden)
+        self.contract = nn.Linear(hidden, channels)
+        self.scale = nn.Parameter(torch.full((channels,), scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.depthwise(x).transpose(1, 2))
+        y = self.contract(F.gelu(self.expand(y))) * self.scale
+        return x[..., 3:-3] + y.transpose(1, 2)
+
+
+class Upsample1d(Stage):
+    """Snake, then a transposed convolution twice the stride long, then a channel norm."""
+
+    left = right = 1
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        super().__init__()
+        self.up = stride
+        self.alpha = nn.Parameter(torch.ones(channels_in))
+        shape = (channels_in, channels_out, 2 * stride)
+        self.weight = nn.Parameter(torch.randn(shape) / (2 * channels_in) ** 0.5)
+        self.bias = nn.Parameter(torch.zeros(channels_out))
+        self.norm = ChannelNorm(channels_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = upsample_conv1d(
+            x, self.weight, self.bias, self.up, activation="snake", alpha=self.alpha
+        )
+        return self.norm(y[..., self.up : -self.up])

@@ -1,0 +1,66 @@
+"""The vocoder: log-mel to waveform through ConvNeXt blocks, upsampling convolutions and an iSTFT.
+
+Backbone and head follow Vocos (arXiv 2306.00814); the upsampling stages between them let the head
+work on short windows, where phase is easier to predict (iSTFTNet, arXiv 2203.02395).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from melcap.config import CodecConfig
+from melcap.layers import Conv1d, ConvNeXt1d, Upsample1d
+from melcap.stages import Chain, Stage
+
+_LOUDEST_LN_MAGNITUDE = 6.0
+
+
+class ISTFTHead(Stage):
+    """[batch, channels, steps] -> [batch, samples]: magnitude and phase, inverse DFT, overlap-add.
+
+    Each step stands for `hop` samples in the middle of its window of `overlap` hops. Without
+    padding every sample sees all its windows, so the sum of squared windows is one constant.
+    """
+
+    def __init__(self, channels: int, hop: int, overlap: int) -> None:
+        super().__init__()
+        self.hop, self.overlap = hop, overlap
+        self.n_fft = hop * overlap
+        self.left = self.right = overlap // 2
+        self.up = hop
+        self.linear = nn.Linear(channels, self.n_fft + 2)
+        window = torch.hann_window(self.n_fft, dtype=torch.float64)
+        window /= window.view(overlap, hop).square().sum(0).mean()
+        self.register_buffer("window", window.float(), persistent=False)
+        # From the first sample that sees all its windows to the first that this stage answers for.
+        self._front = self.left * hop + (self.n_fft - hop) // 2 - (overlap - 1) * hop
+
+    def forward(self, x: Tensor) -> Tensor:
+        ln_magnitude, phase = self.linear(x.transpose(1, 2)).float().chunk(2, dim=-1)
+        magnitude = ln_magnitude.clamp(max=_LOUDEST_LN_MAGNITUDE).exp()
+        spectrum = torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
+        frames = torch.fft.irfft(spectrum, self.n_fft) * self.window
+        whole = frames.shape[1] - self.overlap + 1
+        wave = torch.zeros_like(frames[:, :whole, : self.hop])
+        for k, part in enumerate(frames.unflatten(-1, (self.overlap, self.hop)).unbind(2)):
+            wave = wave + part[:, self.overlap - 1 - k :][:, :whole]
+        samples = (x.shape[-1] - self.left - self.right) * self.hop
+        return wave.flatten(1)[:, self._front : self._front + samples]
+
+
+def vocoder(config: CodecConfig) -> Chain:
+    """Stages from log-mel [B, n_mels, T] to a waveform [B, T * hop]."""
+    voc = config.vocoder
+    blocks = voc.blocks + sum(voc.stage_blocks)
+    stages: list[Stage] = [Conv1d(config.mel.n_mels, voc.dim, 5)]
+    stages.extend(ConvNeXt1d(voc.dim, voc.hidden, 1 / blocks) for _ in range(voc.blocks))
+    width, hop = voc.dim, config.mel.hop
+    for stride, channels, count in zip(
+        voc.strides, voc.stage_channels, voc.stage_blocks, strict=True
+    ):
+        stages.append(Upsample1d(width, channels, stride))
+        stages.extend(ConvNeXt1d(channels, 2 * channels, 1 / blocks) for _ in range(count))
+        width, hop = channels, hop // stride
+    stages.append(ISTFTHead(width, hop, voc.head_overlap))
+    return Chain(*stages)

@@ -1,0 +1,65 @@
+"""Layers that have an exact inverse, or that nothing may leak through.
+
+Broken once each to see red: a sign in the Haar merge, the head's front offset, the window's scale,
+statistics over time in ChannelNorm.
+"""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from melcap.config import CodecConfig
+from melcap.layers import ChannelNorm, HaarMerge, HaarSplit
+from melcap.stages import Stage
+from melcap.tokenizer import mel_decoder, mel_encoder
+from melcap.vocoder import ISTFTHead, vocoder
+
+
+@given(rows=st.integers(1, 9), columns=st.integers(1, 9), seed=st.integers(0, 2**31))
+def test_haar_is_orthonormal_and_invertible(rows: int, columns: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(2, 3, 2 * rows, 2 * columns, generator=generator, dtype=torch.float64)
+    y = HaarSplit()(x)
+    assert y.shape == (2, 12, rows, columns)
+    torch.testing.assert_close(y.square().sum(), x.square().sum())
+    torch.testing.assert_close(HaarMerge()(y), x)
+
+
+@given(overlap=st.integers(3, 8), hop=st.sampled_from([2, 6, 16]), steps=st.integers(12, 30))
+def test_the_head_inverts_a_short_time_transform(overlap: int, hop: int, steps: int) -> None:
+    """Given the true spectrum of each window, it returns the signal, exactly in its place."""
+    torch.manual_seed(overlap)
+    n_fft, margin = overlap * hop, (overlap - 1) * hop
+    signal = torch.randn(2, steps * hop)
+    left = margin // 2
+    padded = torch.nn.functional.pad(signal, (left, margin - left))
+    frames = padded.unfold(1, n_fft, hop) * torch.hann_window(n_fft)
+    spectrum = torch.fft.rfft(frames)
+    head = ISTFTHead(4, hop, overlap)
+    head.linear = torch.nn.Identity()  # type: ignore[assignment]
+    polar = torch.cat((spectrum.abs().clamp(min=1e-20).log(), spectrum.angle()), dim=-1)
+    wave = head(polar.transpose(1, 2))
+    expected = signal[:, head.left * hop : (steps - head.right) * hop]
+    torch.testing.assert_close(wave, expected, atol=2e-5, rtol=1e-4)
+
+
+def test_norm_looks_at_one_position_only() -> None:
+    norm = ChannelNorm(8)
+    x = torch.randn(1, 8, 5, 7)
+    y = norm(x)
+    torch.testing.assert_close(y.mean(1), torch.zeros(1, 5, 7), atol=1e-6, rtol=0)
+    changed = x.clone()
+    changed[..., 3:] = 100.0
+    assert torch.equal(norm(changed)[..., :3], y[..., :3])
+
+
+def test_networks_are_made_of_stages_without_running_statistics() -> None:
+    config = CodecConfig()
+    for chain in (mel_encoder(config), mel_decoder(config), vocoder(config)):
+        assert all(isinstance(stage, Stage) for stage in chain)
+        for module in chain.modules():
+            assert "BatchNorm" not in type(module).__name__
+            assert "GroupNorm" not in type(module).__name__
+            assert "InstanceNorm" not in type(module).__name__
