@@ -1,0 +1,1 @@
+"""Training: data, losses, discriminators and one recipe per stage; imports the codec."""

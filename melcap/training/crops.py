@@ -1,0 +1,96 @@
+"""Random crops of the training audio, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from melcap.errors import InputError
+from melcap.training.data import FULL_SCALE, AudioCache, Clip
+
+SILENT_PEAK = 3e-3
+"""Crops whose peak is below this (-50 dB) are not scaled: it would only raise their noise."""
+
+
+class CropSampler:
+    """Endless random crops: float32 batches [batch, samples].
+
+    Classes are equally likely unless `class_weights` says otherwise (classes it does not name have
+    weight 1); within a class a clip is chosen in proportion to its length. Clips are extended by
+    silence on both sides and a crop starts anywhere in [-samples/2, length - samples/2], so starts,
+    ends and clips shorter than the crop occur as they do in use. Each crop's peak is scaled to a
+    level drawn evenly from `gain_db` (dB of full scale), and its polarity is random.
+
+    The same seed gives the same batches; `state_dict` and `load_state_dict` resume exactly.
+
+    Raises InputError for sizes below 1, a bad gain range, and unknown or unusable class weights.
+    """
+
+    def __init__(
+        self,
+        cache: AudioCache,
+        samples: int,
+        batch: int,
+        seed: int,
+        gain_db: tuple[float, float] = (-18.0, 0.0),
+        class_weights: Mapping[str, float] | None = None,
+    ) -> None:
+        if samples < 1 or batch < 1:
+            raise InputError(f"samples and batch must be at least 1, not {samples} and {batch}")
+        if gain_db[0] > gain_db[1] or gain_db[1] > 0:
+            raise InputError(f"gain_db must be (low, high) with low <= high <= 0, not {gain_db}")
+        given = dict(class_weights or {})
+        if unknown := sorted(set(given) - set(cache.classes)):
+            raise InputError(f"no class {', '.join(unknown)} here: there are {cache.classes}")
+        weights = np.array([given.get(label, 1.0) for label in cache.classes], np.float64)
+        if not np.isfinite(weights).all() or (weights < 0).any() or weights.sum() == 0:
+            raise InputError(f"class weights must be >= 0 and not all 0, not {given}")
+        self.cache = cache
+        self.samples = samples
+        self.batch = batch
+        self.gain_db = gain_db
+        self.batches = 0
+        self._rng = np.random.default_rng(seed)
+        ends = np.cumsum(weights)
+        self._class_ends = ends / ends[-1]
+        self._clips = [[c for c in cache.clips if c.label == label] for label in cache.classes]
+        self._clip_ends = [np.cumsum([c.length for c in clips]) for clips in self._clips]
+
+    def next(self) -> Tensor:
+        """The next batch: float32 [batch, samples] in [-1, 1], on the CPU."""
+        out = np.zeros((self.batch, self.samples), np.float32)
+        # A fixed number of draws per crop, whatever they decide.
+        for row, draws in zip(out, self._rng.random((self.batch, 5)), strict=True):
+            clip = self._choose(draws[0], draws[1])
+            start = int(np.floor(draws[2] * (clip.length + 1))) - self.samples // 2
+            first, end = max(start, 0), min(start + self.samples, clip.length)
+            crop = self.cache.samples[clip.start + first : clip.start + end]
+            row[first - start : end - start] = crop
+            row *= self._factor(float(np.abs(row).max()) / FULL_SCALE, draws[3], draws[4])
+        self.batches += 1
+        return torch.from_numpy(out)
+
+    def _choose(self, kind: float, place: float) -> Clip:
+        label = int(np.searchsorted(self._class_ends, kind, side="right"))
+        ends = self._clip_ends[label]
+        return self._clips[label][int(np.searchsorted(ends, place * ends[-1], side="right"))]
+
+    def _factor(self, peak: float, level: float, polarity: float) -> np.float32:
+        low, high = self.gain_db
+        gain = 10 ** ((low + level * (high - low)) / 20) / peak if peak >= SILENT_PEAK else 1.0
+        return np.float32((gain if polarity < 0.5 else -gain) / FULL_SCALE)
+
+    def state_dict(self) -> dict[str, object]:
+        """What `load_state_dict` needs: plain numbers and strings, fit for torch.save or JSON."""
+        return {"batches": self.batches, "generator": dict(self._rng.bit_generator.state)}
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        """Go on after the batch at which `state` was taken. Raises InputError if it is not one."""
+        batches, generator = state.get("batches"), state.get("generator")
+        if not isinstance(batches, int) or not isinstance(generator, dict):
+            raise InputError("this is not the state of a CropSampler: resume from a checkpoint")
+        self._rng.bit_generator.state = generator
+        self.batches = batches

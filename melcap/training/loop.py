@@ -1,0 +1,120 @@
+"""The training loop of both stages: a time budget, a schedule fitted to it, logs, exact resume."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from melcap.training.crops import CropSampler
+
+
+class Recipe(Protocol):
+    """What a stage brings: its modules and optimisers, and one step."""
+
+    samples: int
+    batch: int
+    peak_rate: float
+
+    def modules(self) -> Mapping[str, nn.Module]: ...
+
+    def optimisers(self) -> Mapping[str, torch.optim.Optimizer]: ...
+
+    def step(self, wave: Tensor, progress: float) -> dict[str, Tensor]:
+        """One update from a batch of waves; returns the figures to log."""
+        ...
+
+
+def schedule(progress: float, step: int, warmup: int = 100) -> float:
+    """Learning-rate factor: linear warm-up by steps, then a cosine down to 1 % by time."""
+    cosine = 0.01 + 0.99 * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+    return min(1.0, (step + 1) / warmup) * cosine
+
+
+def train(
+    recipe: Recipe,
+    sampler: CropSampler,
+    checkpoint: Path,
+    minutes: float,
+    schedule_minutes: float | None = None,
+    device: str = "cpu",
+    steps: int | None = None,
+    log_every: int = 50,
+    save_minutes: float = 4.0,
+) -> None:
+    """Train for `minutes` of wall time, resuming from `checkpoint` if it exists.
+
+    The learning rate falls over `schedule_minutes` of training time in all (by default: what was
+    trained before plus `minutes`). With `steps` it stops after so many steps, counted from the very
+    beginning, if that comes first. Figures go to `checkpoint` with the suffix .jsonl.
+    """
+    console = Console(stderr=True)
+    step, before = 0, 0.0
+    if checkpoint.exists():
+        step, before = _load(checkpoint, recipe, sampler, device)
+        console.print(f"resumed {checkpoint} at step {step} after {before:.1f} minutes")
+    whole = schedule_minutes or before + minutes
+    start = saved = logged = time.monotonic()
+    sums: dict[str, Tensor] = {}
+    while True:
+        spent = (time.monotonic() - start) / 60
+        if spent >= minutes or (steps is not None and step >= steps):
+            break
+        progress = (before + spent) / whole
+        for optimiser in recipe.optimisers().values():
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.peak_rate * schedule(progress, step)
+        figures = recipe.step(sampler.next().to(device, non_blocking=True), progress)
+        step += 1
+        for name, value in figures.items():
+            sums[name] = sums.get(name, torch.zeros(())) + value.detach().cpu()
+        if step % log_every == 0:
+            now = time.monotonic()
+            heard = log_every * recipe.batch * recipe.samples / 44100
+            row: dict[str, float] = {
+                "step": step,
+                "minutes": round(before + spent, 2),
+                "audio_seconds_per_second": round(heard / (now - logged), 1),
+            }
+            row.update({name: round(float(total) / log_every, 5) for name, total in sums.items()})
+            with checkpoint.with_suffix(".jsonl").open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            console.print("  ".join(f"{name} {value:g}" for name, value in row.items()))
+            sums, logged = {}, now
+        if time.monotonic() - saved > save_minutes * 60:
+            _save(checkpoint, recipe, sampler, step, before + spent)
+            saved = time.monotonic()
+    _save(checkpoint, recipe, sampler, step, before + (time.monotonic() - start) / 60)
+
+
+def _save(path: Path, recipe: Recipe, sampler: CropSampler, step: int, minutes: float) -> None:
+    state = {
+        "step": step,
+        "minutes": minutes,
+        "modules": {name: module.state_dict() for name, module in recipe.modules().items()},
+        "optimisers": {name: opt.state_dict() for name, opt in recipe.optimisers().items()},
+        "sampler": sampler.state_dict(),
+        "torch": torch.get_rng_state(),
+    }
+    temporary = path.with_suffix(".tmp")
+    torch.save(state, temporary)
+    os.replace(temporary, path)
+
+
+def _load(path: Path, recipe: Recipe, sampler: CropSampler, device: str) -> tuple[int, float]:
+    state = torch.load(path, map_location=device, weights_only=True)
+    for name, module in recipe.modules().items():
+        module.load_state_dict(state["modules"][name])
+    for name, optimiser in recipe.optimisers().items():
+        optimiser.load_state_dict(state["optimisers"][name])
+    sampler.load_state_dict(state["sampler"])
+    torch.set_rng_state(state["torch"].cpu())
+    return int(state["step"]), float(state["minutes"])

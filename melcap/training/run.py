@@ -1,0 +1,97 @@
+"""Train a codec: `python -m melcap.training.run --stage 1 --minutes 60 --data A.tar --out OUT`.
+
+Three runs make a codec, each resumable at any moment by the same command:
+
+    --stage 1                OUT/stage1.pt   encoder, codebook, mel decoder
+    --stage 2 --from-mels    OUT/vocoder.pt  the vocoder on true mels
+    --stage 2                OUT/stage2.pt   mel decoder and vocoder together, on tokens
+
+The first two do not depend on each other. `python -m melcap.training.export OUT` ends it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from melcap.config import CodecConfig
+from melcap.errors import InputError, MelcapError
+from melcap.training.crops import CropSampler
+from melcap.training.data import AudioCache, build_cache
+from melcap.training.loop import Recipe, train
+from melcap.training.stage1 import Stage1
+from melcap.training.stage2 import Stage2
+
+
+def main(
+    stage: Annotated[int, typer.Option(help="1: tokenizer; 2: vocoder", min=1, max=2)],
+    data: Annotated[list[Path], typer.Option(help="tar shards, or folders CLASS/clip")],
+    out: Annotated[Path, typer.Option(help="folder for checkpoints and logs")],
+    minutes: Annotated[float, typer.Option(help="wall time of this run")],
+    schedule_minutes: Annotated[
+        float | None, typer.Option(help="time over which the learning rate falls, in all runs")
+    ] = None,
+    from_mels: Annotated[bool, typer.Option(help="stage 2 on true mels, not on tokens")] = False,
+    discriminators: Annotated[
+        int, typer.Option(help="stage 2: width of the discriminators; 0 trains without")
+    ] = 0,
+    columns: Annotated[int | None, typer.Option(help="supervised columns of a crop")] = None,
+    batch: Annotated[int, typer.Option(help="crops in a batch")] = 8,
+    cache: Annotated[
+        Path | None, typer.Option(help="decoded audio; OUT/audio if not given")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    threads: Annotated[int | None, typer.Option(help="CPU threads")] = None,
+    seed: Annotated[int, typer.Option(help="of weights and of the order of the data")] = 0,
+) -> None:
+    """Train one stage for a while; the same command goes on where it stopped."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        audio = AudioCache(build_cache(data, cache or out / "audio"))
+        checkpoint = out / (
+            "stage1.pt" if stage == 1 else "vocoder.pt" if from_mels else "stage2.pt"
+        )
+        recipe = _recipe(stage, out, from_mels, discriminators, columns, batch)
+        if not checkpoint.exists() and isinstance(recipe, Stage2) and not from_mels:
+            _start_vocoder(recipe, out / "vocoder.pt")
+        for module in recipe.modules().values():
+            module.to(device)
+        sampler = CropSampler(audio, recipe.samples, batch, seed)
+        typer.echo(
+            f"{audio.hours:.1f} hours of audio, classes {', '.join(audio.classes)}", err=True
+        )
+        train(recipe, sampler, checkpoint, minutes, schedule_minutes, device)
+    except MelcapError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+def _recipe(
+    stage: int, out: Path, from_mels: bool, discriminators: int, columns: int | None, batch: int
+) -> Recipe:
+    config = CodecConfig()
+    if stage == 1:
+        return Stage1(config, columns or 24, batch)
+    tokenizer = None
+    if not from_mels:
+        path = out / "stage1.pt"
+        if not path.exists():
+            raise InputError(f"{path}: not there; run --stage 1 first, or use --from-mels")
+        tokenizer = torch.load(path, map_location="cpu", weights_only=True)["modules"]
+    return Stage2(config, columns or 10, batch, tokenizer, discriminators)
+
+
+def _start_vocoder(recipe: Stage2, path: Path) -> None:
+    if path.exists():
+        state = torch.load(path, map_location="cpu", weights_only=True)["modules"]
+        recipe.vocoder.load_state_dict(state["vocoder"])
+
+
+if __name__ == "__main__":
+    typer.run(main)
