@@ -1,0 +1,224 @@
+"""The codec: waves to tokens and back, chunk by chunk, in batches of any lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from melcap.codes import Codes
+from melcap.config import CodecConfig
+from melcap.errors import InputError, ModelMismatchError
+from melcap.mel import LogMel
+from melcap.quantizer import Codebook
+from melcap.resample import resample, resampled_length
+from melcap.stages import Stage, inputs_for, outputs_of, run
+from melcap.tokenizer import mel_decoder, mel_encoder
+from melcap.vocoder import vocoder
+
+Wave = Tensor | npt.NDArray[np.floating]
+
+
+class Codec(nn.Module):
+    """A neural audio codec with one codebook.
+
+    A clip is coded as if silence went on for ever before and after it, so chunks, padded batches
+    and streams give the tokens and the samples of the whole clip. Work is done in chunks of
+    `chunk_columns` columns: memory does not grow with the length beyond the audio itself.
+
+    `model` is the name and the hash of the weights; see `melcap.load`.
+    """
+
+    silence: Tensor
+
+    def __init__(self, config: CodecConfig, model: str = "untrained") -> None:
+        super().__init__()
+        self.config = config
+        self.model = model
+        self.chunk_columns = 256
+        self.front = LogMel(config.mel)
+        self.encoder = mel_encoder(config)
+        self.codebook = Codebook(config.tokenizer.codebook_size, config.tokenizer.codebook_dim)
+        self.decoder = mel_decoder(config)
+        self.vocoder = vocoder(config)
+        self.register_buffer("silence", torch.zeros(config.rows, dtype=torch.int32))
+
+    @property
+    def device(self) -> torch.device:
+        return self.silence.device
+
+    @property
+    def encode_stages(self) -> list[Stage]:
+        """From waves [B, samples] to latents [B, dim, rows, columns]."""
+        return [self.front, *self.encoder]
+
+    @property
+    def decode_stages(self) -> list[Stage]:
+        """From latents [B, dim, rows, columns] to waves [B, samples]."""
+        return [*self.decoder, *self.vocoder]
+
+    def columns(self, samples: int) -> int:
+        """Columns of a clip of so many samples at the codec's own rate."""
+        return -(-samples // self.config.column_samples)
+
+    @torch.no_grad()
+    def learn_silence(self) -> None:
+        """Set `silence` to the column of tokens that endless silence gives."""
+        first, last = inputs_for(self.encode_stages, 0, 1)
+        quiet = torch.zeros(1, last - first, device=self.device)
+        self.silence.copy_(self.codebook.tokens(run(self.encode_stages, quiet))[0, :, 0])
+
+    @torch.no_grad()
+    def encode(
+        self, wave: Wave, sample_rate: int, lengths: Sequence[int] | Tensor | None = None
+    ) -> Codes:
+        """Turn audio into tokens.
+
+        Args:
+            wave: floating point [samples] or [batch, samples], full scale 1.0; what lies beyond is
+                clipped. The channels of a clip are coded one by one: pass them as a batch.
+            sample_rate: of `wave`; anything but the codec's own rate is resampled.
+            lengths: samples of each clip, where they differ; what lies behind is not looked at.
+
+        Returns:
+            `Codes` on the codec's device.
+
+        Raises:
+            InputError: for empty audio, NaN or infinity, or lengths that do not fit.
+        """
+        clips = _clips(wave, lengths)
+        rate = self.config.mel.sample_rate
+        samples = [clip.shape[-1] for clip in clips]
+        if sample_rate != rate:
+            # clipped before as well: a filter would make infinities of the loudest numbers
+            clips = [_resample(clip.clamp(-1, 1), sample_rate, rate) for clip in clips]
+        counts = [self.columns(clip.shape[-1]) for clip in clips]
+        first, last = inputs_for(self.encode_stages, 0, max(counts))
+        signal = torch.zeros(len(clips), last - first, device=self.device)
+        for row, clip in zip(signal, clips, strict=True):
+            row[-first : clip.shape[-1] - first] = clip.to(signal).clamp(-1, 1)
+        tokens = torch.cat(
+            [
+                self.codebook.tokens(
+                    run(self.encode_stages, signal[:, begin - first : end - first])
+                )
+                for _, (begin, end) in self._chunks(self.encode_stages, max(counts))
+            ],
+            dim=-1,
+        )
+        return Codes(
+            self._silence_after(tokens, counts),
+            tuple(counts),
+            tuple(samples),
+            sample_rate,
+            self.model,
+        )
+
+    @torch.no_grad()
+    def decode(self, codes: Codes) -> Tensor:
+        """Turn tokens back into audio.
+
+        Returns:
+            float32 [batch, longest], in -1..1, at `codes.sample_rate`, on the codec's device: every
+            clip exactly as long as the one that was encoded, zeros behind the shorter ones.
+
+        Raises:
+            ModelMismatchError: where the tokens were made with other weights.
+            InputError: for tokens outside the codebook, or lengths that the columns cannot hold.
+        """
+        if codes.model != self.model:
+            raise ModelMismatchError(
+                f"these tokens were made with {codes.model}, this codec is {self.model}: "
+                "load the weights that made them"
+            )
+        rate = self.config.mel.sample_rate
+        if codes.tokens.shape[1] != self.config.rows:
+            raise InputError(
+                f"tokens must have {self.config.rows} rows, not {codes.tokens.shape[1]}"
+            )
+        tokens = self._silence_after(codes.tokens.to(self.device).long(), codes.columns)
+        lengths = [resampled_length(length, codes.sample_rate, rate) for length in codes.lengths]
+        for index, (length, count) in enumerate(zip(lengths, codes.columns, strict=True)):
+            if self.columns(length) != count:
+                raise InputError(
+                    f"clip {index} has {count} columns, but {codes.lengths[index]} samples at "
+                    f"{codes.sample_rate} Hz need {self.columns(length)}"
+                )
+        wave = self._decode_tokens(tokens)
+        result = wave.new_zeros(len(codes), max(codes.lengths))
+        for index, length in enumerate(codes.lengths):
+            clip = wave[index, : lengths[index]]
+            if codes.sample_rate != rate:
+                clip = _resample(clip, rate, codes.sample_rate).to(wave)
+            result[index, :length] = clip[:length]
+        return result.clamp_(-1, 1)
+
+    def _decode_tokens(self, tokens: Tensor) -> Tensor:
+        """int [batch, rows, columns] -> [batch, columns * column_samples]."""
+        stages, unit = self.decode_stages, self.config.column_samples
+        columns = tokens.shape[-1]
+        first, last = inputs_for(stages, 0, columns * unit)
+        quiet = self.silence[None, :, None].expand(len(tokens), -1, -1)
+        extended = torch.cat(
+            (quiet.expand(-1, -1, -first), tokens, quiet.expand(-1, -1, last - columns)), dim=-1
+        )
+        parts = []
+        for (begin, end), (needed, until) in self._chunks(stages, columns, unit):
+            latents = self.codebook.latents(extended[..., needed - first : until - first])
+            given, _ = outputs_of(stages, needed, until)
+            parts.append(run(stages, latents)[:, begin - given : end - given])
+        return torch.cat(parts, dim=-1)
+
+    def _chunks(
+        self, stages: Sequence[Stage], columns: int, unit: int = 1
+    ) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+        """For each chunk its output steps, `unit` for each column, and the input steps it needs."""
+        outputs = [
+            (begin * unit, min(begin + self.chunk_columns, columns) * unit)
+            for begin in range(0, columns, self.chunk_columns)
+        ]
+        return [(span, inputs_for(stages, *span)) for span in outputs]
+
+    def _silence_after(self, tokens: Tensor, counts: Sequence[int]) -> Tensor:
+        """The same tokens with the column of silence behind each clip's own columns."""
+        place = torch.arange(tokens.shape[-1], device=tokens.device)
+        own = place < torch.tensor(counts, device=tokens.device)[:, None]
+        return torch.where(own[:, None], tokens, self.silence[:, None].to(tokens.dtype))
+
+
+def as_tensor(wave: Wave) -> Tensor:
+    """Any array as a tensor: those that torch cannot share (reversed, read-only) are copied."""
+    if isinstance(wave, np.ndarray):
+        wave = np.require(wave, wave.dtype.newbyteorder("="), ["C", "W"])
+    return torch.as_tensor(wave)
+
+
+def _clips(wave: Wave, lengths: Sequence[int] | Tensor | None) -> list[Tensor]:
+    """The clips of a batch, each [samples], checked."""
+    batch = as_tensor(wave)
+    if batch.ndim == 1:
+        batch = batch[None]
+    if batch.ndim != 2 or not batch.is_floating_point() or not batch.numel():
+        raise InputError(
+            "audio must be floating point [samples] or [batch, samples] and not empty, not "
+            f"{str(batch.dtype).removeprefix('torch.')} {list(as_tensor(wave).shape)}"
+        )
+    counts = [batch.shape[1]] * len(batch) if lengths is None else [int(n) for n in lengths]
+    if len(counts) != len(batch) or any(not 1 <= count <= batch.shape[1] for count in counts):
+        raise InputError(
+            f"lengths must be {len(batch)} numbers in 1..{batch.shape[1]}, not {counts}"
+        )
+    clips = [clip[:count] for clip, count in zip(batch, counts, strict=True)]
+    for index, clip in enumerate(clips):
+        if not torch.isfinite(clip).all():
+            where = int((~torch.isfinite(clip)).nonzero()[0, 0])
+            raise InputError(f"clip {index} has NaN or infinity, first at sample {where}")
+    return clips
+
+
+def _resample(clip: Tensor, source: int, target: int) -> Tensor:
+    samples = clip.detach().cpu().to(torch.float32)[None].numpy()
+    return torch.from_numpy(resample(samples, source, target)[0])

@@ -1,0 +1,178 @@
+"""Files: audio to `.melcap` and back, piece by piece: memory does not grow with the length."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from melcap import container
+from melcap.audio import AudioReader, AudioWriter
+from melcap.codec import Codec
+from melcap.errors import (
+    AudioFileError,
+    ContainerError,
+    InputError,
+    ModelMismatchError,
+    OutputExistsError,
+)
+from melcap.pretrained import load, weights_hash
+from melcap.resample import resampled_length
+from melcap.streaming import StreamDecoder, StreamEncoder
+
+PIECE_SECONDS = 10
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".aiff")
+
+Progress = Callable[[float], None]
+"""Called with the seconds of audio done since the last call."""
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Transcoded:
+    """What became of one file."""
+
+    source: Path
+    target: Path
+    seconds: float
+    channels: int
+    sample_rate: int
+    file_bytes: int
+    clipped: int = 0
+
+    @property
+    def kbps(self) -> float:
+        """Of the file as it is on disk, header and all."""
+        return self.file_bytes * 8 / 1000 / self.seconds
+
+
+def encode_file(
+    source: PathLike,
+    target: PathLike | None = None,
+    codec: Codec | None = None,
+    *,
+    force: bool = False,
+    progress: Progress = lambda _: None,
+) -> Transcoded:
+    """Encode an audio file; every channel is coded, at any sample rate.
+
+    Args:
+        source: wav, flac, ogg, opus, mp3, m4a.
+        target: the `.melcap` file; None puts it beside the source.
+        codec: None for the default weights.
+        force: overwrite an existing target.
+
+    Raises:
+        AudioFileError, OutputExistsError, ContainerError: nothing is left behind.
+    """
+    source = Path(source)
+    target = Path(target) if target is not None else source.with_suffix(".melcap")
+    refuse_existing(source, target, force)
+    codec = codec or load()
+    with AudioReader(source) as reader:
+        stream = StreamEncoder(codec, reader.sample_rate, reader.channels)
+        parts = []
+        for block in reader.blocks(PIECE_SECONDS * reader.sample_rate):
+            parts.append(stream.push(block).cpu())
+            progress(block.shape[1] / reader.sample_rate)
+        parts.append(stream.flush().cpu())
+    if not stream.samples:
+        raise AudioFileError(f"{source}: holds no audio")
+    tokens = torch.cat(parts, dim=-1)
+    header = container.Header(
+        model=codec.config.name,
+        weights=weights_hash(codec),
+        sample_rate=stream.sample_rate,
+        channels=stream.batch,
+        samples=stream.samples,
+        rows=tokens.shape[1],
+        columns=tokens.shape[2],
+        bits=codec.config.tokenizer.bits,
+    )
+    written = container.write(target, header, tokens.numpy())
+    seconds = stream.samples / stream.sample_rate
+    return Transcoded(source, target, seconds, stream.batch, stream.sample_rate, written)
+
+
+def decode_file(
+    source: PathLike,
+    target: PathLike | None = None,
+    codec: Codec | None = None,
+    *,
+    sample_rate: int | None = None,
+    force: bool = False,
+    progress: Progress = lambda _: None,
+) -> Transcoded:
+    """Decode a `.melcap` file.
+
+    Args:
+        source: the `.melcap` file.
+        target: a wav or flac file; None puts a wav beside the source.
+        codec: None for the default weights.
+        sample_rate: of the audio to write; None for the original's, with its exact length.
+        force: overwrite an existing target.
+
+    Raises:
+        ContainerError, ModelMismatchError, AudioFileError, OutputExistsError: nothing is left.
+    """
+    source = Path(source)
+    target = Path(target) if target is not None else source.with_suffix(".wav")
+    refuse_existing(source, target, force)
+    codec = codec or load()
+    header, stored = container.read(source)
+    check_model(source, header, codec)
+    rate = header.sample_rate if sample_rate is None else sample_rate
+    samples = header.samples
+    if rate != header.sample_rate:
+        samples = resampled_length(samples, header.sample_rate, rate)
+    tokens = torch.from_numpy(stored)
+    step = max(1, PIECE_SECONDS * codec.config.mel.sample_rate // codec.config.column_samples)
+    stream = StreamDecoder(codec, rate, header.channels)
+    with AudioWriter(target, rate, header.channels) as writer:
+        for first in range(0, header.columns, step):
+            piece = tokens[..., first : first + step]
+            writer.write(stream.push(piece).cpu().numpy())
+            progress(piece.shape[-1] * codec.config.column_samples / codec.config.mel.sample_rate)
+        writer.write(stream.flush(samples).cpu().numpy())
+    return Transcoded(
+        source,
+        target,
+        samples / rate,
+        header.channels,
+        rate,
+        source.stat().st_size,
+        writer.clipped,
+    )
+
+
+def check_model(source: Path, header: container.Header, codec: Codec) -> None:
+    """Refuse a file that these weights cannot decode."""
+    made_with = f"{header.model}-{header.weights.hex()}"
+    if made_with != codec.model:
+        raise ModelMismatchError(
+            f"{source}: made with {made_with}, but the weights at hand are {codec.model}; "
+            "pass the weights file that made it"
+        )
+    if header.rows != codec.config.rows or header.bits != codec.config.tokenizer.bits:
+        raise ModelMismatchError(f"{source}: its token grid is not that of {codec.model}")
+    samples = resampled_length(header.samples, header.sample_rate, codec.config.mel.sample_rate)
+    if codec.columns(samples) != header.columns:
+        raise ContainerError(
+            f"{source}: damaged: {header.columns} columns cannot hold {header.samples} samples at "
+            f"{header.sample_rate} Hz"
+        )
+
+
+def refuse_existing(source: Path, target: Path, force: bool) -> None:
+    """Raise where writing `target` would destroy the source, or a file that must stay."""
+    if target.exists():
+        if source.exists() and target.samefile(source):
+            raise InputError(f"{target}: is the input file; choose another name for the output")
+        if not force:
+            raise OutputExistsError(
+                f"{target}: exists already; use --force (force=True) to replace"
+            )

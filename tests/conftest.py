@@ -1,0 +1,45 @@
+"""Settings and codecs that every test shares."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# One thread for each xdist worker, and for the processes it starts: set before torch is imported.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# No deadline: a first call may compile or load weights. CI draws the same examples each time.
+settings.register_profile("melcap", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("melcap")
+
+
+@pytest.fixture(scope="session")
+def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights file of a small codec with random weights."""
+    from melcap.codec import Codec
+    from melcap.pretrained import save
+    from tests.helpers import SMALL, draw_weights
+
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    save(draw_weights(Codec(SMALL)), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def codec(small_weights: Path):  # type: ignore[no-untyped-def]
+    """A small codec with random weights; not to be changed."""
+    import melcap
+
+    return melcap.load(small_weights)
+
+
+@pytest.fixture(scope="session")
+def lite():  # type: ignore[no-untyped-def]
+    """The default codec with the weights that ship; not to be changed."""
+    import melcap
+
+    return melcap.load()

@@ -1,0 +1,148 @@
+"""A small random codec, and what the tests compare with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from melcap.codec import Codec
+from melcap.config import CodecConfig, MelSpec, TokenizerConfig, VocoderConfig
+from melcap.resample import resample
+from melcap.stages import inputs_for, run
+
+SMALL = CodecConfig(
+    name="small",
+    mel=MelSpec(n_fft=512, hop=128, n_mels=24),
+    tokenizer=TokenizerConfig(
+        channels=(6, 8, 12),
+        encoder_blocks=(1, 1, 1),
+        decoder_blocks=(1, 1, 1),
+        codebook_size=300,
+        codebook_dim=8,
+    ),
+    vocoder=VocoderConfig(
+        dim=16, hidden=24, blocks=1, strides=(4,), stage_channels=(8,), stage_blocks=(1,)
+    ),
+)
+"""Every kind of layer that lite has, 1024 samples for each column of 3 tokens."""
+
+
+def noise(*shape: int, seed: int = 0, amplitude: float = 0.2) -> Tensor:
+    """Seeded normal noise, float32."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * amplitude
+
+
+def draw_weights(codec: Codec, seed: int = 0) -> Codec:
+    """Random weights, nothing left at zero or one, and a codebook that the latents spread over."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in codec.parameters():
+            drawn = torch.randn(parameter.shape, generator=generator)
+            if (parameter == parameter.flatten()[0]).all():
+                parameter += 0.3 * drawn
+            else:
+                parameter.copy_(drawn * parameter.std())
+        first, last = inputs_for(codec.encode_stages, 0, 30)
+        latents = run(codec.encode_stages, noise(1, last - first, seed=seed))
+        spread = latents.movedim(1, -1).flatten(0, -2)
+        drawn = torch.randn(codec.codebook.vectors.shape, generator=generator)
+        codec.codebook.vectors.copy_(spread.mean(0) + drawn * spread.std(0))
+    codec.learn_silence()
+    return codec.eval().requires_grad_(False)
+
+
+@contextmanager
+def chunks_of(codec: Codec, columns: int) -> Iterator[None]:
+    """The codec works in chunks of so many columns."""
+    before = codec.chunk_columns
+    codec.chunk_columns = columns
+    try:
+        yield
+    finally:
+        codec.chunk_columns = before
+
+
+def at_codec_rate(codec: Codec, clip: Tensor, sample_rate: int) -> Tensor:
+    """The clip [samples] as the codec's encoder sees it: clipped, float32, at the codec's rate."""
+    samples = clip.clamp(-1, 1).float()
+    if sample_rate == codec.config.mel.sample_rate:
+        return samples
+    rate = codec.config.mel.sample_rate
+    return torch.from_numpy(resample(samples[None].numpy(), sample_rate, rate)[0]).clamp(-1, 1)
+
+
+def latents_of(codec: Codec, clip: Tensor) -> Tensor:
+    """[samples] at the codec's rate -> [dim, rows, columns]: the definition, in one piece."""
+    first, last = inputs_for(codec.encode_stages, 0, codec.columns(len(clip)))
+    signal = torch.zeros(1, last - first)
+    signal[0, -first : len(clip) - first] = clip
+    with torch.no_grad():
+        return run(codec.encode_stages, signal)[0]
+
+
+def count_ties(codec: Codec, clip: Tensor, expected: Tensor, found: Tensor) -> int:
+    """How many tokens [rows, columns] of a clip (at the codec's rate) differ, at most 1 % or one.
+
+    Fails where tokens differ whose distances from the latent are not within 1e-5 of each other.
+    """
+    assert found.shape == expected.shape
+    assert found.dtype == expected.dtype == torch.int32
+    places = (found != expected).nonzero()
+    if not len(places):
+        return 0
+    latents = latents_of(codec, clip).double()
+    codes = codec.codebook.vectors.double()
+    for row, column in places.tolist():
+        distances = (codes - latents[:, row, column]).norm(dim=1)
+        both = distances[[int(found[row, column]), int(expected[row, column])]]
+        assert both.max() <= distances.min() * (1 + 1e-5), (row, column)
+    assert len(places) <= max(1, expected.numel() // 100)
+    return len(places)
+
+
+def cut(x: Tensor, sizes: list[int]) -> list[Tensor]:
+    """The last axis in pieces of these sizes, as far as it goes, and the rest in one."""
+    pieces = []
+    for size in sizes:
+        pieces.append(x[..., :size])
+        x = x[..., size:]
+    return [*pieces, x]
+
+
+def piece_sizes(largest: int) -> st.SearchStrategy[list[int]]:
+    """Sizes for `cut`: any, with small ones and zeros among them."""
+    size = st.one_of(st.integers(0, 3), st.integers(0, largest), st.integers(0, largest))
+    return st.lists(size, min_size=1, max_size=10)
+
+
+@st.composite
+def waves(draw: st.DrawFn, longest: int = 6000, batch: int = 8) -> Tensor:
+    """float32 [1..batch, 1..longest]: noise, tones, steps and clicks of any finite amplitude."""
+    shape = draw(st.integers(1, batch)), draw(st.integers(1, longest))
+    random = np.random.default_rng(draw(st.integers(0, 2**32)))
+    kind = draw(st.sampled_from(["noise", "tone", "constant", "click", "bursts"]))
+    if kind == "noise":
+        wave = random.uniform(-1, 1, shape)
+    elif kind == "tone":
+        wave = np.sin(np.arange(shape[1]) * random.uniform(0, np.pi, (shape[0], 1)))
+    elif kind == "constant":
+        wave = np.ones(shape)
+    elif kind == "click":
+        wave = np.zeros(shape)
+        wave[:, random.integers(shape[1])] = -1
+    else:
+        wave = random.uniform(-1, 1, shape) * (np.arange(shape[1]) // 700 % 2)
+    decibels = st.one_of(st.floats(-60, 10), st.floats(-800, 760), st.sampled_from([-800, 760]))
+    amplitude = 10.0 ** (draw(decibels) / 20)
+    return torch.from_numpy((wave * amplitude).astype(np.float32))
+
+
+def sample_rates() -> st.SearchStrategy[int]:
+    """8 to 192 kHz: the usual ones, and any."""
+    usual = [8000, 16000, 22050, 44100, 48000, 96000, 192000]
+    return st.one_of(st.sampled_from(usual), st.integers(8000, 192000))

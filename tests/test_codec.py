@@ -1,0 +1,467 @@
+"""The codec's promises for every input: exact length, range, one result however it is asked for.
+
+Seen red with: no clamp before resampling, or after decoding; tokens of the padding left as they
+come; no column of silence before a clip, or after it; a chunk that begins one column late, or has
+one step less of context; lengths that are ignored; samples behind a clip's length that are looked
+at; a clip cut before it is resampled; NaN let through; the model or the rows not compared; a flat
+sequence that runs row by row; input clamped in place.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import melcap
+import melcap.stages
+from melcap.codec import Codec
+from melcap.codes import Codes
+from melcap.config import CodecConfig
+from melcap.errors import InputError, ModelMismatchError
+from tests.helpers import (
+    SMALL,
+    at_codec_rate,
+    chunks_of,
+    count_ties,
+    draw_weights,
+    noise,
+    sample_rates,
+    waves,
+)
+
+UNIT = SMALL.column_samples
+CLOSE = 1e-4
+"""Largest difference between samples that were computed in different ways."""
+
+
+def check_same(codec: Codec, clip: Tensor, rate: int, expected: Codes, found: Codes) -> None:
+    """Both stand for one clip [samples]: all the same, but for ties."""
+    assert found.columns == expected.columns
+    assert found.lengths == expected.lengths
+    assert (found.sample_rate, found.model) == (expected.sample_rate, expected.model)
+    own = at_codec_rate(codec, clip, rate)
+    count_ties(codec, own, expected.tokens[0], found.tokens[0])
+
+
+# ---- for every input
+
+
+@settings(max_examples=60)
+@given(waves(), sample_rates())
+def test_any_audio_comes_back_as_long_as_it_was(codec: Codec, wave: Tensor, rate: int) -> None:
+    before = wave.clone()
+    codes = codec.encode(wave, rate)
+    assert torch.equal(wave, before)
+    assert codes.tokens.dtype == torch.int32
+    assert codes.tokens.shape[:2] == (len(wave), SMALL.rows)
+    assert codes.lengths == (wave.shape[1],) * len(wave)
+    expected = math.ceil(math.ceil(wave.shape[1] * 44100 / rate) / UNIT)
+    assert codes.columns == (expected,) * len(wave)
+    assert codes.tokens.shape[2] == expected
+    assert codes.tokens.min() >= 0
+    assert codes.tokens.max() < SMALL.tokenizer.codebook_size
+    decoded = codec.decode(codes)
+    assert decoded.dtype == torch.float32
+    assert decoded.shape == wave.shape
+    assert torch.isfinite(decoded).all()
+    assert decoded.abs().max() <= 1
+
+
+@settings(max_examples=25)
+@given(waves(longest=20 * UNIT, batch=3), st.integers(1, 12))
+def test_chunks_change_nothing(codec: Codec, wave: Tensor, columns: int) -> None:
+    whole = codec.encode(wave, 44100)
+    with chunks_of(codec, columns):
+        found = codec.encode(wave, 44100)
+        decoded = codec.decode(whole)
+    for index, clip in enumerate(wave):
+        check_same(codec, clip, 44100, whole[index], found[index])
+    torch.testing.assert_close(decoded, codec.decode(whole), atol=CLOSE, rtol=0)
+
+
+@settings(max_examples=25)
+@given(waves(longest=8 * UNIT), sample_rates(), st.data())
+def test_a_padded_batch_gives_what_each_clip_gives_alone(
+    codec: Codec, wave: Tensor, rate: int, data: st.DataObject
+) -> None:
+    lengths = [data.draw(st.integers(1, wave.shape[1])) for _ in wave]
+    padded = wave.clone()
+    for row, length in zip(padded, lengths, strict=True):
+        row[length:] = torch.nan  # what lies behind is not looked at
+    together = codec.encode(padded, rate, lengths)
+    decoded = codec.decode(together)
+    assert together.lengths == tuple(lengths)
+    assert decoded.shape == (len(wave), max(lengths))
+    for index, (clip, length) in enumerate(zip(wave, lengths, strict=True)):
+        alone = codec.encode(clip[:length], rate)
+        check_same(codec, clip[:length], rate, alone, together[index])
+        beyond = together.tokens[index, :, together.columns[index] :]
+        assert torch.equal(beyond, codec.silence[:, None].expand_as(beyond))
+        again = codec.decode(together[index])[0]
+        torch.testing.assert_close(decoded[index, :length], again, atol=CLOSE, rtol=0)
+        assert not decoded[index, length:].any()
+
+
+@settings(max_examples=25)
+@given(waves(longest=6 * UNIT), st.integers(0, 3 * UNIT), st.integers(0, 3 * UNIT))
+def test_a_clip_stands_in_endless_silence(
+    codec: Codec, wave: Tensor, before: int, after: int
+) -> None:
+    """Whole columns of silence in front, and any silence behind, only add their own columns."""
+    before -= before % UNIT
+    alone = codec.encode(wave, 44100)
+    amid = codec.encode(torch.nn.functional.pad(wave, (before, after)), 44100)
+    columns, front = alone.columns[0], before // UNIT
+    for index, clip in enumerate(wave):
+        inside = amid.tokens[index, :, front : front + columns]
+        count_ties(codec, at_codec_rate(codec, clip, 44100), alone.tokens[index], inside)
+
+
+@settings(max_examples=25)
+@given(st.integers(1, 3), st.integers(1, 9), st.integers(0, 6), st.integers(0, 6), st.data())
+def test_tokens_stand_in_endless_silence(
+    codec: Codec, batch: int, columns: int, before: int, after: int, data: st.DataObject
+) -> None:
+    seed = data.draw(st.integers(0, 2**32))
+    tokens = drawn_tokens(batch, columns, seed)
+    quiet = codec.silence[None, :, None]
+    amid = torch.cat(
+        (quiet.expand(batch, -1, before), tokens, quiet.expand(batch, -1, after)), dim=2
+    )
+    alone = codec.decode(whole_columns(codec, tokens))
+    inside = codec.decode(whole_columns(codec, amid))[:, before * UNIT :][:, : columns * UNIT]
+    torch.testing.assert_close(inside, alone, atol=CLOSE, rtol=0)
+
+
+def drawn_tokens(batch: int, columns: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (batch, SMALL.rows, columns)
+    return torch.randint(300, shape, generator=generator, dtype=torch.int32)
+
+
+def whole_columns(codec: Codec, tokens: Tensor) -> Codes:
+    columns = (tokens.shape[2],) * len(tokens)
+    lengths = (tokens.shape[2] * codec.config.column_samples,) * len(tokens)
+    return Codes(tokens, columns, lengths, 44100, codec.model)
+
+
+@settings(max_examples=25)
+@given(waves(longest=6 * UNIT, batch=4), sample_rates(), st.data())
+def test_the_flat_sequence_and_back(
+    codec: Codec, wave: Tensor, rate: int, data: st.DataObject
+) -> None:
+    lengths = [data.draw(st.integers(1, wave.shape[1])) for _ in wave]
+    codes = codec.encode(wave, rate, lengths)
+    flat = codes.flatten()
+    for index, sequence in enumerate(flat):
+        assert sequence.dtype == torch.int32
+        expected = [
+            int(codes.tokens[index, row, column])
+            for column in range(codes.columns[index])
+            for row in range(SMALL.rows)
+        ]
+        assert sequence.tolist() == expected
+    back = Codes.from_flat(flat, SMALL.rows, codes.lengths, rate, codes.model)
+    assert back.columns == codes.columns
+    assert (back.lengths, back.sample_rate, back.model) == (codes.lengths, rate, codes.model)
+    for index in range(len(codes)):
+        assert torch.equal(back[index].tokens, codes[index].tokens)
+    assert torch.equal(codec.decode(back), codec.decode(codes))
+
+
+# ---- one thing at a time
+
+
+def test_what_is_louder_than_full_scale_is_clipped(codec: Codec) -> None:
+    wave = noise(1, 3 * UNIT, amplitude=2)
+    for rate in (44100, 32000):
+        expected = codec.encode(wave.clamp(-1, 1), rate)
+        assert torch.equal(codec.encode(wave, rate).tokens, expected.tokens)
+        largest = torch.finfo(torch.float64).max
+        square = codec.encode(wave.sign(), rate).tokens
+        assert torch.equal(codec.encode(wave.sign().double() * largest, rate).tokens, square)
+
+
+def test_dtypes_and_arrays_give_the_same_tokens(codec: Codec) -> None:
+    half = noise(2, 5 * UNIT).half()
+    for rate in (44100, 48000):
+        expected = codec.encode(half.float(), rate).tokens
+        for same in (half, half.double(), half.numpy(), half.double().numpy()):
+            assert torch.equal(codec.encode(same, rate).tokens, expected)
+        strided = half.float().t().contiguous().t()
+        assert torch.equal(codec.encode(strided, rate).tokens, expected)
+        assert torch.equal(codec.encode(half.float()[0], rate).tokens, expected[:1])
+    fixed = half.float().numpy().copy()
+    fixed.flags.writeable = False
+    expected = codec.encode(half.float(), 44100).tokens
+    backwards = half.float().flip(1).numpy()[:, ::-1]
+    for same in (fixed, backwards, fixed.astype(">f4"), fixed.T.copy().T):
+        assert torch.equal(codec.encode(same, 44100).tokens, expected)
+
+
+def test_encoding_leaves_the_input_and_the_graph_alone(codec: Codec) -> None:
+    wave = noise(2, 2 * UNIT, amplitude=3).requires_grad_()
+    before = wave.detach().clone()
+    for rate in (44100, 16000):
+        codes = codec.encode(wave, rate, torch.tensor([100, 2000]))
+        assert codes.lengths == (100, 2000)
+        assert not codec.decode(codes).requires_grad
+    assert torch.equal(wave.detach(), before)
+    tokens = codes.tokens.clone()
+    codec.decode(codes)
+    assert torch.equal(codes.tokens, tokens)
+
+
+def test_the_same_twice(codec: Codec) -> None:
+    wave = noise(3, 9 * UNIT)
+    first = codec.encode(wave, 22050)
+    assert torch.equal(first.tokens, codec.encode(wave, 22050).tokens)
+    assert torch.equal(codec.decode(first), codec.decode(first))
+
+
+def test_tokens_of_any_integer_type(codec: Codec) -> None:
+    """Also where the clips differ in length and silence must stand behind them."""
+    tokens = drawn_tokens(2, 5, seed=1) % 100
+    lengths = (2 * UNIT, 5 * UNIT)
+    expected = codec.decode(Codes(tokens, (2, 5), lengths, 44100, codec.model))
+    assert codec.silence.max() > 127  # more than a byte holds
+    for dtype in (torch.int64, torch.int16, torch.uint8, torch.int8, torch.uint16):
+        found = codec.decode(Codes(tokens.to(dtype), (2, 5), lengths, 44100, codec.model))
+        assert torch.equal(found, expected)
+
+
+def test_what_stands_behind_a_clips_columns_is_not_looked_at(codec: Codec) -> None:
+    tokens = drawn_tokens(2, 6, seed=2)
+    lengths = (2 * UNIT - 5, 4 * UNIT)
+    codes = Codes(tokens, (2, 4), lengths, 44100, codec.model)
+    expected = codec.decode(codes)
+    other = tokens.clone()
+    other[0, :, 2:], other[1, :, 4:] = 10**6, -1
+    assert torch.equal(codec.decode(replace(codes, tokens=other)), expected)
+
+
+def test_silence_is_a_fixed_point(codec: Codec) -> None:
+    """Digital silence becomes the column of silence, wherever it stands."""
+    codes = codec.encode(torch.zeros(1, 7 * UNIT + 5), 44100)
+    assert torch.equal(codes.tokens[0], codec.silence[:, None].expand(-1, 8))
+    amid = codec.encode(
+        torch.cat((noise(1, UNIT), torch.zeros(1, 20 * UNIT), noise(1, UNIT)), dim=1), 44100
+    )
+    assert torch.equal(amid.tokens[0, :, 11], codec.silence)
+
+
+def test_silence_decodes_to_silence(lite: Codec) -> None:
+    """Under -60 dB of full scale, with the weights that ship."""
+    for rate in (44100, 16000):
+        codes = lite.encode(torch.zeros(1, 2 * rate), rate)
+        assert lite.decode(codes).abs().max() < 1e-3
+
+
+def test_lite_in_chunks(lite: Codec) -> None:
+    """The shipped weights, a real clip: chunks give the tokens and the samples of the whole."""
+    soundfile = pytest.importorskip("soundfile")
+    path = Path(__file__).parent / "data" / "music.flac"
+    wave, rate = soundfile.read(path, dtype="float32", frames=3 * 44100)
+    clip = torch.from_numpy(wave.reshape(len(wave), -1)[:, 0].copy())
+    whole = lite.encode(clip, rate)
+    with chunks_of(lite, 7):
+        check_same(lite, clip, rate, whole, lite.encode(clip, rate))
+        decoded = lite.decode(whole)
+    torch.testing.assert_close(decoded, lite.decode(whole), atol=CLOSE, rtol=0)
+    assert decoded.shape == (1, len(clip))
+
+
+def test_chunks_bound_what_is_computed_at_once(codec: Codec) -> None:
+    """However long the clip: no layer sees more than a chunk with its context."""
+    longest = [0, 0]
+
+    def watch(which: int) -> Callable[..., None]:
+        def note(module: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
+            longest[which] = max(longest[which], inputs[0].shape[-1])
+
+        return note
+
+    hooks = [
+        codec.front.register_forward_hook(watch(0)),
+        codec.decoder[0].register_forward_hook(watch(1)),
+    ]
+    try:
+        with chunks_of(codec, 8):
+            codec.decode(codec.encode(noise(1, 100 * UNIT), 44100))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    first, last = melcap.stages.inputs_for(codec.encode_stages, 0, 8)
+    assert longest[0] == last - first
+    first, last = melcap.stages.inputs_for(codec.decode_stages, 0, 8 * UNIT)
+    assert longest[1] == last - first
+
+
+# ---- what is refused
+
+
+def test_audio_that_is_refused(codec: Codec) -> None:
+    good = noise(2, 500)
+    broken = good.clone()
+    broken[1, 300] = torch.nan
+    endless = good.clone()
+    endless[0, 7] = -torch.inf
+    refused: list[tuple[Callable[[], Any], str]] = [
+        (lambda: codec.encode(broken, 44100), "clip 1 has NaN or infinity, first at sample 300"),
+        (lambda: codec.encode(broken, 16000), "clip 1 has NaN or infinity, first at sample 300"),
+        (lambda: codec.encode(endless, 44100), "clip 0 .* sample 7"),
+        (lambda: codec.encode(broken, 44100, [500, 301]), "clip 1"),
+        (lambda: codec.encode(good[:, :0], 44100), r"not empty, not float32 \[2, 0\]"),
+        (lambda: codec.encode(good[:0], 44100), r"\[0, 500\]"),
+        (lambda: codec.encode(torch.zeros(0), 44100), r"float32 \[0\]"),
+        (lambda: codec.encode(torch.tensor(1.0), 44100), r"float32 \[\]"),
+        (lambda: codec.encode(good[None], 44100), r"float32 \[1, 2, 500\]"),
+        (lambda: codec.encode(good.int(), 44100), r"floating point.*int32 \[2, 500\]"),
+        (lambda: codec.encode(np.zeros((2, 5), np.int16), 44100), r"int16 \[2, 5\]"),
+        (lambda: codec.encode(good > 0, 44100), "bool"),
+        (lambda: codec.encode(good + 0j, 44100), "complex64"),
+        (lambda: codec.encode(good, 0), "rate must be.*not 0"),
+        (lambda: codec.encode(good, -44100), "rate must be"),
+        (lambda: codec.encode(good, 999), "rate must be"),
+        (lambda: codec.encode(good, 10**7), "rate must be"),
+        (lambda: codec.encode(good, 22050.5), "rate must be"),  # type: ignore[arg-type]
+        (lambda: codec.encode(good, 44100, [500]), r"2 numbers in 1\.\.500, not \[500\]"),
+        (lambda: codec.encode(good, 44100, [1, 2, 3]), "2 numbers"),
+        (lambda: codec.encode(good, 44100, [0, 500]), r"not \[0, 500\]"),
+        (lambda: codec.encode(good, 44100, [501, 500]), r"not \[501, 500\]"),
+        (lambda: codec.encode(good, 44100, torch.tensor([-1, 5])), r"not \[-1, 5\]"),
+    ]
+    for call, words in refused:
+        with pytest.raises(InputError, match=words) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+    assert codec.encode(broken, 44100, [500, 300]).lengths == (500, 300)
+
+
+def test_tokens_that_are_refused(codec: Codec) -> None:
+    tokens = drawn_tokens(2, 4, seed=3)
+    codes = Codes(tokens, (4, 3), (4 * UNIT, 3 * UNIT), 44100, codec.model)
+    codec.decode(codes)
+    over, under = tokens.clone(), tokens.clone()
+    over[1, 2, 0], under[0, 0, 3] = 300, -1
+    bounds = r"0\.\.299"
+    refused: list[tuple[Codes, str]] = [
+        (replace(codes, tokens=over), bounds),
+        (replace(codes, tokens=under), bounds),
+        (replace(codes, tokens=tokens[:, :2]), "3 rows, not 2"),
+        (replace(codes, tokens=tokens[:, :1]), "3 rows, not 1"),
+        (replace(codes, tokens=tokens.repeat(1, 2, 1)), "3 rows, not 6"),
+        (replace(codes, lengths=(4 * UNIT + 1, 3 * UNIT)), "clip 0 has 4 columns, but 4097"),
+        (replace(codes, lengths=(4 * UNIT, 2 * UNIT)), "clip 1 has 3 columns, but 2048"),
+        (replace(codes, columns=(4, 2)), "clip 1 has 2 columns"),
+        (replace(codes, sample_rate=16000), "clip 0 has 4 columns, but .* at 16000 Hz need 12"),
+        (replace(codes, sample_rate=5), "rate must be"),
+        (replace(codes, lengths=(10**15, 3 * UNIT)), "clip 0"),
+    ]
+    for wrong, words in refused:
+        with pytest.raises(InputError, match=words) as caught:
+            codec.decode(wrong)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ModelMismatchError, match=f"made with other-1, .* is {codec.model}"):
+        codec.decode(replace(codes, model="other-1"))
+
+
+def test_codes_that_do_not_fit_together() -> None:
+    tokens = drawn_tokens(2, 4, seed=4)
+    flat = [torch.arange(6), torch.arange(3)]
+    refused: list[tuple[Callable[[], Any], str]] = [
+        (lambda: Codes(tokens[0], (4,), (5,), 1, "m"), r"integers.*int32 \[3, 4\]"),
+        (lambda: Codes(tokens.float(), (4, 4), (5, 5), 1, "m"), "float32"),
+        (lambda: Codes(tokens > 3, (4, 4), (5, 5), 1, "m"), "bool"),
+        (lambda: Codes(tokens + 0j, (4, 4), (5, 5), 1, "m"), "complex"),
+        (lambda: Codes(tokens, (4,), (5, 5), 1, "m"), "not 1 and 2"),
+        (lambda: Codes(tokens, (4, 4), (5,), 1, "m"), "not 2 and 1"),
+        (lambda: Codes(tokens, (4, 5), (5, 5), 1, "m"), r"1\.\.4, not \[4, 5\]"),
+        (lambda: Codes(tokens, (0, 4), (5, 5), 1, "m"), "columns"),
+        (lambda: Codes(tokens, (4, 4), (5, 0), 1, "m"), "lengths must be positive"),
+        (lambda: Codes(tokens, (4, 4), (5, 5), 0, "m"), "sample_rate"),
+        (lambda: Codes(tokens[:0], (), (), 1, "m"), "empty|at least one"),
+        (lambda: Codes.from_flat(flat, 4, [5, 5], 1, "m"), r"sequence 0 .* 4 tokens, not \[6\]"),
+        (lambda: Codes.from_flat([flat[0], flat[1][:0]], 3, [5, 5], 1, "m"), "sequence 1"),
+        (lambda: Codes.from_flat([flat[0][None]], 3, [5], 1, "m"), "sequence 0"),
+        (lambda: Codes.from_flat([flat[0].float()], 3, [5], 1, "m"), "integers"),
+        (lambda: Codes.from_flat(flat, 3, [5], 1, "m"), "not 2 and 1"),
+        (lambda: Codes.from_flat(flat, 0, [5, 5], 1, "m"), "rows"),
+        (lambda: Codes.from_flat([], 3, [], 1, "m"), "at least one"),
+    ]
+    for call, words in refused:
+        with pytest.raises(InputError, match=words) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_one_clip_of_many() -> None:
+    codes = Codes(drawn_tokens(3, 5, seed=5), (5, 2, 4), (50, 20, 40), 8000, "m")
+    assert len(codes) == 3
+    one = codes[1]
+    assert (len(one), one.columns, one.lengths, one.sample_rate, one.model) == (
+        1,
+        (2,),
+        (20,),
+        8000,
+        "m",
+    )
+    assert torch.equal(one.tokens, codes.tokens[1:2, :, :2])
+    assert torch.equal(codes[-1].tokens, codes.tokens[2:, :, :4])
+    assert [each.lengths for each in codes] == [(50,), (20,), (40,)]
+    with pytest.raises(IndexError):
+        codes[3]
+    assert torch.equal(codes.to("cpu").tokens, codes.tokens)
+    assert codes == codes
+    assert codes != copy.copy(codes)  # tokens are not compared: that is for torch.equal
+
+
+def test_a_codec_without_clips_of_its_own_rate() -> None:
+    """Nothing in the codec counts on 44.1 kHz, on 12 rows or on 8 frames for each column."""
+    config = CodecConfig(
+        name="other",
+        mel=replace(SMALL.mel, sample_rate=16000, n_mels=20),
+        tokenizer=replace(
+            SMALL.tokenizer, channels=(4, 6), encoder_blocks=(1, 0), decoder_blocks=(0, 1)
+        ),
+        vocoder=replace(SMALL.vocoder, strides=(), stage_channels=(), stage_blocks=()),
+    )
+    codec = draw_weights(Codec(config))
+    assert (config.rows, config.column_samples) == (5, 512)
+    for rate in (16000, 44100):
+        wave = noise(2, 5000)
+        codes = codec.encode(wave, rate)
+        with chunks_of(codec, 2):
+            check_same(codec, wave[0], rate, codes[0], codec.encode(wave[:1], rate))
+            decoded = codec.decode(codes)
+        assert decoded.shape == wave.shape
+        torch.testing.assert_close(decoded, codec.decode(codes), atol=CLOSE, rtol=0)
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_what_the_cpu_gives(small_weights: Path, codec: Codec) -> None:
+    there = melcap.load(small_weights, "cuda")
+    wave = noise(3, 20 * UNIT)
+    for rate in (44100, 16000):
+        expected, found = (
+            codec.encode(wave, rate, [5, 9000, 20 * UNIT]),
+            there.encode(wave.cuda(), rate, [5, 9000, 20 * UNIT]),
+        )
+        assert found.tokens.is_cuda
+        for index, clip in enumerate(wave):
+            own = clip[: expected.lengths[index]]
+            check_same(codec, own, rate, expected[index], found.to("cpu")[index])
+        decoded = there.decode(expected.to("cuda"))
+        assert decoded.is_cuda
+        torch.testing.assert_close(decoded.cpu(), codec.decode(expected), atol=CLOSE, rtol=0)

@@ -1,0 +1,158 @@
+"""Configurations: what they refuse, what follows from them, and the way to JSON and back.
+
+Seen red with: each check left out in turn; tuples that come back as lists.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import FrozenInstanceError, asdict, replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from melcap.config import CodecConfig, MelSpec, TokenizerConfig, VocoderConfig
+from melcap.errors import WeightsError
+from tests.helpers import SMALL
+
+
+def test_lite_is_what_the_format_says() -> None:
+    lite = CodecConfig()
+    assert lite.name == "melcap-lite"
+    assert (lite.mel.sample_rate, lite.mel.n_fft, lite.mel.hop, lite.mel.n_mels) == (
+        44100,
+        1024,
+        256,
+        96,
+    )
+    assert lite.tokenizer.codebook_size == 8192
+    assert (lite.rows, lite.column_samples, lite.tokenizer.patch) == (12, 2048, 8)
+    assert lite.tokenizer.bits == 13
+    assert lite.tokens_per_second == pytest.approx(258.4, abs=0.01)
+    assert lite.bits_per_second == pytest.approx(3359.2, abs=0.1)
+    assert lite.mel.margin == 384
+
+
+@given(
+    st.builds(
+        MelSpec,
+        sample_rate=st.integers(1000, 96000),
+        n_fft=st.integers(32, 256).map(lambda half: 2 * half),
+        hop=st.sampled_from([8, 16, 32]),
+        n_mels=st.integers(1, 8).map(lambda rows: 8 * rows),
+        floor=st.floats(1e-10, 1),
+        mean=st.floats(-10, 10),
+        std=st.floats(0.1, 10),
+    ),
+    st.builds(
+        TokenizerConfig,
+        channels=st.just((4, 5, 6)),
+        encoder_blocks=st.tuples(*[st.integers(0, 4)] * 3),
+        decoder_blocks=st.tuples(*[st.integers(0, 4)] * 3),
+        codebook_size=st.integers(2, 65536),
+        codebook_dim=st.integers(1, 64),
+    ),
+    st.builds(VocoderConfig, blocks=st.integers(0, 8), head_overlap=st.sampled_from([4, 6, 8])),
+    st.text(min_size=1),
+)
+def test_json_and_back(
+    mel: MelSpec, tokenizer: TokenizerConfig, vocoder: VocoderConfig, name: str
+) -> None:
+    config = CodecConfig(name, mel, tokenizer, vocoder)
+    back = CodecConfig.from_json(config.to_json())
+    assert back == config
+    assert hash(back) == hash(config), "tuples are tuples again"
+    assert json.loads(config.to_json())["mel"] == asdict(mel)
+
+
+@pytest.mark.parametrize(
+    ("size", "bits"), [(2, 1), (3, 2), (4, 2), (8191, 13), (8192, 13), (8193, 14), (65536, 16)]
+)
+def test_bits_hold_every_token(size: int, bits: int) -> None:
+    tokenizer = TokenizerConfig(codebook_size=size)
+    assert tokenizer.bits == bits
+    assert size - 1 < 2**tokenizer.bits
+
+
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("mel", {"sample_rate": 0}, "sample_rate must be positive, not 0"),
+    ("mel", {"hop": 0}, "hop must be in 1..n_fft"),
+    ("mel", {"hop": -128}, "hop"),
+    ("mel", {"hop": 1024}, "hop"),
+    ("mel", {"n_fft": 511}, "even, not 128 and 511"),
+    ("mel", {"n_mels": 0}, "n_mels must be positive"),
+    ("mel", {"n_mels": 20}, "n_mels must be a multiple of 8, not 20"),
+    ("mel", {"floor": 0.0}, "floor and std must be positive"),
+    ("mel", {"floor": float("nan")}, "floor and std"),
+    ("mel", {"std": -1.0}, "floor and std"),
+    ("tokenizer", {"channels": (4, 5)}, "one entry per level"),
+    ("tokenizer", {"encoder_blocks": ()}, "one entry per level"),
+    ("tokenizer", {"codebook_size": 1}, "codebook_size must be in 2..65536, not 1"),
+    ("tokenizer", {"codebook_size": 65537}, "65537"),
+    ("tokenizer", {"codebook_dim": 0}, "codebook_dim must be positive"),
+    ("vocoder", {"strides": (4, 2)}, "one entry per upsampling stage"),
+    ("vocoder", {"stage_blocks": ()}, "one entry per upsampling stage"),
+    ("vocoder", {"strides": (3,)}, r"strides \(3\) must divide hop \(128\)"),
+    ("vocoder", {"strides": (0,)}, "strides must be positive"),
+    ("vocoder", {"strides": (-4,)}, "strides must be positive"),
+    ("vocoder", {"head_overlap": 2}, "head_overlap must be 3 or more, not 2"),
+]
+
+
+@pytest.mark.parametrize(("section", "values", "words"), REFUSED)
+def test_what_is_refused(section: str, values: dict[str, Any], words: str) -> None:
+    with pytest.raises(WeightsError, match=f"configuration: .*{words}") as caught:
+        replace(SMALL, **{section: replace(getattr(SMALL, section), **values)})
+    assert "\n" not in str(caught.value)
+    text = json.loads(SMALL.to_json())
+    text[section].update(values)
+    with pytest.raises(WeightsError):
+        CodecConfig.from_json(json.dumps(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "null",
+        "3",
+        '"lite"',
+        "[]",
+        "{}",
+        '{"name": "x"}',
+        '{"name": "x", "mel": [], "tokenizer": {}, "vocoder": {}}',
+        '{"name": "x", "mel": {}, "tokenizer": 3, "vocoder": {}}',
+        '{"name": "x", "mel": {}, "tokenizer": {}, "vocoder": null}',
+        '{"name": "x", "mel": {"colour": 1}, "tokenizer": {}, "vocoder": {}}',
+        '{"name": "x", "mel": {"n_fft": "1024"}, "tokenizer": {}, "vocoder": {}}',
+        '{"name": "x", "mel": {}, "tokenizer": {"channels": 3}, "vocoder": {}}',
+        '{"name": "x", "mel": {}, "tokenizer": {}, "vocoder": {"strides": ["4"]}}',
+        '{"name": "x", "mel": {}, "tokenizer": {}, "vocoder": {"strides": [null]}}',
+    ],
+)
+def test_texts_that_are_no_configuration(text: str) -> None:
+    with pytest.raises(WeightsError) as caught:
+        CodecConfig.from_json(text)
+    assert "\n" not in str(caught.value)
+
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(ANY_JSON.filter(lambda data: data != {}))
+def test_any_json_is_refused_with_one_kind_of_error(data: object) -> None:
+    for value in (data, {"name": data, "mel": data, "tokenizer": data, "vocoder": data}):
+        with pytest.raises(WeightsError):
+            CodecConfig.from_json(json.dumps(value))
+
+
+def test_configurations_do_not_change() -> None:
+    with pytest.raises(FrozenInstanceError):
+        SMALL.mel.hop = 3  # type: ignore[misc]

@@ -1,0 +1,281 @@
+"""Which backend runs: names, scopes, refusals with reasons, and that the chosen one really runs.
+
+Seen red with: the scope kept in a plain global; a scope not ended by an exception; a scope that
+leaves the default changed; an implementation looked up when the operator is made; `unsupported` not
+asked; a refusal that stops at its first reason; "auto" deciding at every call; a name not checked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import melcap
+from melcap.config import MelSpec
+from melcap.errors import BackendError
+from melcap.ops import backend_report, log_mel, nearest_code, reference, registry, upsample_conv1d
+from melcap.ops.registry import Implementation, Tolerance
+from tests.helpers import noise
+
+SPEC = MelSpec(sample_rate=8000, n_fft=32, hop=8, n_mels=4)
+
+
+@pytest.fixture(autouse=True)
+def _restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The registry as it was when the test is over; "auto" has not decided yet."""
+    monkeypatch.setattr(registry, "_implementations", dict(registry._implementations))
+    monkeypatch.setattr(registry, "_auto_choice", {})
+    monkeypatch.setattr(registry, "_default", "auto")
+
+
+@pytest.fixture
+def no_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without triton and without CUDA, where no kernel has been loaded."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for operation in registry.OPERATIONS:
+        registry._implementations.pop((operation, "triton"), None)
+
+
+@pytest.fixture
+def triton(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """ "triton" can run here, with implementations that note their names; the list of notes."""
+    ran: list[str] = []
+
+    def noted(operation: str) -> Callable[..., Tensor]:
+        def run(*arguments: Any) -> Tensor:
+            ran.append(operation)
+            result: Tensor = getattr(reference, operation)(*arguments) + 1
+            return result
+
+        return run
+
+    monkeypatch.setattr(registry, "unavailable", lambda name: [])
+    for operation in registry.OPERATIONS:
+        fake = Implementation(noted(operation), {torch.float32: Tolerance(0, 0)}, lambda *_: [])
+        registry.register(operation, "triton", fake)
+    return ran
+
+
+def all_three() -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        log_mel(noise(1, 100), SPEC),
+        nearest_code(noise(5, 3), noise(7, 3, seed=1)),
+        upsample_conv1d(noise(1, 2, 3), noise(2, 2, 4, seed=2), None, 2),
+    )
+
+
+def test_auto_is_the_default_and_takes_torch_on_the_cpu(caplog: pytest.LogCaptureFixture) -> None:
+    assert melcap.get_backend() == "auto"
+    with caplog.at_level(logging.INFO, logger="melcap"):
+        all_three()
+        all_three()
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "melcap"]
+    assert "cpu" in line
+    assert "torch" in line
+
+
+def test_set_backend_is_for_good_and_use_backend_for_a_block(triton: list[str]) -> None:
+    melcap.set_backend("torch")
+    assert melcap.get_backend() == "torch"
+    with melcap.use_backend("triton"):
+        assert melcap.get_backend() == "triton"
+        with melcap.use_backend("auto"):
+            assert melcap.get_backend() == "auto"
+            melcap.set_backend("triton")  # the block's own choice stays in force
+            assert melcap.get_backend() == "auto"
+        assert melcap.get_backend() == "triton"
+        with pytest.raises(KeyError), melcap.use_backend("torch"):
+            raise KeyError
+        assert melcap.get_backend() == "triton"
+    assert melcap.get_backend() == "triton"
+    melcap.set_backend("auto")
+    assert melcap.get_backend() == "auto"
+
+
+def test_a_scope_ends_at_its_thread(triton: list[str]) -> None:
+    seen: list[str] = []
+    inside, over = threading.Event(), threading.Event()
+
+    def other() -> None:
+        seen.append(melcap.get_backend())
+        with melcap.use_backend("triton"):
+            inside.set()
+            over.wait(10)
+            seen.append(melcap.get_backend())
+
+    melcap.set_backend("torch")
+    with melcap.use_backend("auto"):
+        thread = threading.Thread(target=other)
+        thread.start()
+        assert inside.wait(10)
+        assert melcap.get_backend() == "auto"
+    assert melcap.get_backend() == "torch"
+    all_three()
+    over.set()
+    thread.join()
+    assert seen == ["torch", "triton"]
+    assert triton == []
+
+
+def test_a_scope_ends_at_its_task(triton: list[str]) -> None:
+    async def scoped(name: str) -> list[str]:
+        with melcap.use_backend(name):
+            seen = []
+            for _ in range(3):
+                seen.append(melcap.get_backend())
+                await asyncio.sleep(0)
+            return seen
+
+    async def both() -> list[list[str]]:
+        return list(await asyncio.gather(scoped("torch"), scoped("triton")))
+
+    assert asyncio.run(both()) == [["torch"] * 3, ["triton"] * 3]
+
+
+def test_the_chosen_implementation_runs(triton: list[str]) -> None:
+    plain = all_three()
+    assert triton == []
+    with melcap.use_backend("triton"):
+        marked = all_three()
+    assert triton == list(registry.OPERATIONS)
+    for one, other in zip(plain, marked, strict=True):
+        assert torch.equal(one + 1, other)
+    assert all(torch.equal(a, b) for a, b in zip(plain, all_three(), strict=True))
+    assert len(triton) == 3
+
+
+def test_a_compiled_graph_follows_the_backend(triton: list[str]) -> None:
+    torch._dynamo.reset()
+    compiled = torch.compile(
+        lambda x, c: nearest_code(x, c) + 1, fullgraph=True, backend="aot_eager"
+    )
+    x, codebook = noise(5, 3), noise(7, 3, seed=1)
+    plain = compiled(x, codebook)
+    with melcap.use_backend("triton"):
+        marked = compiled(x, codebook)
+    assert triton == ["nearest_code"]
+    assert torch.equal(plain + 1, marked)
+
+
+def test_gradients_with_another_backend_are_the_references(triton: list[str]) -> None:
+    wave = noise(1, 100).requires_grad_()
+    (expected,) = torch.autograd.grad(log_mel(wave, SPEC).sum(), wave)
+    with melcap.use_backend("triton"):
+        (found,) = torch.autograd.grad(log_mel(wave, SPEC).sum(), wave)
+    assert triton == ["log_mel"]
+    assert torch.equal(found, expected)
+
+
+def test_what_an_implementation_cannot_run_is_refused_with_its_reasons(triton: list[str]) -> None:
+    def unsupported(x: Tensor, codebook: Tensor) -> list[str]:
+        return [] if x.shape[1] == 3 else [f"dim is {x.shape[1]}", "it is too late"]
+
+    found = registry.implementation("nearest_code", "triton")
+    picky = Implementation(found.run, found.tolerances, unsupported)
+    registry.register("nearest_code", "triton", picky)
+    with melcap.use_backend("triton"):
+        nearest_code(noise(5, 3), noise(7, 3))
+        with pytest.raises(BackendError, match=r"nearest_code.*triton.*dim is 4; it is too late"):
+            nearest_code(noise(5, 4), noise(7, 4))
+    assert triton == ["nearest_code"]
+
+
+@pytest.mark.usefixtures("no_triton")
+def test_triton_is_refused_with_every_reason() -> None:
+    for call in (melcap.set_backend, lambda name: melcap.use_backend(name).__enter__()):
+        with pytest.raises(BackendError) as caught:
+            call("triton")
+        for reason in ("not installed", "no CUDA device", "log_mel, nearest_code, upsample_conv1d"):
+            assert reason in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert melcap.get_backend() == "auto"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_triton_is_refused_here() -> None:
+    with pytest.raises(BackendError, match="no CUDA device"):
+        melcap.set_backend("triton")
+
+
+@pytest.mark.parametrize("name", ["cuda", "", "Triton", "AUTO"])
+def test_unknown_names(name: str) -> None:
+    for call in (melcap.set_backend, lambda name: melcap.use_backend(name).__enter__()):
+        with pytest.raises(BackendError, match=f"'{name}'.*auto, torch, triton"):
+            call(name)
+    assert melcap.get_backend() == "auto"
+
+
+def test_only_known_operations_and_backends_are_registered() -> None:
+    torchs = registry.implementation("log_mel", "torch")
+    for operation, backend in [("log_mel", "auto"), ("log_mel", "cuda"), ("softmax", "torch")]:
+        with pytest.raises(BackendError, match=f"'{operation}'.*'{backend}'"):
+            registry.register(operation, backend, torchs)
+
+
+def test_a_missing_implementation_is_named(triton: list[str]) -> None:
+    del registry._implementations["log_mel", "triton"]
+    with melcap.use_backend("triton"), pytest.raises(BackendError, match=r"triton.*log_mel"):
+        log_mel(noise(1, 100), SPEC)
+
+
+def test_auto_decides_once_for_each_kind_of_device(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[str] = []
+
+    def unavailable(name: str) -> list[str]:
+        asked.append(name)
+        return reasons
+
+    monkeypatch.setattr(registry, "unavailable", unavailable)
+    with caplog.at_level(logging.INFO, logger="melcap"):
+        reasons: list[str] = []
+        assert [registry.choose("cuda") for _ in range(3)] == ["triton"] * 3
+        assert asked == ["triton"]
+        assert registry.choose("cpu") == "torch"
+        registry._auto_choice.clear()
+        reasons = ["it is Monday", "it rains"]
+        assert [registry.choose("cuda") for _ in range(3)] == ["torch"] * 3
+    assert len(caplog.records) == 3
+    assert "it is Monday; it rains" in caplog.records[2].getMessage()
+
+
+@pytest.mark.usefixtures("no_triton")
+def test_the_report_without_triton() -> None:
+    report: dict[str, Any] = backend_report()
+    assert json.loads(json.dumps(report)) == report
+    assert report["backend"] == "auto"
+    assert report["available"]["torch"] == []
+    assert len(report["available"]["triton"]) == 3
+    assert report["chosen_by_auto"] == {"cpu": "torch", "cuda": "torch"}
+    assert report["operations"] == {operation: ["torch"] for operation in registry.OPERATIONS}
+
+
+def test_the_report_with_triton(triton: list[str]) -> None:
+    with melcap.use_backend("torch"):
+        report: dict[str, Any] = backend_report()
+        assert melcap.get_backend() == "torch"
+    assert report["backend"] == "torch"
+    assert report["available"]["triton"] == []
+    assert report["chosen_by_auto"] == {"cpu": "torch", "cuda": "triton"}
+    assert report["operations"]["log_mel"] == ["torch", "triton"]
+    assert triton == []
+
+
+def test_every_operation_has_a_reference_with_tolerances() -> None:
+    for operation in registry.OPERATIONS:
+        found = registry.implementation(operation, "torch")
+        assert found.run is getattr(reference, operation)
+        tolerance = found.tolerances[torch.float32]
+        assert tolerance.atol >= 0
+        assert tolerance.rtol >= 0
+        assert tolerance.atol + tolerance.rtol < 0.01
