@@ -1,0 +1,6 @@
+"""`python -m melcap`: the command line."""
+
+from melcap.cli import main
+
+if __name__ == "__main__":
+    main()

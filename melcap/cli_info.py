@@ -1,0 +1,140 @@
+"""`melcap info`: what a `.melcap` file holds, or what a model is, as data and as a table."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from melcap import container
+from melcap.codec import Codec
+from melcap.errors import AudioFileError, ContainerError
+from melcap.pretrained import DEFAULT, load
+from melcap.stages import inputs_for
+from melcap.streaming import StreamDecoder, StreamEncoder
+from melcap.transcode import AUDIO_SUFFIXES
+
+
+def describe(path: Path | None) -> tuple[dict[str, Any], str]:
+    """A `.melcap` file, a weights file, or (None) the default weights.
+
+    Returns the facts, ready for JSON, and the same as a table. Raises `ContainerError`,
+    `WeightsError`, or `AudioFileError` for a file that is neither.
+    """
+    if path is None:
+        with resources.as_file(resources.files("melcap") / "weights" / DEFAULT) as default:
+            return _codec(default, load())
+    if path.suffix.lower() in AUDIO_SUFFIXES:
+        raise AudioFileError(f"{path} is audio: `melcap info` reads .melcap and weights files")
+    try:
+        with path.open("rb") as file:
+            is_tokens = file.read(len(container.MAGIC)) == container.MAGIC
+    except OSError as error:
+        raise ContainerError(f"{path}: cannot be read: {error.strerror}") from error
+    if is_tokens or path.suffix.lower() == ".melcap":
+        return _tokens(path)
+    return _codec(path, load(path))
+
+
+def _tokens(path: Path) -> tuple[dict[str, Any], str]:
+    header, _ = container.read(path)  # all of it: a damaged file must not be called a good one
+    seconds = header.samples / header.sample_rate
+    size = path.stat().st_size
+    data = {
+        "file": str(path),
+        "model": f"{header.model}-{header.weights.hex()}",
+        "sample_rate": header.sample_rate,
+        "channels": header.channels,
+        "samples": header.samples,
+        "seconds": seconds,
+        "rows": header.rows,
+        "columns": header.columns,
+        "bits_per_token": header.bits,
+        "tokens": header.token_count,
+        "bytes": size,
+        "kbps": size * 8 / 1000 / seconds,
+    }
+    grid = f"{header.rows} rows x {header.columns} columns for each channel"
+    return data, table(
+        ("file", f"{path}, {size} bytes"),
+        ("made with", data["model"]),
+        ("audio", f"{seconds:.2f} s, {header.samples} samples at {header.sample_rate} Hz"),
+        ("channels", header.channels),
+        ("tokens", f"{header.token_count} of {header.bits} bits: {grid}"),
+        ("bit rate", f"{data['kbps']:.2f} kbps, header and all"),
+    )
+
+
+def _codec(path: Path, codec: Codec) -> tuple[dict[str, Any], str]:
+    config, mel = codec.config, codec.config.mel
+    rate, unit = mel.sample_rate, config.column_samples
+    first, last = inputs_for(codec.encode_stages, 0, 1)
+    earliest, latest = inputs_for(codec.decode_stages, 0, unit)
+    encoding = StreamEncoder(codec).latency
+    decoding = StreamDecoder(codec).latency
+    sizes = {
+        "encoder": _numbers(codec.encoder),
+        "codebook": _numbers(codec.codebook),
+        "mel_decoder": _numbers(codec.decoder),
+        "vocoder": _numbers(codec.vocoder),
+    }
+    data: dict[str, Any] = {
+        "file": str(path),
+        "bytes": path.stat().st_size,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "model": codec.model,
+        "sample_rate": rate,
+        "mel_bins": mel.n_mels,
+        "rows": config.rows,
+        "columns_per_second": rate / unit,
+        "tokens_per_second": config.tokens_per_second,
+        "bits_per_token": config.tokenizer.bits,
+        "kbps": config.bits_per_second / 1000,
+        "codebook_size": config.tokenizer.codebook_size,
+        "codebook_dim": config.tokenizer.codebook_dim,
+        "parameters": {**sizes, "total": sum(sizes.values())},
+        "column_seconds": unit / rate,
+        "encoder_sees_seconds": {"before": -first / rate, "after": (last - unit) / rate},
+        "decoder_sees_columns": {"before": -earliest, "after": latest - 1},
+        "latency_seconds": {
+            "encoder": encoding,
+            "decoder": decoding,
+            "together": unit / rate + encoding + decoding,
+        },
+    }
+    millions = ", ".join(f"{name.replace('_', ' ')} {n / 1e6:.2f}" for name, n in sizes.items())
+    return data, table(
+        ("model", codec.model),
+        ("weights", f"{path}, {data['bytes'] / 1e6:.2f} MB"),
+        ("sha-256", data["sha256"]),
+        ("parameters", f"{sum(sizes.values()) / 1e6:.2f} M: {millions}"),
+        ("audio", f"{rate} Hz, {mel.n_mels} mel bins, window {mel.n_fft}, hop {mel.hop}"),
+        ("column", f"{config.rows} tokens for {unit} samples, {1000 * unit / rate:.1f} ms"),
+        ("tokens", f"{config.tokens_per_second:.1f} a second, {config.tokenizer.bits} bits each"),
+        ("bit rate", f"{data['kbps']:.2f} kbps for each channel"),
+        ("codebook", f"{config.tokenizer.codebook_size} x {config.tokenizer.codebook_dim}"),
+        (
+            "a column sees",
+            f"{-1000 * first / rate:.0f} ms of audio before it, "
+            f"{1000 * (last - unit) / rate:.0f} ms after it",
+        ),
+        ("its audio sees", f"{-earliest} columns before it, {latest - 1} after it"),
+        (
+            "live latency",
+            f"{1000 * (unit / rate + encoding + decoding):.0f} ms: column {1000 * unit / rate:.0f},"
+            f" encoder {1000 * encoding:.0f}, decoder {1000 * decoding:.0f}",
+        ),
+    )
+
+
+def table(*rows: tuple[str, object]) -> str:
+    """Lines of name and value; plain text: the width of a terminal is no reason to cut a path."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _numbers(module: nn.Module) -> int:
+    return sum(tensor.numel() for tensor in module.state_dict().values())

@@ -1,0 +1,97 @@
+"""Which files the commands make of which: folders searched, names chosen, collisions refused."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from melcap.errors import InputError
+
+
+@dataclass(frozen=True)
+class Job:
+    source: Path
+    target: Path
+
+
+def plan(
+    inputs: Sequence[Path], out: str | None, suffixes: Sequence[str], targets: Sequence[str]
+) -> list[Job]:
+    """A job for every input file, and for every file with one of `suffixes` in an input folder.
+
+    `out` None puts each target beside its source. For a single input file, `out` may name the
+    target, with one of the suffixes `targets`; else it is a folder, in which the structure of an
+    input folder is kept. Targets that `out` does not name get the first of `targets`.
+
+    Raises `InputError`, before anything is written, where a folder holds nothing to do, `out` does
+    not fit, or a target is claimed twice or is itself an input.
+    """
+    folder = None if out is None else Path(out)
+    # What looks like a file name is one, unless a slash at its end says otherwise.
+    if out and not out.endswith(("/", os.sep)) and Path(out).suffix and not Path(out).is_dir():
+        return [_single(inputs, Path(out), targets)]
+    jobs: dict[str, Job] = {}
+    for given in inputs:
+        for source in _files(given, suffixes, folder) if given.is_dir() else [given]:
+            place = source.parent
+            if folder is not None:
+                place = folder / (place.relative_to(given) if given.is_dir() else "")
+            job = Job(source, place / f"{source.stem}{targets[0]}")
+            other = jobs.setdefault(_key(job.target), job)
+            if _key(other.source) != _key(source):
+                raise InputError(
+                    f"{other.source} and {source} would both become {job.target}; rename one, or "
+                    "run them one by one with an --out of their own"
+                )
+    sources = {_key(job.source) for job in jobs.values()}
+    for key, job in jobs.items():
+        if key in sources:
+            raise InputError(
+                f"{job.target} is an input, and {job.source} would be written over it; name "
+                "another folder with --out"
+            )
+    return list(jobs.values())
+
+
+def _single(inputs: Sequence[Path], target: Path, targets: Sequence[str]) -> Job:
+    if len(inputs) > 1 or inputs[0].is_dir():
+        raise InputError(
+            f"{target} looks like the name of one file, and there may be several to write; for a "
+            f"folder of that name, write --out {target}/"
+        )
+    if target.suffix.lower() not in targets:
+        raise InputError(
+            f"{target} must end in {' or '.join(targets)}; for a folder of that name, write "
+            f"--out {target}/"
+        )
+    return Job(inputs[0], target)
+
+
+def _files(folder: Path, suffixes: Sequence[str], out: Path | None) -> list[Path]:
+    """The files in `folder` with one of these suffixes, in order, but for hidden ones and `out`."""
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename}: cannot be searched: {error.strerror}") from error
+
+    found = []
+    skipped = None if out is None or _key(out) == _key(folder) else _key(out)
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and _key(Path(place, name)) != skipped
+        )
+        found += [
+            Path(place, name)
+            for name in sorted(names)
+            if name.lower().endswith(tuple(suffixes)) and not name.startswith(".")
+        ]
+    if not found:
+        raise InputError(f"{folder}: holds no {', '.join(suffixes)} files")
+    return found
+
+
+def _key(path: Path) -> str:
+    return os.path.normcase(path.resolve())

@@ -1,0 +1,172 @@
+"""The scripts that a user copies, and the demo, run as they stand."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+import melcap
+from melcap import audio, container, demo
+from melcap.codec import Codec
+from tests.helpers import noise
+
+DATA = Path(__file__).parent / "data"
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+Script = Callable[..., int | str | None]
+
+
+@pytest.fixture
+def script(small_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Script:
+    """Runs one as `python examples/<name>` would; returns the exit status."""
+
+    def call(name: str, *arguments: object) -> int | str | None:
+        words = [name, *map(str, arguments), "--weights", str(small_weights)]
+        monkeypatch.setattr(sys, "argv", words)
+        try:
+            runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        except SystemExit as ended:
+            return ended.code
+        return 0
+
+    return call
+
+
+class TestBatchTranscode:
+    def test_a_folder_there_and_back(
+        self, script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        music = tmp_path / "music"
+        (music / "deep").mkdir(parents=True)
+        shutil.copy(DATA / "speech.flac", music / "a.flac")
+        audio.write(music / "a.wav", noise(2, 4001).numpy(), 8000)
+        (music / "deep" / "bad.mp3").write_bytes(b"no audio")
+        out = music / "out"  # inside the input: nothing that is made is taken for input
+        assert script("batch_transcode.py", music, out) == 1
+
+        manifest = out / "manifest.jsonl"
+        first, second, third = map(json.loads, manifest.read_text().splitlines())
+        assert first["source"] == str(music / "a.flac")
+        assert second["sample_rate"] == 8000
+        assert second["channels"] == 2
+        assert "bad.mp3" in third["error"]
+        for line in (first, second):
+            before, after = soundfile.info(line["source"]), soundfile.info(line["audio"])
+            assert (before.frames, before.samplerate) == (after.frames, after.samplerate)
+            assert container.read_header(line["tokens"]).samples == before.frames
+
+        audio.write(music / "deep" / "bad.mp3.wav", noise(1, 99).numpy(), 8000)
+        (music / "deep" / "bad.mp3").unlink()
+        written = Path(first["tokens"]).stat().st_mtime_ns
+        assert script("batch_transcode.py", music, out) == 0
+        assert "1 files to do, 2 done before" in capsys.readouterr().out
+        assert len(manifest.read_text().splitlines()) == 4
+        assert Path(first["tokens"]).stat().st_mtime_ns == written
+
+
+class TestTokensForLm:
+    def test_there_and_back(
+        self,
+        script: Script,
+        codec: Codec,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        other = tmp_path / "other.wav"
+        audio.write(other, noise(2, 8000).numpy(), 16000)
+        clips = [DATA / "speech.flac", other]
+        path = tmp_path / "tokens.npz"
+        assert script("tokens_for_lm.py", "encode", *clips, "--out", path) == 0
+        assert "vocabulary of 300" in capsys.readouterr().out
+
+        with np.load(path) as data:
+            assert data["tokens"].dtype == np.uint16
+            assert list(data["offsets"]) == [0, 130 * 3, 130 * 3 + 22 * 3]
+            assert list(data["lengths"]) == [132300, 8000]
+            wave, rate = audio.read(clips[0])
+            codes = codec.encode(wave[0], rate)
+            assert np.array_equal(data["tokens"][: 130 * 3], codes.flatten()[0])
+
+        out = tmp_path / "decoded"
+        assert script("tokens_for_lm.py", "decode", path, "--out", out) == 0
+        speech, rate = audio.read(out / "0000-speech.wav")
+        assert rate == 44100
+        assert np.abs(speech - codec.decode(codes).numpy()).max() < 1e-4
+        assert soundfile.info(out / "0001-other.wav").frames == 8000
+
+
+class TestStreamMicrophone:
+    @pytest.mark.parametrize("rate", [44100, 48000])
+    def test_from_a_file(
+        self,
+        script: Script,
+        codec: Codec,
+        tmp_path: Path,
+        rate: int,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """What comes out live is what the codec gives for the whole clip."""
+        clip, out = tmp_path / "clip.wav", tmp_path / "out.wav"
+        audio.write(clip, noise(1, 2 * rate + 17).numpy(), rate)
+        assert script("stream_microphone.py", "--file", clip, "--out", out) == 0
+        wave, _ = audio.read(clip)
+        decoded = codec.decode(codec.encode(wave, rate)).numpy()
+        live, live_rate = audio.read(out)
+        assert (live_rate, live.shape) == (rate, wave.shape)
+        assert np.abs(live - decoded).max() < 1e-3
+        printed = capsys.readouterr().out
+        encoding, decoding = melcap.StreamEncoder(codec), melcap.StreamDecoder(codec)
+        latency = 1024 / 44100 + encoding.latency + decoding.latency
+        assert f"latency by design: {latency:.3f} s" in printed
+        assert "computing, for each 100 ms" in printed
+
+    def test_without_a_microphone(self, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "sounddevice", None)
+        ended = script("stream_microphone.py")
+        assert "pip install sounddevice, or give a --file" in str(ended)
+
+
+class TestDemo:
+    def call(self, *arguments: object) -> str:
+        import typer
+
+        app = typer.Typer()
+        app.command()(demo.demo)
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    def test_of_named_clips(self, small_weights: Path, tmp_path: Path) -> None:
+        out = tmp_path / "demo"
+        audio.write(tmp_path / "short.wav", noise(2, 4410).numpy(), 22050)
+        clips = (tmp_path / "short.wav", DATA / "sound.flac")
+        for _ in range(2):  # the second time over what is there
+            printed = self.call(*clips, "--out", out, "--weights", small_weights)
+        assert sorted(path.name for path in out.iterdir()) == [
+            f"{name}.{suffix}" for name in ("short", "sound") for suffix in ("melcap", "png", "wav")
+        ]
+        assert soundfile.info(out / "short.wav").frames == 4410
+        header = container.read_header(out / "sound.melcap")
+        size = (out / "sound.melcap").stat().st_size
+        (line,) = [line for line in printed.splitlines() if "sound.flac" in line]
+        cells = [cell.strip() for cell in line.strip("│").split("│")]
+        seconds = header.samples / 44100
+        kbps = f"{size * 8 / 1000 / seconds:.2f}"
+        assert cells[:4] == ["sound.flac", f"{seconds:.2f}", str(size), kbps]
+        assert printed.splitlines()[-1].startswith(f"Listen: {out}/*.wav")
+
+    def test_the_clips_of_the_repository_are_found(self) -> None:
+        assert [path.name for path in sorted(demo.CLIPS.glob("*.flac"))] == [
+            "music.flac",
+            "sound.flac",
+            "speech.flac",
+        ]
