@@ -111,11 +111,11 @@ def nearest_code(x: Tensor, codebook: Tensor) -> Tensor:
         scores = torch.addmm(-half_norms, part, by_column).unflatten(1, (-1, _BLOCK))
         peaks = scores.amax(2)
         bound = peaks.amax(1) - error * (part.norm(dim=1) + reach).square()
-        row, block = (peaks >= bound[:, None]).nonzero(as_tuple=True)
-        pair, place = (scores[row, block] >= bound[row, None]).nonzero(as_tuple=True)
-        found[first : first + step] = _lowest_of_the_nearest(
-            part, codes, row[pair], block[pair] * _BLOCK + place
-        )
+        # where squares overflow the bound is NaN, and every code is measured
+        row, block = (~(peaks < bound[:, None])).nonzero(as_tuple=True)
+        pair, place = (~(scores[row, block] < bound[row, None])).nonzero(as_tuple=True)
+        code = (block[pair] * _BLOCK + place).clamp(max=len(codes) - 1)
+        found[first : first + step] = _lowest_of_the_nearest(part, codes, row[pair], code)
     return found
 
 
