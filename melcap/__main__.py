@@ -1,6 +1,6 @@
 """`python -m melcap`: the command line."""
 
-from melcap.cli import main
+from melcap.cli.commands import main
 
 if __name__ == "__main__":
     main()

@@ -187,7 +187,7 @@ class AudioWriter:
 
         try:
             self._file = soundfile.SoundFile(
-                self._temporary,
+                os.fsencode(self._temporary),
                 "w",
                 self.sample_rate,
                 self.channels,

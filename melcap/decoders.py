@@ -1,6 +1,6 @@
 """What reads which audio file: libsndfile, and FFmpeg where it falls short.
 
-Files are read with soundfile (libsndfile), and with PyAV (FFmpeg) where libsndfile falls short:
+soundfile (libsndfile) reads what it can read whole, PyAV (FFmpeg) the rest:
 formats it does not know (m4a, aac), Ogg files of several streams (it stops after the first, in
 silence), and Ogg Opus. Opus copied from webm or cut makes libsndfile 1.2.2 stop part-way, or come
 up to 312 samples late, since it trusts page positions where FFmpeg counts the samples to skip.
@@ -169,7 +169,7 @@ def open_source(path: Path) -> Source:
         import soundfile
 
         try:
-            return _SndfileSource(path, soundfile.SoundFile(path))
+            return _SndfileSource(path, soundfile.SoundFile(os.fsencode(path)))
         except (RuntimeError, TypeError):
             pass  # not for libsndfile (TypeError: soundfile takes .raw for headerless sound)
     try:

@@ -18,8 +18,8 @@ from rich.progress import track
 from rich.table import Table
 
 from melcap import Codec, audio, decode_file, encode_file, load
-from melcap.cli_batch import prepare_process, sentences
-from melcap.cli_plan import plan
+from melcap.cli.batch import prepare_process, sentences
+from melcap.cli.plan import plan
 from melcap.container import read as read_tokens
 from melcap.errors import AudioFileError
 from melcap.evaluation.metrics import log_spectral_distance

@@ -779,3 +779,10 @@ def test_importing_the_module_loads_no_codec_library() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert run.stdout == "set()\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux alone")
+def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"a\xff.wav")
+    audio.write(path, sound(1, 1000), RATE)
+    assert audio.read(path)[0].shape == (1, 1000)

@@ -26,7 +26,9 @@ import torch
 from typer.testing import CliRunner, Result
 
 import melcap
-from melcap import cli, cli_batch, container, pretrained, transcode
+from melcap import container, pretrained, transcode
+from melcap.cli import batch
+from melcap.cli import commands as cli
 from melcap.codec import Codec
 from melcap.errors import WeightsError
 from melcap.ops import registry
@@ -416,7 +418,7 @@ class TestOptions:
         assert names(tmp_path) == ["a.wav"]
 
     def test_the_backends_are_those_of_the_operations(self) -> None:
-        from melcap.cli_options import Backend
+        from melcap.cli.options import Backend
 
         assert tuple(backend.value for backend in Backend) == registry.BACKENDS
 
@@ -480,7 +482,7 @@ class TestInterrupted:
 
         monkeypatch.setattr(stage, "push", interrupted)
         before = signal.getsignal(signal.SIGTERM)
-        cli_batch.prepare_process()
+        batch.prepare_process()
         try:
             out = tmp_path / "out" / "x.wav"
             result = melcap_cli("transcode", DATA / "speech.flac", "-o", out, "--keep")
@@ -559,7 +561,7 @@ class TestProgram:
         stdout = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
         monkeypatch.setattr(sys, "stdout", stdout)
         before = signal.getsignal(signal.SIGTERM)
-        cli_batch.prepare_process()
+        batch.prepare_process()
         signal.signal(signal.SIGTERM, before)
         print("caf\udce9 ü", file=stdout, flush=True)
         assert stdout.buffer.getvalue() == b"caf\\udce9 \\xfc\n"  # type: ignore[attr-defined]
@@ -575,8 +577,8 @@ class TestProgram:
     def test_help_needs_nothing_heavy(self) -> None:
         heavy = {"soundfile", "soxr", "av", "matplotlib", "triton", "scipy"}
         script = (
-            "import sys, melcap.cli, melcap.plot\n"
-            "try: melcap.cli.app(['encode', '--help'])\n"
+            "import sys, melcap.cli.commands, melcap.plot\n"
+            "try: melcap.cli.commands.app(['encode', '--help'])\n"
             f"finally: print('loaded:', sorted({heavy} & set(sys.modules)))"
         )
         result = subprocess.run(
@@ -601,7 +603,7 @@ class TestProgram:
                     file.write(np.random.default_rng(0).normal(0, 0.1, 60 * 44100))
         script = (
             "import resource, sys\n"
-            "from melcap.cli import app\n"
+            "from melcap.cli.commands import app\n"
             "for minutes in (1, 6):\n"
             "    words = ['transcode', f'{minutes}.wav', '-o', f'{minutes}.flac', '-q']\n"
             "    app([*words, '--weights', sys.argv[1]], standalone_mode=False)\n"
@@ -708,7 +710,7 @@ class TestDoctor:
     def test_each_known_reason_is_one_that_the_registry_gives(
         self, melcap_cli: Cli, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from melcap.cli_doctor import ADVICE
+        from melcap.cli.doctor import ADVICE
 
         monkeypatch.setattr(registry.importlib.util, "find_spec", lambda name: None)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -724,7 +726,7 @@ class TestDoctor:
         def broken() -> None:
             raise WeightsError("the weights are damaged")
 
-        monkeypatch.setattr("melcap.cli_doctor.load", broken)
+        monkeypatch.setattr("melcap.cli.doctor.load", broken)
         result = melcap_cli("doctor")
         assert result.exit_code == 1
         assert "problem: the weights are damaged\n    install melcap again" in result.stdout

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 import melcap
-from melcap import audio, cli_plot, container
+from melcap import audio, container
+from melcap.cli import plot as cli_plot
 from melcap.codec import Codec
 from melcap.errors import InputError, MelcapError
 from melcap.plot import MEL, RANGE_DB, picture

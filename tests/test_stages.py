@@ -1,9 +1,10 @@
 """Receptive fields, computed from the layers, are right and tight; a stream gives what a run gives.
 
 Seen red with: a context one step too short or too long on either side of a convolution, of the
-front end, of the upsampling, of the inverse transform's head; `inputs_for` without the rounding to
-whole strides; `outputs_of` rounding down; a stream that keeps one step too few, that keeps a view
-of its input, or does not cut to whole strides; a norm over time; a transform half a hop late.
+front end, of the upsampling, of the inverse transform's head, or one more before and one less
+behind; `inputs_for` without the rounding to whole strides; `outputs_of` rounding down; a stream
+that keeps one step too few, that keeps a view of its input, or does not cut to whole strides; a
+norm over time; a transform half a hop late; a wrong sign in the Haar patches; an unbounded head.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from melcap.layers import (
     Up2d,
     Upsample1d,
 )
+from melcap.mel import LogMel
 from melcap.stages import Stage, StageStream, inputs_for, outputs_of, rate, run
 from melcap.tokenizer import FromPicture, ToPicture
 from melcap.vocoder import ISTFTHead
@@ -336,6 +338,60 @@ def test_streams_do_not_share_state(codec: Codec) -> None:
     for parts, expected in zip(found, whole, strict=True):
         joined = torch.cat(parts, dim=-1)[0]
         torch.testing.assert_close(joined, expected[..., : joined.shape[-1]], rtol=1e-4, atol=1e-5)
+
+
+# ---- where a layer's outputs stand
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [Conv1d(3, 3, 1), Conv1d(3, 3, 7), ConvNeXt1d(3, 5, 1.0), Conv2d(3, 3, 8), ResBlock2d(3)],
+    ids=lambda stage: type(stage).__name__,
+)
+def test_a_layer_that_passes_its_input_on_does_not_move_it(stage: Stage) -> None:
+    """With the middle of its kernel one and the rest zero, output step i is input step i."""
+    with torch.no_grad():
+        for parameter in stage.parameters():
+            parameter.zero_()
+        if isinstance(stage, (Conv1d, Conv2d)):
+            middle = tuple(size // 2 for size in stage.conv.kernel_size)
+            for channel in range(3):
+                stage.conv.weight[(channel, channel, *middle)] = 1
+            stage.norm = torch.nn.Identity()
+    flat = isinstance(stage, (Conv1d, ConvNeXt1d))
+    signal = noise(*((1, 3, 50) if flat else (1, 3, 8, 50)))
+    first, last = inputs_for([stage], 20, 30)
+    torch.testing.assert_close(run([stage], signal[..., first:last]), signal[..., 20:30])
+
+
+@pytest.mark.parametrize("stride", [2, 4, 8])
+def test_upsampling_does_not_move_its_input(stride: int) -> None:
+    """A straight line, interpolated linearly, stays where it is."""
+    stage = Upsample1d(1, 1, stride)
+    stage.norm = torch.nn.Identity()  # type: ignore[assignment]
+    place = (torch.arange(2 * stride) + 0.5) / stride
+    with torch.no_grad():
+        stage.alpha.fill_(1e-6)  # next to no activation
+        stage.weight.copy_(1 - (place - 1).abs())
+    first, last = inputs_for([stage], 10 * stride, 20 * stride)
+    middles = torch.arange(first, last) + 0.5
+    found = run([stage], middles[None, None])
+    expected = (torch.arange(10 * stride, 20 * stride) + 0.5) / stride
+    given_first, given_last = outputs_of([stage], first, last)
+    assert (given_first, given_last) == (10 * stride, 20 * stride)
+    torch.testing.assert_close(found[0, 0], expected, atol=1e-3, rtol=0)
+
+
+def test_a_frame_stands_in_the_middle_of_its_hop() -> None:
+    """A click there sounds as loud in the frame before as in the frame behind."""
+    spec = replace(SMALL.mel, floor=1e-12)
+    front = LogMel(spec)
+    first, last = inputs_for([front], 9, 12)
+    wave = torch.zeros(1, last - first, dtype=torch.float64)
+    wave[0, 10 * spec.hop + spec.hop // 2 - first] = 1
+    before, at, behind = front(wave)[0].t()
+    torch.testing.assert_close(before, behind)
+    assert (at > before).all()
 
 
 # ---- the layers that are more than a convolution

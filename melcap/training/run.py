@@ -84,7 +84,7 @@ def _recipe(
         if not path.exists():
             raise InputError(f"{path}: not there; run --stage 1 first, or use --from-mels")
         tokenizer = torch.load(path, map_location="cpu", weights_only=True)["modules"]
-    return Stage2(config, columns or 10, batch, tokenizer, discriminators)
+    return Stage2(config, columns or (10 if from_mels else 26), batch, tokenizer, discriminators)
 
 
 def _start_vocoder(recipe: Stage2, path: Path) -> None:

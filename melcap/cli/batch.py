@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from melcap.cli_plan import Job
+from melcap.cli.plan import Job
 from melcap.errors import MelcapError
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ import typer
 import typer.core
 
 # Everything heavy is imported inside the command that needs it: --help must be quick.
-from melcap import cli_batch
-from melcap.cli_batch import Progress, Record, record_of, run
-from melcap.cli_options import (
+from melcap.cli import batch
+from melcap.cli.batch import Progress, Record, record_of, run
+from melcap.cli.options import (
     AsJson,
     AudioFormat,
     Backend,
@@ -32,12 +32,12 @@ from melcap.cli_options import (
     Weights,
     open_codec,
 )
-from melcap.cli_plan import Job, plan
+from melcap.cli.plan import Job, plan
 
 
 class _Commands(typer.core.TyperGroup):
     def invoke(self, ctx: Any) -> Any:
-        with cli_batch.sentences():
+        with batch.sentences():
             return super().invoke(ctx)
 
 
@@ -60,7 +60,7 @@ app = typer.Typer(
 
 def main() -> None:
     """The entry point; exits with the status."""
-    cli_batch.prepare_process()
+    batch.prepare_process()
     app(prog_name="melcap")
 
 
@@ -194,11 +194,11 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """What a .melcap file holds, or what a model is: rates, receptive field, latency, size."""
-    from melcap.cli_info import describe
+    from melcap.cli.info import describe
 
     data, text = describe(file)
     if as_json:
-        cli_batch.print_json(data)
+        batch.print_json(data)
     else:
         typer.echo(text)
 
@@ -220,15 +220,15 @@ def plot(
     quiet: Quiet = False,
 ) -> None:
     """A picture: log-mel before and after, and the tokens. A .melcap file has no before."""
-    from melcap.cli_plot import picture_of_file
+    from melcap.cli.plot import picture_of_file
     from melcap.transcode import refuse_existing
 
     target = out or file.with_suffix(".png")
     refuse_existing(file, target, force)
-    with open_codec(weights, device, backend) as codec, cli_batch.folder_for(target):
+    with open_codec(weights, device, backend) as codec, batch.folder_for(target):
         picture_of_file(file, target, codec, start=start, seconds=seconds, channel=channel)
     if as_json:
-        cli_batch.print_json({"source": str(file), "target": str(target)})
+        batch.print_json({"source": str(file), "target": str(target)})
     elif not quiet:
         typer.echo(f"{file} -> {target}")
 
@@ -236,11 +236,11 @@ def plot(
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
     """What is installed, what runs where and why not, and what to do about each problem."""
-    from melcap.cli_doctor import examine
+    from melcap.cli.doctor import examine
 
     data, text = examine()
     if as_json:
-        cli_batch.print_json(data)
+        batch.print_json(data)
     else:
         typer.echo(text)
     if data["problems"]:

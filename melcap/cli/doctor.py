@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from melcap import __version__
-from melcap.cli_info import table
+from melcap.cli.info import table
 from melcap.errors import WeightsError
 from melcap.ops import backend_report
 from melcap.pretrained import load

@@ -1,0 +1,1 @@
+"""The command line, one module for each concern; the commands themselves are in `commands`."""

@@ -1,0 +1,153 @@
+"""The three operations as `torch.library` operators that run on the backend in force.
+
+The backend is chosen inside the operator, each time it runs: a compiled graph holds one opaque
+operator, has no graph break, and follows `set_backend`. Gradients are those of the reference.
+Registered on a `Library` and not with `custom_op`, whose first call imports the whole compiler.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from melcap.config import MelSpec
+from melcap.errors import BackendError
+from melcap.ops import reference, registry
+
+_library = torch.library.Library("melcap", "DEF")
+_library.define("log_mel(Tensor wave, int[] framing, float[] scaling) -> Tensor")
+_library.define(
+    "log_mel_gradient(Tensor upstream, Tensor wave, int[] framing, float[] scaling) -> Tensor"
+)
+_library.define("nearest_code(Tensor x, Tensor codebook) -> Tensor")
+_library.define(
+    "upsample_conv1d(Tensor x, Tensor weight, Tensor? bias, int stride, str activation, "
+    "Tensor? alpha, Tensor? residual) -> Tensor"
+)
+
+
+def log_mel(wave: Tensor, spec: MelSpec, left: int, right: int) -> Tensor:
+    # a schema carries plain numbers only
+    framing = [spec.sample_rate, spec.n_fft, spec.hop, spec.n_mels, left, right]
+    return torch.ops.melcap.log_mel(wave, framing, [spec.floor, spec.mean, spec.std])
+
+
+def nearest_code(x: Tensor, codebook: Tensor) -> Tensor:
+    return torch.ops.melcap.nearest_code(x, codebook)
+
+
+def upsample_conv1d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: int,
+    activation: str,
+    alpha: Tensor | None,
+    residual: Tensor | None,
+) -> Tensor:
+    return torch.ops.melcap.upsample_conv1d(x, weight, bias, stride, activation, alpha, residual)
+
+
+def _run(operation: str, x: Tensor, *arguments: Any) -> Tensor:
+    backend = registry.choose(x.device.type)
+    found = registry.implementation(operation, backend)
+    reasons = found.unsupported(x, *arguments)
+    if reasons:
+        raise BackendError(f"{operation} cannot run on the {backend} backend: {'; '.join(reasons)}")
+    return found.run(x, *arguments)
+
+
+def _unflat(framing: list[int], scaling: list[float]) -> tuple[MelSpec, int, int]:
+    sample_rate, n_fft, hop, n_mels, left, right = framing
+    return MelSpec(sample_rate, n_fft, hop, n_mels, *scaling), left, right
+
+
+def _log_mel(wave: Tensor, framing: list[int], scaling: list[float]) -> Tensor:
+    return _run("log_mel", wave, *_unflat(framing, scaling))
+
+
+def _log_mel_fake(wave: Tensor, framing: list[int], scaling: list[float]) -> Tensor:
+    spec, left, right = _unflat(framing, scaling)
+    frames = (wave.shape[1] + left + right - spec.n_fft) // spec.hop + 1
+    return wave.new_empty((wave.shape[0], spec.n_mels, frames), dtype=reference.working_dtype(wave))
+
+
+def _log_mel_gradient(
+    upstream: Tensor, wave: Tensor, framing: list[int], scaling: list[float]
+) -> Tensor:
+    return reference.log_mel_gradient(upstream, wave, *_unflat(framing, scaling))
+
+
+def _log_mel_gradient_fake(
+    upstream: Tensor, wave: Tensor, framing: list[int], scaling: list[float]
+) -> Tensor:
+    return wave.new_empty(wave.shape)
+
+
+def _keep_wave(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    wave, ctx.framing, ctx.scaling = inputs
+    ctx.save_for_backward(wave)
+
+
+def _log_mel_backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+    (wave,) = ctx.saved_tensors
+    gradient = torch.ops.melcap.log_mel_gradient(upstream, wave, ctx.framing, ctx.scaling)
+    return gradient, None, None
+
+
+def _nearest_code(x: Tensor, codebook: Tensor) -> Tensor:
+    return _run("nearest_code", x, codebook)
+
+
+def _nearest_code_fake(x: Tensor, codebook: Tensor) -> Tensor:
+    return x.new_empty((x.shape[0],), dtype=torch.int32)
+
+
+def _upsample_conv1d(x: Tensor, *arguments: Any) -> Tensor:
+    return _run("upsample_conv1d", x, *arguments)
+
+
+def _upsample_conv1d_fake(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, *_: Any
+) -> Tensor:
+    return x.new_empty((x.shape[0], weight.shape[1], x.shape[2] * stride))
+
+
+def _keep_arguments(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, weight, bias, ctx.stride, ctx.activation, alpha, residual = inputs
+    ctx.save_for_backward(x, weight, bias, alpha, residual)
+
+
+def _upsample_backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+    """The reference, computed once more and differentiated."""
+    leaves: list[Any] = [
+        None if saved is None else saved.detach().requires_grad_() for saved in ctx.saved_tensors
+    ]
+    x, weight, bias, alpha, residual = leaves
+    with torch.enable_grad():
+        output = reference.upsample_conv1d(
+            x, weight, bias, ctx.stride, ctx.activation, alpha, residual
+        )
+    needed = [leaf for leaf in leaves if leaf is not None]
+    found = iter(torch.autograd.grad(output, needed, upstream))
+    x, weight, bias, alpha, residual = (None if leaf is None else next(found) for leaf in leaves)
+    return x, weight, bias, None, None, alpha, residual
+
+
+for _name, _kernel, _fake in (
+    ("log_mel", _log_mel, _log_mel_fake),
+    ("log_mel_gradient", _log_mel_gradient, _log_mel_gradient_fake),
+    ("nearest_code", _nearest_code, _nearest_code_fake),
+    ("upsample_conv1d", _upsample_conv1d, _upsample_conv1d_fake),
+):
+    _library.impl(_name, _kernel, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"melcap::{_name}", _fake, lib=_library)
+
+torch.library.register_autograd(
+    "melcap::log_mel", _log_mel_backward, setup_context=_keep_wave, lib=_library
+)
+torch.library.register_autograd(
+    "melcap::upsample_conv1d", _upsample_backward, setup_context=_keep_arguments, lib=_library
+)
