@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from melcap.codec import Codec
 
 # One thread for each xdist worker, and for the processes it starts: set before torch is imported.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -30,7 +34,7 @@ def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def codec(small_weights: Path):  # type: ignore[no-untyped-def]
+def codec(small_weights: Path) -> Codec:
     """A small codec with random weights; not to be changed."""
     import melcap
 
@@ -38,7 +42,7 @@ def codec(small_weights: Path):  # type: ignore[no-untyped-def]
 
 
 @pytest.fixture(scope="session")
-def lite():  # type: ignore[no-untyped-def]
+def lite() -> Codec:
     """The default codec with the weights that ship; not to be changed."""
     import melcap
 

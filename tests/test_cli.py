@@ -622,6 +622,37 @@ class TestProgram:
         assert soundfile.info(tmp_path / "6.flac").frames == 6 * 60 * 44100
         assert second - first < 20, f"{first:.0f} MiB, then {second:.0f} MiB"
 
+    def test_twenty_minutes_with_the_weights_that_ship(self, tmp_path: Path) -> None:
+        """Under 1.5 GB; the speeds, of one minute and of twenty, are printed and not judged."""
+        pytest.importorskip("resource")
+        clip, rate = soundfile.read(DATA / "music.flac")
+        minute = np.resize(clip, 60 * rate)
+        for minutes in (1, 20):
+            with soundfile.SoundFile(tmp_path / f"{minutes}.wav", "w", rate, 1) as file:
+                for _ in range(minutes):
+                    file.write(minute)
+        script = (
+            "import resource\n"
+            "from melcap.cli.commands import app\n"
+            "for minutes in (1, 20):\n"
+            "    words = ['transcode', f'{minutes}.wav', '-o', f'{minutes}.flac', '--json']\n"
+            "    app(words, standalone_mode=False)\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        )
+        result = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=tmp_path,
+            env=environment(),
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 0, result.stderr
+        *records, peak = result.stdout.splitlines()
+        for speed in (line.strip() for line in records if "_speed" in line):
+            print(speed)
+        assert int(peak) * (1 if sys.platform == "darwin" else 2**10) < 1.5e9
+        assert soundfile.info(tmp_path / "20.flac").frames == 20 * 60 * rate
+
 
 class TestInfo:
     def test_tokens(self, melcap_cli: Cli, tokens: Path, codec: Codec) -> None:

@@ -2,9 +2,10 @@
 
 Seen red with: no clamp before resampling, or after decoding; tokens of the padding left as they
 come; no column of silence before a clip, or after it; a chunk that begins one column late, or has
-one step less of context; lengths that are ignored; samples behind a clip's length that are looked
-at; a clip cut before it is resampled; NaN let through; the model or the rows not compared; a flat
-sequence that runs row by row; input clamped in place.
+one step less of context; samples that stand one off; lengths that are ignored; samples behind a
+clip's length that are looked at; NaN let through; the model or the rows not compared; tokens of a
+byte compared with silence as a byte; a flat sequence that runs row by row; input clamped in place;
+silence learnt from noise.
 """
 
 from __future__ import annotations
@@ -24,17 +25,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import melcap
-import melcap.stages
 from melcap.codec import Codec
 from melcap.codes import Codes
 from melcap.config import CodecConfig
 from melcap.errors import InputError, ModelMismatchError
+from melcap.stages import inputs_for, outputs_of, run
 from tests.helpers import (
     SMALL,
     at_codec_rate,
     chunks_of,
     count_ties,
     draw_weights,
+    latents_of,
     noise,
     sample_rates,
     waves,
@@ -180,6 +182,27 @@ def test_the_flat_sequence_and_back(
     assert torch.equal(codec.decode(back), codec.decode(codes))
 
 
+@settings(max_examples=10)
+@given(waves(longest=5 * UNIT, batch=2))
+def test_tokens_and_samples_are_their_definition(codec: Codec, wave: Tensor) -> None:
+    """The networks run once, over all the silence that the field reaches; the nearest codes."""
+    codes = codec.encode(wave, 44100)
+    columns, vectors = codes.columns[0], codec.codebook.vectors
+    for clip, tokens in zip(wave, codes.tokens, strict=True):
+        own = at_codec_rate(codec, clip, 44100)
+        latents = latents_of(codec, own).movedim(0, -1)
+        expected = torch.cdist(latents, vectors[None]).argmin(-1)
+        count_ties(codec, own, expected.int(), tokens)
+    stages = codec.decode_stages
+    first, last = inputs_for(stages, 0, columns * UNIT)
+    quiet = codec.silence[None, :, None].expand(len(wave), -1, last - first).clone()
+    quiet[:, :, -first : columns - first] = codes.tokens
+    samples = run(stages, codec.codebook.latents(quiet))
+    begin = -outputs_of(stages, first, last)[0]
+    expected = samples[:, begin : begin + wave.shape[1]].clamp(-1, 1)
+    torch.testing.assert_close(codec.decode(codes), expected, atol=CLOSE, rtol=0)
+
+
 # ---- one thing at a time
 
 
@@ -302,9 +325,9 @@ def test_chunks_bound_what_is_computed_at_once(codec: Codec) -> None:
     finally:
         for hook in hooks:
             hook.remove()
-    first, last = melcap.stages.inputs_for(codec.encode_stages, 0, 8)
+    first, last = inputs_for(codec.encode_stages, 0, 8)
     assert longest[0] == last - first
-    first, last = melcap.stages.inputs_for(codec.decode_stages, 0, 8 * UNIT)
+    first, last = inputs_for(codec.decode_stages, 0, 8 * UNIT)
     assert longest[1] == last - first
 
 

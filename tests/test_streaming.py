@@ -2,7 +2,7 @@
 
 Seen red with: one sample too few of silence before a stream; the end flushed one column short;
 pieces clamped after the resampler alone; a clip cut at its columns instead of its samples; samples
-before the first column let out; a flush that does not drain the resampler; a buffer that grows.
+before the first column let out; a flush that does not drain the resampler; a graph that is kept.
 """
 
 from __future__ import annotations
