@@ -5,7 +5,7 @@ compute their context twice, which is printed too. Convolutions and matrix produ
 for each multiply-add) by torch's counter, the operations of melcap by the formulas here, FFTs as
 2.5 n log2 n. What touches every number a few times (norms, activations) is left out.
 
-Seen red with: each formula left out in turn; one more block in the vocoder; a wider encoder.
+Seen red with: the codebook search not counted; one more block in the vocoder; a deeper encoder.
 """
 
 from __future__ import annotations
