@@ -23,11 +23,10 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -36,6 +35,7 @@ import numpy as np
 import numpy.typing as npt
 
 from melcap.errors import ContainerError, InputError, MelcapError
+from melcap.files import replacing
 
 MAGIC, VERSION = b"MELCAP", 1
 MAX_TOKENS = 2**28  # of all channels: 1 GiB as int32, twelve days of mono at 258.4 tokens/s
@@ -151,17 +151,10 @@ def write(
     name, *fields = astuple(header)
     head = _FIXED.pack(MAGIC, VERSION, len(name), *fields) + name.encode("ascii")
     with _explained(path, "written"):
-        target = Path(path)
-        temporary = target.with_name(f".melcap-{secrets.token_hex(8)}.tmp")
-        try:
-            with open(temporary, "xb") as file:
-                for data in (head, payload):
-                    file.write(data)
-                    file.write(_CRC.pack(zlib.crc32(data)))
-            os.replace(temporary, target)
-        finally:
-            with suppress(OSError):  # gone already when all went well
-                temporary.unlink()
+        with replacing(Path(path)) as temporary, open(temporary, "xb") as file:
+            for data in (head, payload):
+                file.write(data)
+                file.write(_CRC.pack(zlib.crc32(data)))
     return len(head) + len(payload) + 2 * _CRC.size
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from melcap.audio import resample
 from melcap.config import MelSpec
 from melcap.errors import InputError, MelcapError
+from melcap.files import replacing
 from melcap.ops import log_mel, use_backend
 
 Wave = npt.NDArray[np.float32]
@@ -79,14 +79,11 @@ def picture(
     for panel in axes:
         panel.tick_params(labelsize=8)
 
-    temporary = target.with_name(f".melcap-{secrets.token_hex(6)}.png")
     try:
-        figure.savefig(temporary)
-        os.replace(temporary, target)
+        with replacing(target) as temporary:
+            figure.savefig(temporary)
     except OSError as error:
         raise MelcapError(f"{target}: cannot be written: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _show_mels(

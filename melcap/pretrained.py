@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
-from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from safetensors.torch import save as packed
 from melcap.codec import Codec
 from melcap.config import CodecConfig
 from melcap.errors import WeightsError
+from melcap.files import replacing
 
 DEFAULT = "melcap-lite.safetensors"
 HASH_BYTES = 8
@@ -51,15 +50,12 @@ def save(codec: Codec, path: str | os.PathLike[str]) -> str:
     rounded = Codec(codec.config)
     rounded.load_state_dict(_single(_half(codec.state_dict())))
     rounded.learn_silence()
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     data = packed(_half(rounded.state_dict()), metadata={"config": codec.config.to_json()})
     try:
-        temporary.write_bytes(data)
-        os.replace(temporary, target)
+        with replacing(target) as temporary:
+            temporary.write_bytes(data)
     except OSError as error:
         raise WeightsError(f"{target}: cannot write the weights: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return hashlib.sha256(data).hexdigest()
 
 
@@ -94,7 +90,6 @@ def _load(path: Path, expected: str | None) -> Codec:
     return codec.eval().requires_grad_(False)
 
 
-@lru_cache(maxsize=1)
 def _recorded_hash(path: Path) -> str:
     try:
         return path.read_text().split()[0]

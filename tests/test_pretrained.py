@@ -227,21 +227,17 @@ def test_damaged_default_weights(
     tmp_path: Path, small_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pretrained.resources, "files", lambda package: tmp_path)
-    pretrained._recorded_hash.cache_clear()
     (tmp_path / "weights").mkdir()
     path = tmp_path / "weights" / pretrained.DEFAULT
     data = small_weights.read_bytes()
     path.write_bytes(data)
-    try:
-        with pytest.raises(WeightsError, match="incomplete; install melcap again"):
-            melcap.load()
-        path.with_suffix(".sha256").write_text("")
-        with pytest.raises(WeightsError, match="incomplete"):
-            melcap.load()
-        path.with_suffix(".sha256").write_text(hashlib.sha256(data).hexdigest() + "  name\n")
-        assert melcap.load().config == SMALL
-        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-        with pytest.raises(WeightsError, match="damaged; install melcap again"):
-            melcap.load()
-    finally:
-        pretrained._recorded_hash.cache_clear()
+    with pytest.raises(WeightsError, match="incomplete; install melcap again"):
+        melcap.load()
+    path.with_suffix(".sha256").write_text("")
+    with pytest.raises(WeightsError, match="incomplete"):
+        melcap.load()
+    path.with_suffix(".sha256").write_text(hashlib.sha256(data).hexdigest() + "  name\n")
+    assert melcap.load().config == SMALL
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(WeightsError, match="damaged; install melcap again"):
+        melcap.load()

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from melcap.errors import InputError
+from melcap.files import replacing
 
 SAMPLE_RATE = 44_100
 FULL_SCALE = 32_767
@@ -214,9 +215,8 @@ def _digest(what: object) -> str:
 
 
 def _write_json(path: Path, what: object) -> None:
-    partial = path.with_suffix(f".{os.getpid()}.tmp")
-    partial.write_text(json.dumps(what))
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(what))
 
 
 class AudioCache:
