@@ -14,7 +14,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from melcap.config import CodecConfig, TokenizerConfig, VocoderConfig
 from melcap.quantizer import Codebook
 from melcap.training.codebook import CodebookLearner
 from melcap.training.crops import CropSampler
@@ -22,18 +21,9 @@ from melcap.training.data import AudioCache, build_cache
 from melcap.training.loop import Recipe, train
 from melcap.training.stage1 import Stage1
 from melcap.training.stage2 import Stage2
+from tests.helpers import SMALL
 
 DATA = Path(__file__).parent / "data"
-TINY = CodecConfig(
-    tokenizer=TokenizerConfig(
-        channels=(4, 8, 8),
-        encoder_blocks=(1, 1, 1),
-        decoder_blocks=(1, 1, 1),
-        codebook_size=64,
-        codebook_dim=8,
-    ),
-    vocoder=VocoderConfig(dim=16, hidden=32, blocks=1, stage_channels=(8,), stage_blocks=(1,)),
-)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +50,7 @@ def mean(rows: list[dict[str, float]], name: str) -> float:
 
 def test_stage_1_learns(cache: AudioCache) -> None:
     torch.manual_seed(0)
-    recipe = Stage1(TINY, columns=4, batch=2)
+    recipe = Stage1(SMALL, columns=4, batch=2)
     recipe.learner.warmup = 10
     rows = steps(recipe, cache, 50)
     assert mean(rows[-5:], "mel_l1") < 0.7 * mean(rows[:5], "mel_l1")
@@ -73,9 +63,9 @@ def test_stage_1_learns(cache: AudioCache) -> None:
 
 def test_stage_2_learns_from_mels_and_from_tokens(cache: AudioCache) -> None:
     torch.manual_seed(0)
-    first = Stage1(TINY, columns=4, batch=2)
+    first = Stage1(SMALL, columns=4, batch=2)
     tokenizer = {name: module.state_dict() for name, module in first.modules().items()}
-    for recipe in (Stage2(TINY, columns=2, batch=2), Stage2(TINY, 2, 2, tokenizer)):
+    for recipe in (Stage2(SMALL, columns=2, batch=2), Stage2(SMALL, 2, 2, tokenizer)):
         rows = steps(recipe, cache, 40)
         total = [row["stft"] + row["mel"] for row in rows]
         assert sum(total[-5:]) < 0.75 * sum(total[:5])
@@ -83,9 +73,9 @@ def test_stage_2_learns_from_mels_and_from_tokens(cache: AudioCache) -> None:
 
 def test_stage_2_leaves_encoder_and_codebook_alone(cache: AudioCache) -> None:
     torch.manual_seed(0)
-    first = Stage1(TINY, columns=4, batch=2)
+    first = Stage1(SMALL, columns=4, batch=2)
     tokenizer = {name: module.state_dict() for name, module in first.modules().items()}
-    recipe = Stage2(TINY, 2, 2, tokenizer, discriminator_width=4)
+    recipe = Stage2(SMALL, 2, 2, tokenizer, discriminator_width=4)
     frozen = {
         name: value.clone()
         for part in ("encoder", "codebook")
@@ -112,13 +102,13 @@ def middle_of_what_it_sees(output: Tensor, wave: Tensor) -> float:
 
 def test_output_and_target_of_stage_1_stand_for_the_same_frames() -> None:
     torch.manual_seed(0)
-    recipe = Stage1(TINY, columns=4, batch=2)
+    recipe = Stage1(SMALL, columns=4, batch=2)
     wave = torch.randn(1, recipe.samples, requires_grad=True)
     mel = recipe.front(wave)
     made = recipe.decoder(recipe.encoder(mel))[..., recipe._output]
     target = mel[..., recipe._target]
     assert made.shape == target.shape
-    patch = TINY.tokenizer.patch
+    patch = SMALL.tokenizer.patch
     for first in (0, 3 * patch):
         part = slice(first, first + patch)
         seen = middle_of_what_it_sees(made[..., part], wave)
@@ -127,39 +117,43 @@ def test_output_and_target_of_stage_1_stand_for_the_same_frames() -> None:
 
 def test_output_and_target_of_stage_2_are_the_same_samples() -> None:
     torch.manual_seed(0)
-    recipe = Stage2(TINY, columns=2, batch=2)
+    recipe = Stage2(SMALL, columns=2, batch=2)
     wave = torch.randn(1, recipe.samples, requires_grad=True)
     made = recipe.vocoder(recipe.front(wave))[..., recipe._output]
     target = wave[..., recipe._target]
     assert made.shape == target.shape
-    column = TINY.column_samples
+    column = SMALL.column_samples
     for first in (0, column):
         part = slice(first, first + column)
         seen = middle_of_what_it_sees(made[..., part], wave)
         assert abs(seen - middle_of_what_it_sees(target[..., part], wave)) <= 2
 
 
-def test_training_resumes_exactly(cache: AudioCache, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop", [1, 3, 4])
+def test_training_resumes_exactly(cache: AudioCache, tmp_path: Path, stop: int) -> None:
+    """Stopped while the codebook waits for its start, just before that, and after it."""
+
     def run(folder: str, parts: tuple[int, ...]) -> dict[str, Tensor]:
         path = tmp_path / folder / "stage1.pt"
         path.parent.mkdir()
         for count in parts:
             torch.manual_seed(0)
-            recipe = Stage1(TINY, columns=4, batch=2)
-            recipe.learner.warmup = 2
+            recipe = Stage1(SMALL, columns=4, batch=2)
+            recipe.learner.warmup = 3
             train(recipe, sampler(recipe), path, steps=count, schedule_minutes=1e9, minutes=1e9)
-        return torch.load(path, weights_only=True)["modules"]["encoder"]
+        state = torch.load(path, weights_only=True)["modules"]
+        return state["encoder"] | {"vectors": state["learner"]["codebook.vectors"]}
 
     def sampler(recipe: Recipe) -> CropSampler:
         return CropSampler(cache, recipe.samples, recipe.batch, seed=0)
 
-    whole, halves = run("whole", (8,)), run("halves", (4, 8))
+    whole, halves = run("whole", (8,)), run("halves", (stop, 8))
     for name, value in whole.items():
         assert torch.equal(value, halves[name]), name
 
 
 def test_the_log_is_a_line_of_json_each_time(cache: AudioCache, tmp_path: Path) -> None:
-    recipe = Stage2(TINY, columns=2, batch=2)
+    recipe = Stage2(SMALL, columns=2, batch=2)
     sampler = CropSampler(cache, recipe.samples, recipe.batch, seed=0)
     train(recipe, sampler, tmp_path / "vocoder.pt", minutes=1e9, steps=4, log_every=2)
     rows = [json.loads(line) for line in (tmp_path / "vocoder.jsonl").read_text().splitlines()]

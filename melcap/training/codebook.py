@@ -53,6 +53,13 @@ class CodebookLearner(nn.Module):
         quantised = (flat + (chosen - flat).detach()).view_as(latents.permute(0, 2, 3, 1))
         return quantised.permute(0, 3, 1, 2), commitment, codes
 
+    def get_extra_state(self) -> dict[str, list[Tensor]]:
+        """The latents kept for k-means: a run may be stopped before it starts."""
+        return {"kept": self._kept}
+
+    def set_extra_state(self, state: dict[str, list[Tensor]]) -> None:
+        self._kept = list(state["kept"])
+
     def _keep(self, flat: Tensor) -> None:
         self._kept.append(flat)
         if sum(len(part) for part in self._kept) > 12 * len(self.codebook.vectors):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from melcap.files import replacing
 from melcap.training.crops import CropSampler
 
 
@@ -75,7 +75,7 @@ def train(
         figures = recipe.step(sampler.next().to(device, non_blocking=True), progress)
         step += 1
         for name, value in figures.items():
-            sums[name] = sums.get(name, torch.zeros(())) + value.detach().cpu()
+            sums[name] = sums.get(name, 0.0) + value.detach()
         if step % log_every == 0:
             now = time.monotonic()
             heard = log_every * recipe.batch * recipe.samples / 44100
@@ -104,9 +104,8 @@ def _save(path: Path, recipe: Recipe, sampler: CropSampler, step: int, minutes: 
         "sampler": sampler.state_dict(),
         "torch": torch.get_rng_state(),
     }
-    temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        torch.save(state, temporary)
 
 
 def _load(path: Path, recipe: Recipe, sampler: CropSampler, device: str) -> tuple[int, float]:

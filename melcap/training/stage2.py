@@ -35,6 +35,7 @@ class Stage2:
     """
 
     peak_rate = 1e-3
+    peak_rate_on_tokens = 7e-4
 
     def __init__(
         self,
@@ -51,6 +52,7 @@ class Stage2:
         self._frozen: list[Stage] = [self.front]
         self._learning: list[Stage] = list(self.vocoder)
         if tokenizer is not None:
+            self.peak_rate = self.peak_rate_on_tokens
             encoder, self.decoder = mel_encoder(config), mel_decoder(config)
             encoder.load_state_dict(tokenizer["encoder"])
             self.decoder.load_state_dict(tokenizer["decoder"])
