@@ -107,21 +107,29 @@ def test_log_mel_is_its_definition(
     assert np.abs(exact.numpy() - expected).max() <= 1e-9
 
 
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("below", [60, 80, 100, 120])
-def test_log_mel_is_precise_beside_a_loud_tone(below: int) -> None:
-    """ln-mel of noise that lies 60 to 120 dB under a tone in the same window."""
+def test_log_mel_is_precise_beside_a_loud_tone(below: int, seed: int) -> None:
+    """ln-mel of noise that lies 60 to 120 dB under a tone in the same window.
+
+    A float32 transform errs in every bin by a few roundings of the loudest: a bin that lies d dB
+    under it is off by so many times 10^(d / 20). Four roundings are allowed, 2.4e-3 at 80 dB.
+    """
     samples = 4 * LITE.n_fft
     tone = torch.sin(torch.arange(samples, dtype=torch.float64) * 2 * math.pi * 210 / 44100)
-    wave = (tone + noise(3, samples, seed=below, amplitude=1).double() * 10 ** (-below / 20)) / 2
+    wave = (
+        tone
+        + noise(3, samples, seed=below + 1000 * seed, amplitude=1).double() * 10 ** (-below / 20)
+    ) / 2
     wave = wave.float()
     expected = direct_log_mel(wave.numpy(), NEAR_SILENCE, 0, 0) * NEAR_SILENCE.std
     found = log_mel(wave, NEAR_SILENCE, padding=(0, 0)).numpy() * NEAR_SILENCE.std
     error = np.abs(found - expected)
     decibels = (expected.max() - expected) * 20 / math.log(10)
     assert decibels.max() >= below - 45  # a mel filter gathers noise, a window spreads the tone
-    assert error[decibels <= 80].max() <= 1e-3
-    assert error[decibels <= 90].max() <= 3e-3
-    assert error[decibels <= 100].max() <= 2e-2
+    heard = decibels <= 100
+    allowed = 1e-5 + 4 * 2.0**-24 * 10 ** (decibels / 20)
+    assert (error / allowed)[heard].max() <= 1
 
 
 def test_log_mel_of_silence_is_the_floor() -> None:

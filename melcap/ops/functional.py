@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from melcap.config import MelSpec
@@ -37,7 +38,7 @@ def log_mel(wave: Tensor, spec: MelSpec, *, padding: tuple[int, int] | None = No
             f"log_mel: {wave.shape[1]} samples with {left} + {right} zeros around them are shorter "
             f"than one window of {spec.n_fft}"
         )
-    return operators.log_mel(wave, spec, left, right)
+    return torch.ops.melcap.log_mel(wave, *operators.flat(spec, left, right))
 
 
 def nearest_code(x: Tensor, codebook: Tensor) -> Tensor:
@@ -61,7 +62,7 @@ def nearest_code(x: Tensor, codebook: Tensor) -> Tensor:
             f"nearest_code: x must be [rows, dim] and codebook [codes, dim] with one dim, "
             f"not {_shape(x)} and {_shape(codebook)}"
         )
-    return operators.nearest_code(x, codebook)
+    return torch.ops.melcap.nearest_code(x, codebook)
 
 
 def upsample_conv1d(
@@ -118,7 +119,7 @@ def upsample_conv1d(
         raise InputError(
             f"upsample_conv1d: residual must be {list(expected)}, not {_shape(residual)}"
         )
-    return operators.upsample_conv1d(x, weight, bias, stride, activation, alpha, residual)
+    return torch.ops.melcap.upsample_conv1d(x, weight, bias, stride, activation, alpha, residual)
 
 
 def _shape(tensor: Tensor) -> str:

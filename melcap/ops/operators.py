@@ -28,26 +28,10 @@ _library.define(
 )
 
 
-def log_mel(wave: Tensor, spec: MelSpec, left: int, right: int) -> Tensor:
-    # a schema carries plain numbers only
+def flat(spec: MelSpec, left: int, right: int) -> tuple[list[int], list[float]]:
+    """The front end as (framing, scaling): an operator's schema carries plain numbers only."""
     framing = [spec.sample_rate, spec.n_fft, spec.hop, spec.n_mels, left, right]
-    return torch.ops.melcap.log_mel(wave, framing, [spec.floor, spec.mean, spec.std])
-
-
-def nearest_code(x: Tensor, codebook: Tensor) -> Tensor:
-    return torch.ops.melcap.nearest_code(x, codebook)
-
-
-def upsample_conv1d(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: int,
-    activation: str,
-    alpha: Tensor | None,
-    residual: Tensor | None,
-) -> Tensor:
-    return torch.ops.melcap.upsample_conv1d(x, weight, bias, stride, activation, alpha, residual)
+    return framing, [spec.floor, spec.mean, spec.std]
 
 
 def _run(operation: str, x: Tensor, *arguments: Any) -> Tensor:

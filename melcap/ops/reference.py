@@ -136,8 +136,8 @@ def activate(x: Tensor, activation: str, alpha: Tensor | None) -> Tensor:
     """Snake (x + sin^2(alpha x) / alpha, alpha per channel), LeakyReLU 0.1, GELU, SiLU or none."""
     if activation == "snake":
         assert alpha is not None
-        a = alpha.to(working_dtype(x))[:, None]  # in half precision 1e-9 would be zero
-        return (x + torch.sin(a * x).square() / (a + 1e-9)).to(x.dtype)
+        a = alpha.to(x.dtype)[:, None]
+        return x + torch.sin(a * x).square() / (a + 1e-9)
     if activation == "leaky_relu":
         return F.leaky_relu(x, 0.1)
     if activation == "gelu":
@@ -157,10 +157,15 @@ def upsample_conv1d(
     residual: Tensor | None,
 ) -> Tensor:
     """See `melcap.ops.upsample_conv1d`."""
-    y = F.conv_transpose1d(activate(x, activation, alpha), weight, bias, stride)
+    dtype = working_dtype(x)
+    bias = None if bias is None else bias.to(dtype)
+    active = activate(x.to(dtype), activation, alpha)
+    y = F.conv_transpose1d(active, weight.to(dtype), bias, stride)
     left = (weight.shape[2] - stride) // 2
     y = y[..., left : left + x.shape[2] * stride]
-    return y.contiguous() if residual is None else y + residual
+    if residual is not None:
+        y = y + residual
+    return y.to(x.dtype).contiguous()
 
 
 for _name, _tolerance in {

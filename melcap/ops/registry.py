@@ -67,10 +67,12 @@ def unavailable(backend: str) -> list[str]:
     reasons = []
     if importlib.util.find_spec("triton") is None:
         reasons.append(f"triton is not installed (this is {platform.platform()})")
+    elif importlib.util.find_spec("melcap.kernels") is None:
+        reasons.append("melcap is run from its folder and not installed: pip install -e .")
+    else:
+        importlib.import_module("melcap.kernels")
     if not torch.cuda.is_available():
         reasons.append("torch sees no CUDA device")
-    if not reasons:
-        importlib.import_module("melcap.kernels")
     missing = [name for name in OPERATIONS if (name, "triton") not in _implementations]
     if missing:
         reasons.append(f"this melcap has no Triton kernel loaded for {', '.join(missing)}")
