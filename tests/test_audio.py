@@ -14,10 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
-import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +23,10 @@ from melcap import audio
 from melcap.audio import AudioReader, AudioWriter, Resampler, resample, resampled_length
 from melcap.errors import AudioFileError, InputError
 from melcap.resample import FloatArray
+
+av = pytest.importorskip("av")
+soundfile = pytest.importorskip("soundfile")
+pytest.importorskip("soxr")
 
 RATE = 48000
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from typer.testing import CliRunner, Result
 
@@ -34,6 +33,10 @@ from melcap.errors import WeightsError
 from melcap.ops import registry
 from melcap.streaming import StreamDecoder, StreamEncoder
 from tests.helpers import SMALL
+
+soundfile = pytest.importorskip("soundfile")
+pytest.importorskip("av")
+pytest.importorskip("soxr")
 
 DATA = Path(__file__).parent / "data"
 ROOT = Path(__file__).parents[1]

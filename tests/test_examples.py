@@ -11,13 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 from typer.testing import CliRunner
 
 import melcap
 from melcap import audio, container, demo
 from melcap.codec import Codec
 from tests.helpers import noise
+
+soundfile = pytest.importorskip("soundfile")
+pytest.importorskip("av")
+pytest.importorskip("soxr")
 
 DATA = Path(__file__).parent / "data"
 EXAMPLES = Path(__file__).parents[1] / "examples"

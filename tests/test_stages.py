@@ -36,8 +36,8 @@ from melcap.layers import (
 )
 from melcap.mel import LogMel
 from melcap.stages import Stage, StageStream, inputs_for, outputs_of, rate, run
-from melcap.tokenizer import FromPicture, ToPicture
-from melcap.vocoder import ISTFTHead
+from melcap.tokenizer import FromPicture, ToPicture, mel_decoder, mel_encoder
+from melcap.vocoder import ISTFTHead, vocoder
 from tests.helpers import SMALL, cut, draw_weights, noise, piece_sizes
 
 
@@ -467,3 +467,13 @@ def test_compiled_networks_are_eager_ones(codec: Codec, name: str) -> None:
         for longer in (0, 8):
             x = noise(*shape[:-1], shape[-1] + longer, amplitude=1)
             torch.testing.assert_close(compiled(x), network(x), rtol=1e-4, atol=1e-5)
+
+
+def test_networks_are_made_of_stages_without_running_statistics() -> None:
+    lite = CodecConfig()
+    for chain in (mel_encoder(lite), mel_decoder(lite), vocoder(lite)):
+        assert all(isinstance(stage, Stage) for stage in chain)
+        for module in chain.modules():
+            assert "BatchNorm" not in type(module).__name__
+            assert "GroupNorm" not in type(module).__name__
+            assert "InstanceNorm" not in type(module).__name__

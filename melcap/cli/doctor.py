@@ -109,7 +109,7 @@ def _advice(reason: str) -> str:
     for part, advice in ADVICE.items():
         if part in reason:
             return advice or _about_cuda()
-    return "see the README, Backends"
+    return "see the README, Operations and backends"
 
 
 def _about_cuda() -> str:
