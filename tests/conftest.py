@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Triton reads it as kernels are defined. `make gpu` says 0 and runs them on the device instead.
+os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # No deadline: a first call may compile or load weights. CI draws the same examples each time.
 settings.register_profile("melcap", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("melcap")

@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import importlib.util
 import logging
+import os
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
@@ -71,7 +72,7 @@ def unavailable(backend: str) -> list[str]:
         reasons.append("melcap is run from its folder and not installed: pip install -e .")
     else:
         importlib.import_module("melcap.kernels")
-    if not torch.cuda.is_available():
+    if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
         reasons.append("torch sees no CUDA device")
     missing = [name for name in OPERATIONS if (name, "triton") not in _implementations]
     if missing:

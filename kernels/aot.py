@@ -1,0 +1,125 @@
+"""Kernels compiled ahead of time for a target that need not be here, and what came out.
+
+The specialisation is the one that a launch would get: an integer of 1 becomes a constant, integers
+and addresses that are multiples of 16 are known to be (torch's allocations are).
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton.backends.nvidia
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from triton.compiler import compile as compile_source
+
+from melcap.kernels.launch import Launch
+
+TARGETS = {
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_86": GPUTarget("cuda", 86, 32),
+    "sm_90": GPUTarget("cuda", 90, 32),
+    "sm_100": GPUTarget("cuda", 100, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+SHARED_LIMIT = {
+    "sm_80": 166912,
+    "sm_86": 101376,
+    "sm_90": 232448,
+    "sm_100": 232448,
+    "gfx942": 65536,
+}
+"""Bytes of shared memory that one block may have."""
+
+_POINTERS = {
+    torch.float32: "*fp32",
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.int32: "*i32",
+    torch.int64: "*i64",
+    torch.uint8: "*u8",
+}
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What a launch became: assembly (PTX or AMDGCN) and the resources it needs.
+
+    `local` counts bytes a thread in device memory that stand in for registers: spills, stack and
+    indexed arrays. `shared` is bytes a block.
+    """
+
+    kernel: str
+    target: str
+    assembly: str
+    registers: int
+    local: int
+    shared: int
+
+
+def signature(launch: Launch) -> tuple[dict[str, str], dict[str, Any], dict[tuple[int], Any]]:
+    """The types, constants and alignments that the launch is specialised for."""
+    types, constants, alignments = {}, dict(launch.constants), {}
+    for place, parameter in enumerate(launch.kernel.params):
+        name = parameter.name
+        value = launch.arguments.get(name)
+        fixed = parameter.do_not_specialize
+        if name in constants:
+            types[name] = "constexpr"
+        elif value is None or (type(value) is int and value == 1 and not fixed):
+            types[name], constants[name] = "constexpr", value
+        elif isinstance(value, Tensor):
+            types[name] = _POINTERS[value.dtype]
+            alignments[place,] = [["tt.divisibility", 16]]
+        elif isinstance(value, int):
+            types[name] = "i32" if -(2**31) <= value < 2**31 else "i64"
+            if value % 16 == 0 and not fixed:
+                alignments[place,] = [["tt.divisibility", 16]]
+        else:
+            types[name] = "fp32"
+    return types, constants, alignments
+
+
+def compile_launch(launch: Launch, target: str) -> Compiled:
+    """Compile `launch` for one of `TARGETS`."""
+    types, constants, alignments = signature(launch)
+    source = ASTSource(
+        fn=launch.kernel, signature=types, constexprs=constants, attrs=alignments
+    )
+    built = compile_source(source, target=TARGETS[target], options=launch.options)
+    if TARGETS[target].backend == "cuda":
+        assembly = built.asm["ptx"]
+        registers, local = _cuda_resources(built.asm["cubin"])
+    else:
+        assembly = built.asm["amdgcn"]
+        registers, local = _amd_resources(assembly)
+    return Compiled(launch.name, target, assembly, registers, local, built.metadata.shared)
+
+
+def _cuda_resources(cubin: bytes) -> tuple[int, int]:
+    """Registers and bytes of local memory, from the cuobjdump that triton's package brings."""
+    tool = Path(triton.backends.nvidia.__file__).parent / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        report = subprocess.run(
+            [tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True
+        ).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)", report)
+    assert found is not None, report
+    registers, stack, local = (int(number) for number in found.groups())
+    return registers, stack + local
+
+
+def _amd_resources(assembly: str) -> tuple[int, int]:
+    """Vector registers and bytes of scratch, from the metadata at the end of the assembly."""
+    (registers,) = re.findall(r"\.vgpr_count: +(\d+)", assembly)
+    (scratch,) = re.findall(r"\.private_segment_fixed_size: +(\d+)", assembly)
+    return int(registers), int(scratch)

@@ -1,0 +1,82 @@
+"""Kernel launches as plain data: what runs on a device is what the ahead-of-time gate compiles.
+
+An operation plans its launches from shapes alone; `run` executes a plan, and `kernels.aot` compiles
+the same plan for any target. Every launch is counted, so that a test can tell which kernel ran.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+launched: Counter[str] = Counter()
+"""How often each kernel has been launched in this process, by name."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel with all that it is launched with.
+
+    `arguments` (tensors, ints, floats) and `constants` (`tl.constexpr`) are named as the kernel's
+    parameters are. `fused` lets the compiler contract a * b + c into one rounding; it is always
+    said, because triton's default differs between versions.
+    """
+
+    kernel: Any
+    grid: tuple[int, ...]
+    arguments: Mapping[str, Any]
+    constants: Mapping[str, Any]
+    warps: int = 4
+    stages: int = 2
+    fused: bool = True
+
+    @property
+    def name(self) -> str:
+        return str(self.kernel.__name__)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the compiler is told."""
+        return {
+            "num_warps": self.warps,
+            "num_stages": self.stages,
+            "enable_fp_fusion": self.fused,
+        }
+
+
+def interpreted() -> bool:
+    """Whether kernels run in triton's interpreter, on the CPU (TRITON_INTERPRET=1)."""
+    return bool(triton.knobs.runtime.interpret)
+
+
+def run(launch: Launch) -> None:
+    """Launch on the device of the launch's tensors."""
+    device = next(
+        value.device for value in launch.arguments.values() if isinstance(value, Tensor)
+    )
+    here = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+    with here:
+        launch.kernel[launch.grid](**launch.arguments, **launch.constants, **launch.options)
+    launched[launch.name] += 1
+
+
+def out_of_reach(*tensors: Tensor | None) -> list[str]:
+    """Why a kernel cannot work on these tensors: where they lie, or their dtype; [] if it can."""
+    reasons = []
+    for tensor in tensors:
+        if tensor is None:
+            continue
+        if tensor.device.type != "cuda" and not interpreted():
+            reasons.append(f"Triton kernels take CUDA tensors, not one on {tensor.device}")
+        if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+            reasons.append(
+                f"Triton kernels take float32, float16 and bfloat16, not {tensor.dtype}"
+            )
+    return list(dict.fromkeys(reasons))
