@@ -1,7 +1,7 @@
 # make demo    hear it: round-trips examples/audio into demo/
 # make test    the whole test suite (WORKERS=1 for one process)
 # make gpu     what needs a CUDA device, and its benchmarks
-# make lint types    what a change must pass besides the tests
+# make lint types kernels    what a change must pass besides the tests; the last compiles every kernel for every target
 #
 # Everything runs in .venv, made on the first call. PYTHON=python3 uses that interpreter as it is instead and installs nothing.
 # PyTorch for the CPU alone: PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
@@ -17,7 +17,7 @@ PYTHON := $(VENV)/bin/python
 installed = $(or $(wildcard $(VENV)/.installed-dev),$(VENV)/.installed-$(1))
 endif
 
-.PHONY: demo test lint types gpu gpu-tests gpu-absent
+.PHONY: demo test lint types kernels gpu gpu-tests gpu-absent
 # pip must not run twice at once in one environment
 .NOTPARALLEL:
 
@@ -34,6 +34,9 @@ lint: $(call installed,dev)
 types: $(call installed,dev)
 	$(PYTHON) -m mypy
 
+kernels: $(call installed,test)
+	TRITON_INTERPRET=0 $(PYTHON) profiling/aot.py --check
+
 gpu: $(call installed,test)
 	@$(PYTHON) -c 'import importlib.util as u, sys; sys.exit(u.find_spec("melcap.kernels") is None)' || { \
 	  echo 'melcap is not installed here: $(PYTHON) -m pip install --no-deps --no-build-isolation -e .' >&2; exit 1; }
@@ -43,14 +46,14 @@ gpu: $(call installed,test)
 
 # pytest's status 5 means that no test is marked gpu, which is no failure.
 gpu-tests:
-	$(PYTHON) -m pytest -m gpu || [ $$? -eq 5 ]
+	TRITON_INTERPRET=0 $(PYTHON) -m pytest -m gpu || [ $$? -eq 5 ]
 	@for script in $(wildcard profiling/kernels.py profiling/rtf.py); do \
 	  echo "$(PYTHON) $$script"; $(PYTHON) $$script || exit 1; done
 
 gpu-absent:
 	@echo 'No CUDA device here: the GPU tests and benchmarks are left out, the checks that need none follow.'
 	$(PYTHON) -m melcap doctor
-	$(PYTHON) -m pytest -m 'not gpu' tests/test_ops*.py
+	$(PYTHON) -m pytest -m 'not gpu' tests/test_ops*.py tests/test_kernel*.py
 
 # The newest Python that the pinned versions have wheels for is 3.14.
 $(VENV)/.created:

@@ -38,6 +38,20 @@ SHARED_LIMIT = {
 }
 """Bytes of shared memory that one block may have."""
 
+_CUDA = {
+    "float64": r"\.f64",
+    "matrix": r"\b(mma\.sync|wgmma\.mma_async|tcgen05\.mma)",
+    "tf32": r"tf32",
+    "wide": r"ld\.global\S*\.v4\.b32|cp\.async\.cg\S* \[[^,]*, *\[[^,]*, 0x10|cp\.async\.bulk",
+}
+_AMD = {
+    "float64": r"\bv_(add|mul|fma|fmac|cvt)\w*_f64",
+    "matrix": r"\bv_mfma",
+    "tf32": r"\bv_mfma\w*xf32",
+    "wide": r"\b(global|buffer)_load_dwordx4",
+}
+"""Patterns of the instructions that promises are about."""
+
 _POINTERS = {
     torch.float32: "*fp32",
     torch.float16: "*fp16",
@@ -90,9 +104,7 @@ def signature(launch: Launch) -> tuple[dict[str, str], dict[str, Any], dict[tupl
 def compile_launch(launch: Launch, target: str) -> Compiled:
     """Compile `launch` for one of `TARGETS`."""
     types, constants, alignments = signature(launch)
-    source = ASTSource(
-        fn=launch.kernel, signature=types, constexprs=constants, attrs=alignments
-    )
+    source = ASTSource(fn=launch.kernel, signature=types, constexprs=constants, attrs=alignments)
     built = compile_source(source, target=TARGETS[target], options=launch.options)
     if TARGETS[target].backend == "cuda":
         assembly = built.asm["ptx"]
@@ -101,6 +113,30 @@ def compile_launch(launch: Launch, target: str) -> Compiled:
         assembly = built.asm["amdgcn"]
         registers, local = _amd_resources(assembly)
     return Compiled(launch.name, target, assembly, registers, local, built.metadata.shared)
+
+
+def broken_promises(launch: Launch, built: Compiled) -> list[str]:
+    """What the compiled launch does that it must not, or lacks of its promises; [] if all holds."""
+    cuda = TARGETS[built.target].backend == "cuda"
+    instructions = _CUDA if cuda else _AMD
+    has = {
+        name: re.search(pattern, built.assembly) is not None
+        for name, pattern in instructions.items()
+    }
+    broken = []
+    if built.local:
+        broken.append(f"{built.local} bytes of local memory")
+    if built.shared > SHARED_LIMIT[built.target]:
+        broken.append(f"{built.shared} bytes of shared memory, {SHARED_LIMIT[built.target]} exist")
+    if has["float64"]:
+        broken.append("float64 instructions")
+    if has["matrix"] != bool(launch.products):
+        broken.append("matrix instructions" if has["matrix"] else "no matrix instructions")
+    if has["tf32"] != (cuda and launch.products == "tf32"):
+        broken.append("TF32" if has["tf32"] else "no TF32")
+    if launch.wide and not has["wide"]:
+        broken.append("no 128-bit loads")
+    return broken
 
 
 def _cuda_resources(cubin: bytes) -> tuple[int, int]:

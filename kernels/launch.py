@@ -27,6 +27,10 @@ class Launch:
     `arguments` (tensors, ints, floats) and `constants` (`tl.constexpr`) are named as the kernel's
     parameters are. `fused` lets the compiler contract a * b + c into one rounding; it is always
     said, because triton's default differs between versions.
+
+    `products` and `wide` are promises that the ahead-of-time gate holds the launch to: what its dot
+    products run on ("" for none, "tf32" three times for float32, "half" for 16-bit operands), and
+    whether it reads 128 bits at a time.
     """
 
     kernel: Any
@@ -36,6 +40,8 @@ class Launch:
     warps: int = 4
     stages: int = 2
     fused: bool = True
+    products: str = ""
+    wide: bool = False
 
     @property
     def name(self) -> str:
@@ -58,9 +64,7 @@ def interpreted() -> bool:
 
 def run(launch: Launch) -> None:
     """Launch on the device of the launch's tensors."""
-    device = next(
-        value.device for value in launch.arguments.values() if isinstance(value, Tensor)
-    )
+    device = next(value.device for value in launch.arguments.values() if isinstance(value, Tensor))
     here = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
     with here:
         launch.kernel[launch.grid](**launch.arguments, **launch.constants, **launch.options)
@@ -76,7 +80,5 @@ def out_of_reach(*tensors: Tensor | None) -> list[str]:
         if tensor.device.type != "cuda" and not interpreted():
             reasons.append(f"Triton kernels take CUDA tensors, not one on {tensor.device}")
         if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-            reasons.append(
-                f"Triton kernels take float32, float16 and bfloat16, not {tensor.dtype}"
-            )
+            reasons.append(f"Triton kernels take float32, float16 and bfloat16, not {tensor.dtype}")
     return list(dict.fromkeys(reasons))

@@ -27,12 +27,16 @@ settings.load_profile("melcap")
 @pytest.fixture(scope="session")
 def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The weights file of a small codec with random weights."""
+    import torch
+
     from melcap.codec import Codec
     from melcap.pretrained import save
     from tests.helpers import SMALL, draw_weights
 
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    save(draw_weights(Codec(SMALL)), path)
+    with torch.random.fork_rng():  # fresh layers are drawn from the global generator
+        torch.manual_seed(0)
+        save(draw_weights(Codec(SMALL)), path)
     return path
 
 

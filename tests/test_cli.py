@@ -748,7 +748,7 @@ class TestDoctor:
 
         monkeypatch.setattr(registry.importlib.util, "find_spec", lambda name: None)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        monkeypatch.setattr(registry, "_implementations", {})
+        monkeypatch.delenv("TRITON_INTERPRET", raising=False)
         reasons = registry.unavailable("triton")
         assert len(reasons) == len(ADVICE)
         for reason, known in zip(reasons, ADVICE, strict=True):

@@ -20,7 +20,6 @@ OPTIONAL = ("triton", "matplotlib")
 ADVICE = {
     "triton is not installed": "pip install triton (wheels: Linux on x86-64 and aarch64)",
     "torch sees no CUDA device": "",  # depends on torch: see _about_cuda
-    "no Triton kernel": "nothing to do: the torch backend runs on the GPU as well",
 }
 """What to do, by a part of the reason that a backend gives."""
 

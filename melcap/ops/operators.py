@@ -36,11 +36,13 @@ def flat(spec: MelSpec, left: int, right: int) -> tuple[list[int], list[float]]:
 
 def _run(operation: str, x: Tensor, *arguments: Any) -> Tensor:
     backend = registry.choose(x.device.type)
-    found = registry.implementation(operation, backend)
-    reasons = found.unsupported(x, *arguments)
-    if reasons:
+    reasons = registry.reasons_against(operation, backend, x, *arguments)
+    if reasons and registry.get_backend() == "auto":
+        registry.note_fallback(operation, tuple(reasons))
+        backend = "torch"
+    elif reasons:
         raise BackendError(f"{operation} cannot run on the {backend} backend: {'; '.join(reasons)}")
-    return found.run(x, *arguments)
+    return registry.implementation(operation, backend).run(x, *arguments)
 
 
 def _unflat(framing: list[int], scaling: list[float]) -> tuple[MelSpec, int, int]:

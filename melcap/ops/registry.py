@@ -16,6 +16,7 @@ import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -74,9 +75,6 @@ def unavailable(backend: str) -> list[str]:
         importlib.import_module("melcap.kernels")
     if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
         reasons.append("torch sees no CUDA device")
-    missing = [name for name in OPERATIONS if (name, "triton") not in _implementations]
-    if missing:
-        reasons.append(f"this melcap has no Triton kernel loaded for {', '.join(missing)}")
     return reasons
 
 
@@ -121,6 +119,20 @@ def choose(device_type: str) -> str:
             f" (not triton: {'; '.join(reasons)})" if reasons else "",
         )
     return _auto_choice[device_type]
+
+
+def reasons_against(operation: str, backend: str, *arguments: object) -> list[str]:
+    """Why `backend` cannot run this operation on these arguments; [] if it can."""
+    found = _implementations.get((operation, backend))
+    if found is None:
+        return [f"no {backend} implementation of {operation} is registered"]
+    return found.unsupported(*arguments)
+
+
+@lru_cache(maxsize=64)
+def note_fallback(operation: str, reasons: tuple[str, ...]) -> None:
+    """Say in the log, once for each set of reasons, that "auto" runs an operation on `torch`."""
+    logger.info("melcap: %s falls back to the torch backend: %s", operation, "; ".join(reasons))
 
 
 def implementation(operation: str, backend: str) -> Implementation:

@@ -1,0 +1,163 @@
+"""A complex Fourier transform in registers: radix 8, whole digits exchanged between threads.
+
+`points` complex values lie as eight registers times `points // 8` threads. A stage is a DFT over
+the register digit, then a twiddle; between two stages the register digit changes places with the
+next digit of the thread index, which the compiler turns into one pass through shared memory. Only
+reshapes, permutes, splits and joins are used, so the same code runs in the interpreter.
+(Decimation in frequency: Gentleman and Sande, 1966.)
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+RADIX = 8
+
+
+@triton.jit
+def registers(x):
+    """[8, threads] -> eight [threads]; each split stays within a thread."""
+    low, high = tl.split(tl.permute(tl.reshape(x, [2, 2, 2, x.shape[1]]), [0, 1, 3, 2]))
+    even, odd = tl.split(tl.permute(low, [0, 2, 1]))
+    x0, x4 = tl.split(tl.permute(even, [1, 0]))
+    x2, x6 = tl.split(tl.permute(odd, [1, 0]))
+    even, odd = tl.split(tl.permute(high, [0, 2, 1]))
+    x1, x5 = tl.split(tl.permute(even, [1, 0]))
+    x3, x7 = tl.split(tl.permute(odd, [1, 0]))
+    return x0, x1, x2, x3, x4, x5, x6, x7
+
+
+@triton.jit
+def together(x):
+    """Eight [threads] -> [threads, 8]."""
+    low = tl.join(tl.join(x[0], x[4]), tl.join(x[2], x[6]))
+    high = tl.join(tl.join(x[1], x[5]), tl.join(x[3], x[7]))
+    return tl.reshape(tl.join(low, high), [x[0].shape[0], 8])
+
+
+@triton.jit
+def exchange(x, DONE: tl.constexpr, DIGIT: tl.constexpr):
+    """Threads (done, r, p), registers (high, low) -> threads (done, low, p), registers (r, high).
+
+    `low` and `r` have DIGIT values each: 8 between full stages, fewer before a last, smaller one.
+    """
+    threads: tl.constexpr = x[0].shape[0]
+    rest: tl.constexpr = threads // (DONE * DIGIT)
+    y = tl.reshape(together(x), [DONE, DIGIT, rest, 8 // DIGIT, DIGIT])
+    return registers(tl.reshape(tl.permute(y, [1, 3, 0, 4, 2]), [8, threads]))
+
+
+@triton.jit
+def dft4(r0, i0, r1, i1, r2, i2, r3, i3):
+    ar, ai, br, bi = r0 + r2, i0 + i2, r0 - r2, i0 - i2
+    cr, ci, dr, di = r1 + r3, i1 + i3, r1 - r3, i1 - i3
+    return ar + cr, ai + ci, br + di, bi - dr, ar - cr, ai - ci, br - di, bi + dr
+
+
+@triton.jit
+def dft8(r, i):
+    """Eight complex registers, transformed."""
+    half: tl.constexpr = 0.7071067811865476
+    e0r, e0i, e1r, e1i, e2r, e2i, e3r, e3i = dft4(
+        r[0] + r[4], i[0] + i[4], r[1] + r[5], i[1] + i[5],
+        r[2] + r[6], i[2] + i[6], r[3] + r[7], i[3] + i[7],
+    )  # fmt: skip
+    d1r, d1i, d2r, d2i = r[1] - r[5], i[1] - i[5], r[2] - r[6], i[2] - i[6]
+    d3r, d3i = r[3] - r[7], i[3] - i[7]
+    o0r, o0i, o1r, o1i, o2r, o2i, o3r, o3i = dft4(
+        r[0] - r[4], i[0] - i[4], (d1r + d1i) * half, (d1i - d1r) * half,
+        d2i, -d2r, (d3i - d3r) * half, -(d3r + d3i) * half,
+    )  # fmt: skip
+    return (
+        (e0r, o0r, e1r, o1r, e2r, o2r, e3r, o3r),
+        (e0i, o0i, e1i, o1i, e2i, o2i, e3i, o3i),
+    )
+
+
+@triton.jit
+def dft_last(r, i, DIGIT: tl.constexpr):
+    """A DFT of DIGIT (8, 4 or 2) points over the upper part of the register index."""
+    if DIGIT == 8:
+        r, i = dft8(r, i)
+    elif DIGIT == 4:
+        r0, i0, r2, i2, r4, i4, r6, i6 = dft4(r[0], i[0], r[2], i[2], r[4], i[4], r[6], i[6])
+        r1, i1, r3, i3, r5, i5, r7, i7 = dft4(r[1], i[1], r[3], i[3], r[5], i[5], r[7], i[7])
+        r = (r0, r1, r2, r3, r4, r5, r6, r7)
+        i = (i0, i1, i2, i3, i4, i5, i6, i7)
+    else:
+        r = (r[0] + r[4], r[1] + r[5], r[2] + r[6], r[3] + r[7],
+             r[0] - r[4], r[1] - r[5], r[2] - r[6], r[3] - r[7])  # fmt: skip
+        i = (i[0] + i[4], i[1] + i[5], i[2] + i[6], i[3] + i[7],
+             i[0] - i[4], i[1] - i[5], i[2] - i[6], i[3] - i[7])  # fmt: skip
+    return r, i
+
+
+@triton.jit
+def turned(r, i, cosine, sine):
+    return r * cosine - i * sine, r * sine + i * cosine
+
+
+@triton.jit
+def twiddle(r, i, roots, SIZE: tl.constexpr, POINTS: tl.constexpr):
+    """Register k of remaining position p times exp(-2 pi j p k / SIZE); see `root_table`."""
+    rest: tl.constexpr = SIZE // 8
+    # tables of the larger sizes stand before: 2 (POINTS + POINTS / 8 + ... + 8 SIZE) values
+    place = roots + 16 * (POINTS - SIZE) // 7 + tl.arange(0, r[0].shape[0]) % rest
+    sine: tl.constexpr = 7 * rest
+    r1, i1 = turned(r[1], i[1], tl.load(place), tl.load(place + sine))
+    r2, i2 = turned(r[2], i[2], tl.load(place + rest), tl.load(place + sine + rest))
+    r3, i3 = turned(r[3], i[3], tl.load(place + 2 * rest), tl.load(place + sine + 2 * rest))
+    r4, i4 = turned(r[4], i[4], tl.load(place + 3 * rest), tl.load(place + sine + 3 * rest))
+    r5, i5 = turned(r[5], i[5], tl.load(place + 4 * rest), tl.load(place + sine + 4 * rest))
+    r6, i6 = turned(r[6], i[6], tl.load(place + 5 * rest), tl.load(place + sine + 5 * rest))
+    r7, i7 = turned(r[7], i[7], tl.load(place + 6 * rest), tl.load(place + sine + 6 * rest))
+    return (r[0], r1, r2, r3, r4, r5, r6, r7), (i[0], i1, i2, i3, i4, i5, i6, i7)
+
+
+@triton.jit
+def natural_order(x, POINTS: tl.constexpr):
+    """Registers and threads after the last stage -> [POINTS], by frequency."""
+    second: tl.constexpr = min(8, POINTS // 64)
+    third: tl.constexpr = POINTS // (64 * second)
+    digits = tl.reshape(together(x), [8, second, third, 8])
+    return tl.reshape(tl.permute(digits, [3, 2, 1, 0]), [POINTS])
+
+
+@triton.jit
+def transform(r, i, roots, POINTS: tl.constexpr):
+    """Registers k, threads t holding point k * POINTS / 8 + t -> (real, imaginary) [POINTS]."""
+    r, i = dft8(r, i)
+    r, i = twiddle(r, i, roots, POINTS, POINTS)
+    r, i = exchange(r, 1, 8), exchange(i, 1, 8)
+    if POINTS >= 1024:
+        r, i = dft8(r, i)
+        r, i = twiddle(r, i, roots, POINTS // 8, POINTS)
+        r, i = exchange(r, 8, 8), exchange(i, 8, 8)
+    done: tl.constexpr = 64 if POINTS >= 1024 else 8
+    last: tl.constexpr = POINTS // (8 * done)
+    r, i = dft8(r, i)
+    r, i = twiddle(r, i, roots, POINTS // done, POINTS)
+    r, i = exchange(r, done, last), exchange(i, done, last)
+    r, i = dft_last(r, i, last)
+    return natural_order(r, POINTS), natural_order(i, POINTS)
+
+
+def root_table(points: int) -> Tensor:
+    """The twiddles of every stage, float32, computed in float64 and rounded once.
+
+    For each size s = points, points / 8, ... there are 7 x s / 8 cosines, then as many sines, of
+    -2 pi p k / s for k = 1..7 and p < s / 8, padded to 2 s values.
+    """
+    parts = []
+    size = points
+    while size > RADIX:
+        p = torch.arange(size // RADIX, dtype=torch.float64)
+        k = torch.arange(1, RADIX, dtype=torch.float64)
+        angle = -2 * torch.pi * k[:, None] * p / size
+        values = torch.cat((angle.cos().flatten(), angle.sin().flatten()))
+        parts.append(torch.nn.functional.pad(values, (0, 2 * size - len(values))))
+        size //= RADIX
+    return torch.cat(parts).float()

@@ -1,0 +1,107 @@
+"""Compile every kernel for every target, without a GPU, and hold it to what it promises.
+
+    python profiling/aot.py            # all of them; writes profiling/results/aot.md
+    python profiling/aot.py --check    # all of them; the table must be what the file says
+    python profiling/aot.py --check --target sm_90 --first    # one configuration of each kernel
+
+Ends with status 1 and a list where a kernel spills, needs more shared memory than there is, has
+float64 or TF32 instructions that it must not have, or lacks matrix instructions or wide loads that
+it promises. Runs with the compiler: TRITON_INTERPRET must not be 1.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Annotated
+
+import triton
+import typer
+
+from melcap.kernels import OPERATIONS, aot
+from melcap.kernels.launch import interpreted
+
+RESULTS = Path(__file__).resolve().parent / "results" / "aot.md"
+HEAD = """# Kernels, compiled ahead of time
+
+By `python profiling/aot.py` with triton {version}. Registers and local memory (spills, stack) in
+registers and bytes a thread, shared memory in bytes a block.
+
+| operation | configuration | kernel | target | registers | local | shared | instructions |
+| --- | --- | --- | --- | ---: | ---: | ---: | ---: |
+"""
+Job = tuple[str, str, str]
+
+
+def jobs(targets: list[str], first: bool) -> list[Job]:
+    """(operation, configuration, target) of all that is to be compiled."""
+    found = []
+    for operation in OPERATIONS:
+        names = list(_shipped(operation))
+        found += [
+            (operation, name, target)
+            for name in (names[:1] if first else names)
+            for target in targets
+        ]
+    return found
+
+
+def build(job: Job) -> tuple[str, list[str]]:
+    """The row of the table, and the broken promises."""
+    operation, name, target = job
+    launch = _shipped(operation)[name]
+    built = aot.compile_launch(launch, target)
+    count = sum(line.rstrip().endswith(";") for line in built.assembly.splitlines())
+    cells = (
+        operation,
+        name,
+        launch.name,
+        target,
+        built.registers,
+        built.local,
+        built.shared,
+        count or "",
+    )
+    broken = [
+        f"{operation}, {name}, {target}: {what}" for what in aot.broken_promises(launch, built)
+    ]
+    return "| " + " | ".join(str(cell) for cell in cells) + " |\n", broken
+
+
+def _shipped(operation: str) -> dict[str, aot.Launch]:
+    return importlib.import_module(f"melcap.kernels.{operation}").shipped()
+
+
+def main(
+    check: Annotated[bool, typer.Option(help="compare with the file, write nothing")] = False,
+    target: Annotated[list[str] | None, typer.Option(help=", ".join(aot.TARGETS))] = None,
+    first: Annotated[bool, typer.Option(help="one configuration of each operation")] = False,
+) -> None:
+    """Compile, check, and write or compare the table."""
+    if interpreted():
+        sys.exit("TRITON_INTERPRET is 1: kernels are interpreted, unset it to compile them")
+    everything = not first and not target
+    if not everything and not check:
+        sys.exit("the table holds everything: leave out --target and --first, or add --check")
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        done = list(pool.map(build, jobs(target or list(aot.TARGETS), first)))
+    broken = [line for _, lines in done for line in lines]
+    table = HEAD.format(version=triton.__version__) + "".join(row for row, _ in done)
+    if broken:
+        sys.exit("\n".join(broken))
+    if not check:
+        RESULTS.write_text(table)
+    elif everything and f"triton {triton.__version__}." not in RESULTS.read_text():
+        print(
+            f"{RESULTS.name} is of another version than triton {triton.__version__}: not compared"
+        )
+    elif everything and RESULTS.read_text() != table:
+        sys.exit(f"{RESULTS.name} is not what these kernels give: run python profiling/aot.py")
+    print(f"{len(done)} compiled, all promises hold")
+
+
+if __name__ == "__main__":
+    typer.run(main)

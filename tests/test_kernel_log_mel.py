@@ -1,0 +1,212 @@
+"""The log_mel kernel against the float64 reference, in the interpreter or on a device.
+
+Seen red with: the mask at the clip's end one sample late, for even and for odd samples; the mask at
+its start one early; the row stride taken for the length; left padding left out; the mirrored bin
+off by one; the middle bin not put in place of bin 0; the upper bins off by one; a filter's last
+step dropped; its first bin one late; the last filter masked out; only the first frame of a program;
+no floor; a clip's output at a wrong offset; twiddles turned the wrong way or read from a wrong
+table; digits exchanged, or put in order, the wrong way round; a symmetric window.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import melcap
+from melcap.config import MelSpec
+from melcap.errors import BackendError
+from melcap.kernels.launch import launched
+from melcap.ops import log_mel, registry
+from tests.helpers import noise
+
+LITE = MelSpec()
+TINY = MelSpec(16000, 256, 100, 33, floor=1e-3, mean=-1.0, std=2.0)
+
+
+@pytest.fixture(autouse=True)
+def _poison() -> Iterator[None]:
+    """Memory that an operation allocates and does not write holds NaN."""
+    torch.use_deterministic_algorithms(True)
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def on_triton(wave: Tensor, spec: MelSpec, padding: tuple[int, int] | None = None) -> Tensor:
+    """log_mel on the Triton backend; that its kernel ran, once, is part of the test."""
+    before = launched["log_mel_kernel"]
+    with melcap.use_backend("triton"):
+        found = log_mel(wave, spec, padding=padding)
+    assert launched["log_mel_kernel"] == before + 1
+    return found
+
+
+def assert_close(
+    found: Tensor, wave: Tensor, spec: MelSpec, padding: tuple[int, int] | None = None
+) -> None:
+    """Within the registry's tolerance of ln-mel, wherever a bin is within 80 dB of the loudest."""
+    expected = log_mel(wave.double().cpu(), spec, padding=padding)
+    assert found.shape == expected.shape
+    assert found.dtype == torch.float32
+    error = (found.cpu().double() - expected).abs() * spec.std
+    error[(expected.max() - expected) * spec.std > math.log(1e4)] = 0
+    tolerance = registry.implementation("log_mel", "triton").tolerances[wave.dtype].atol
+    where = [int(i) for i in torch.unravel_index(error.argmax(), error.shape)]
+    assert not error.isnan().any(), f"NaN at {error.isnan().nonzero()[0].tolist()}"
+    assert error.max() <= tolerance, f"{float(error.max()):.1e} at [clip, bin, frame] {where}"
+    assert found.isfinite().all()
+
+
+@settings(max_examples=15)
+@given(
+    n_fft=st.sampled_from([256, 256, 512, 1024, 2048, 4096]),
+    half_hop=st.integers(1, 128),
+    n_mels=st.integers(1, 256),
+    batch=st.integers(1, 3),
+    frames=st.integers(1, 3),
+    extra=st.integers(0, 99),
+    left=st.integers(0, 300),
+    right=st.integers(0, 300),
+    seed=st.integers(0, 99),
+)
+@example(256, 1, 1, 1, 1, 0, 0, 0, 0)
+@example(4096, 128, 3, 1, 2, 5, 1, 0, 0)  # filters that take many steps
+@example(512, 17, 256, 2, 2, 1, 0, 7, 0)  # filters that cover no bin at all
+def test_any_front_end(
+    n_fft: int,
+    half_hop: int,
+    n_mels: int,
+    batch: int,
+    frames: int,
+    extra: int,
+    left: int,
+    right: int,
+    seed: int,
+) -> None:
+    hop = 2 * half_hop
+    spec = MelSpec(22050, n_fft, hop, n_mels, floor=1e-3, mean=0.3, std=1.7)
+    samples = max(1, n_fft + (frames - 1) * hop + extra % hop - left - right)
+    wave = noise(batch, samples, seed=seed)
+    if samples + left + right >= n_fft:
+        assert_close(on_triton(wave, spec, (left, right)), wave, spec, (left, right))
+
+
+@pytest.mark.parametrize("below", [60, 80, 100, 120])
+@pytest.mark.parametrize("seed", range(3))
+def test_noise_far_under_a_loud_tone(below: int, seed: int) -> None:
+    """|error| of ln-mel: 1e-3 within 80 dB of the loudest bin, 3e-3 within 90, 1e-2 within 100."""
+    spec = replace(LITE, floor=1e-12)
+    samples = 8 * LITE.hop
+    pitch = 40 + 97 * seed
+    tone = torch.sin(torch.arange(samples, dtype=torch.float64) * 2 * math.pi * pitch / 44100)
+    quiet = noise(2, samples, seed=below + seed, amplitude=1.0).double() * 10 ** (-below / 20)
+    wave = (0.9 * (tone + quiet)).float()
+    expected = log_mel(wave.double(), spec)
+    error = (on_triton(wave, spec).double() - expected).abs() * spec.std
+    decibels = (expected.max() - expected) * spec.std * 20 / math.log(10)
+    for limit, allowed in ((80, 1e-3), (90, 3e-3), (100, 1e-2)):
+        assert error[decibels <= limit].max() <= allowed, limit
+
+
+@pytest.mark.parametrize("kind", ["silence", "denormal", "square", "click", "loud"])
+def test_extreme_waves(kind: str) -> None:
+    wave = torch.zeros(1, 1000)
+    if kind == "denormal":
+        wave += 1e-40
+    elif kind == "square":
+        wave = torch.where(torch.arange(1000) // 37 % 2 == 0, 1.0, -1.0)[None]
+    elif kind == "click":
+        wave[0, 999] = 1
+    elif kind == "loud":
+        wave = noise(1, 1000, amplitude=1e12)
+    found = on_triton(wave, TINY)
+    assert_close(found, wave, TINY)
+    if kind in ("silence", "denormal"):
+        assert (found == found[0, 0, 0]).all()
+        floor = (math.log(TINY.floor) - TINY.mean) / TINY.std
+        assert float(found[0, 0, 0]) == pytest.approx(floor, rel=1e-6)
+
+
+def test_any_layout_and_half_precision() -> None:
+    storage = noise(400, 3)
+    for wave in (storage.t(), storage.t()[:, 1::2], storage.flatten()[5:].unfold(0, 400, 300)):
+        assert torch.equal(on_triton(wave, TINY), on_triton(wave.contiguous().clone(), TINY))
+        assert_close(on_triton(wave, TINY), wave, TINY)
+    row = storage[:, 0].contiguous()
+    assert torch.equal(on_triton(row.expand(3, -1), TINY)[2], on_triton(row[None], TINY)[0])
+    assert_close(on_triton(row[None].half(), TINY), row[None].half(), TINY)
+
+
+def test_a_clip_gives_the_same_bits_in_any_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many frames a program takes, and whatever stands beside the clip."""
+    wave = noise(3, 511)
+    one_by_one = torch.cat([on_triton(clip[None], TINY) for clip in wave])
+    assert torch.equal(on_triton(wave, TINY), one_by_one)
+    monkeypatch.setattr("melcap.kernels.log_mel._ENOUGH_PROGRAMS", 0)
+    assert torch.equal(on_triton(wave, TINY), one_by_one)
+
+
+def test_a_frame_gives_the_same_bits_in_any_chunk() -> None:
+    wave = noise(1, 1000)
+    whole = on_triton(wave, TINY, (0, 0))
+    part = on_triton(wave[:, 3 * TINY.hop :], TINY, (0, 0))
+    assert torch.equal(whole[..., 3:], part)
+
+
+def test_gradient_is_the_references() -> None:
+    wave = noise(1, 900).requires_grad_()
+    on_triton(wave, TINY).square().sum().backward()
+    expected = wave.detach().clone().requires_grad_()
+    log_mel(expected, TINY).square().sum().backward()
+    assert wave.grad is not None
+    assert expected.grad is not None
+    assert torch.allclose(wave.grad, expected.grad, rtol=1e-4, atol=1e-4)
+
+
+def test_empty_batch_launches_nothing() -> None:
+    before = launched["log_mel_kernel"]
+    with melcap.use_backend("triton"):
+        assert log_mel(torch.empty(0, 1000), TINY).shape == (0, 33, 10)
+    assert launched["log_mel_kernel"] == before
+
+
+@pytest.mark.parametrize(
+    ("spec", "dtype", "reason"),
+    [
+        (MelSpec(n_fft=600, hop=100), torch.float32, "power of two from 256 to 4096, not 600"),
+        (MelSpec(n_fft=8192), torch.float32, "power of two from 256 to 4096, not 8192"),
+        (MelSpec(n_mels=257), torch.float32, "n_mels must be at most 256, not 257"),
+        (MelSpec(), torch.float64, "float32, float16 and bfloat16, not torch.float64"),
+    ],
+)
+def test_refusals(spec: MelSpec, dtype: torch.dtype, reason: str) -> None:
+    with melcap.use_backend("triton"), pytest.raises(BackendError, match=reason):
+        log_mel(torch.zeros(1, 9000, dtype=dtype), spec)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("spec", "batch", "samples"),
+    [
+        (LITE, 1, 4411),
+        (LITE, 64, 441001),
+        (MelSpec(16000, 256, 64, 20), 3, 100003),
+        (MelSpec(16000, 512, 160, 80), 3, 100003),
+        (MelSpec(44100, 2048, 512, 128), 3, 100003),
+        (MelSpec(44100, 4096, 1024, 256), 3, 100003),
+    ],
+)
+def test_on_the_device(spec: MelSpec, batch: int, samples: int, dtype: torch.dtype) -> None:
+    wave = noise(batch, samples).to("cuda", dtype)
+    found = on_triton(wave, spec)
+    assert_close(found, wave, spec)
+    assert torch.equal(on_triton(wave[-1:], spec), found[-1:])
