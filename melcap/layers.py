@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from melcap.ops import upsample_conv1d
+from melcap.ops import convnext1d, upsample_conv1d
 from melcap.stages import Stage
 
 
@@ -151,9 +151,20 @@ class ConvNeXt1d(Stage):
         self.scale = nn.Parameter(torch.full((channels,), scale))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.norm(self.depthwise(x).transpose(1, 2))
-        y = self.contract(F.gelu(self.expand(y))) * self.scale
-        return x[..., 3:-3] + y.transpose(1, 2)
+        norm, expand, contract = self.norm, self.expand, self.contract
+        assert self.depthwise.bias is not None
+        return convnext1d(
+            x,
+            self.depthwise.weight,
+            self.depthwise.bias,
+            norm.weight,
+            norm.bias,
+            expand.weight,
+            expand.bias,
+            contract.weight,
+            contract.bias,
+            self.scale,
+        )
 
 
 class Upsample1d(Stage):

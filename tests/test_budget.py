@@ -50,6 +50,11 @@ def upsample_conv1d(x: Shape, weight: Shape, *_: Any, out_shape: Shape, **__: An
     return 2 * x[0] * x[2] * math.prod(weight)
 
 
+def convnext1d(x: Shape, depthwise: Shape, *weights: Shape, out_shape: Shape) -> int:
+    batch, channels, steps = out_shape
+    return 2 * batch * steps * channels * (depthwise[2] + 2 * weights[3][0])
+
+
 def inverse_fft(x: Shape, dims: Any, norm: Any, last: int, *, out_shape: Shape) -> int:
     return round(math.prod(x[:-1]) * fft(last))
 
@@ -58,6 +63,7 @@ FORMULAS = {
     torch.ops.melcap.log_mel: log_mel,
     torch.ops.melcap.nearest_code: nearest_code,
     torch.ops.melcap.upsample_conv1d: upsample_conv1d,
+    torch.ops.melcap.convnext1d: convnext1d,
     torch.ops.aten._fft_c2r: inverse_fft,
 }
 

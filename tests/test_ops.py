@@ -5,7 +5,9 @@ more in front; the floor under the logarithm's result; float64 input computed in
 without the halved bins, or without the floor's mask; no tie rule, its last index, a tie rule on
 squares; the matrix product's own argmin; candidates cut at the first chunk of rows; the crop of the
 transposed convolution one step late, or at (kernel - stride + 1) // 2; activation behind the
-convolution; snake without its division; a residual left out; a fake with one frame too many.
+convolution; snake without its division; a residual left out; a fake with one frame too many; a
+variance that is divided by one channel less; a larger epsilon; GELU approximated; the scale before
+the last bias; the skip one step late; the operator called where a gradient is asked for.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from torch import Tensor
 
 from melcap.config import MelSpec
 from melcap.errors import InputError
-from melcap.ops import log_mel, nearest_code, upsample_conv1d
+from melcap.ops import convnext1d, log_mel, nearest_code, upsample_conv1d
 from melcap.ops.registry import Tolerance, implementation
 from tests.helpers import noise
 
@@ -437,11 +439,122 @@ def test_upsample_conv1d_gradient(activation: str, stride: int, kernel: int) -> 
         assert found.any()
 
 
+# ---- convnext1d
+
+PARAMETERS = (
+    "depthwise_weight", "depthwise_bias", "norm_weight", "norm_bias", "expand_weight",
+    "expand_bias", "contract_weight", "contract_bias", "scale",
+)  # fmt: skip
+
+
+def block(
+    batch: int = 2,
+    channels: int = 4,
+    hidden: int = 6,
+    kernel: int = 3,
+    steps: int = 9,
+    seed: int = 0,
+    amplitude: float = 0.7,
+) -> dict[str, Tensor]:
+    """Arguments with channels so far apart that no norm magnifies what rounding left of them."""
+    shapes = (
+        (channels, 1, kernel), (channels,), (channels,), (channels,), (hidden, channels),
+        (hidden,), (channels, hidden), (channels,), (channels,),
+    )  # fmt: skip
+    x = noise(batch, channels, steps, seed=seed, amplitude=amplitude)
+    drawn = [noise(*shape, seed=seed + 1 + i, amplitude=0.7) for i, shape in enumerate(shapes)]
+    drawn[0] /= kernel**0.5
+    drawn[1] = torch.linspace(-2, 2, channels) * amplitude
+    return {"x": x, **dict(zip(PARAMETERS, drawn, strict=True))}
+
+
+def direct_convnext1d(
+    x: Array,
+    depthwise_weight: Array,
+    depthwise_bias: Array,
+    norm_weight: Array,
+    norm_bias: Array,
+    expand_weight: Array,
+    expand_bias: Array,
+    contract_weight: Array,
+    contract_bias: Array,
+    scale: Array,
+) -> Array:
+    """The definition, one step of one clip after the other."""
+    batch, channels, length = x.shape
+    kernel = depthwise_weight.shape[2]
+    out = np.zeros((batch, channels, length - kernel + 1))
+    for b, _, t in np.ndindex(batch, 1, out.shape[2]):
+        y = (x[b, :, t : t + kernel] * depthwise_weight[:, 0]).sum(axis=1) + depthwise_bias
+        y = (y - y.mean()) / np.sqrt(y.var() + 1e-6) * norm_weight + norm_bias
+        z = expand_weight @ y + expand_bias
+        z = np.array([activated(value, "gelu", 0) for value in z])
+        out[b, :, t] = (contract_weight @ z + contract_bias) * scale + x[b, :, t + kernel // 2]
+    return out
+
+
+@settings(max_examples=40)
+@given(
+    batch=st.integers(0, 3),
+    channels=st.integers(1, 9),
+    hidden=st.integers(1, 9),
+    half_kernel=st.integers(0, 5),
+    steps=st.integers(1, 9),
+    quiet=st.sampled_from([0.7, 1e-3]),  # where the norm's epsilon counts
+    seed=st.integers(0, 2**32),
+)
+def test_convnext1d_is_its_definition(
+    batch: int, channels: int, hidden: int, half_kernel: int, steps: int, quiet: float, seed: int
+) -> None:
+    kernel = 2 * half_kernel + 1
+    arguments = block(batch, channels, hidden, kernel, steps + kernel - 1, seed, quiet)
+    expected = direct_convnext1d(**with_tensors(arguments, lambda t: t.double().numpy()))
+    exact = convnext1d(**with_tensors(arguments, Tensor.double))
+    assert exact.dtype == torch.float64
+    assert exact.shape == expected.shape
+    np.testing.assert_allclose(exact.numpy(), expected, rtol=0, atol=1e-11)
+    found = convnext1d(**arguments)
+    assert found.dtype == torch.float32
+    assert found.is_contiguous()
+    allowed = tolerance("convnext1d")
+    np.testing.assert_allclose(found.numpy(), expected, rtol=allowed.rtol, atol=allowed.atol)
+
+
+def test_convnext1d_takes_any_layout_and_half_precision() -> None:
+    arguments = block()
+    expected = convnext1d(**arguments)
+    for change in (
+        lambda t: t.movedim(0, -1).contiguous().repeat_interleave(2, -1)[..., ::2].movedim(-1, 0),
+        lambda t: torch.nn.functional.pad(t, (3, 2))[..., 3:-2],
+    ):
+        found = convnext1d(**with_tensors(arguments, change))
+        assert found.is_contiguous()
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    for dtype in (torch.float16, torch.bfloat16):
+        half = with_tensors(arguments, lambda t, dtype=dtype: t.to(dtype))
+        found = convnext1d(**half)
+        assert found.dtype == dtype
+        assert torch.equal(found, convnext1d(**with_tensors(half, Tensor.float)).to(dtype))
+
+
+def test_convnext1d_gradient() -> None:
+    arguments = with_tensors(block(1, 4, 3, 3, 5), lambda t: t.double().requires_grad_())
+    assert torch.autograd.gradcheck(convnext1d, tuple(arguments.values()))
+    with torch.no_grad():
+        assert not convnext1d(**arguments).requires_grad
+    for name in arguments:  # where only one asks
+        alone = {key: value.detach() for key, value in arguments.items()}
+        alone[name].requires_grad_()
+        (found,) = torch.autograd.grad(convnext1d(**alone).square().sum(), alone[name])
+        assert found.any()
+
+
 # ---- all of them
 
 
 def test_what_is_refused() -> None:
     wave, x, w = torch.zeros(1, 2000), torch.zeros(2, 4, 5), torch.zeros(4, 3, 6)
+    layer = block()
     for call, words in [
         (lambda: log_mel(torch.zeros(2000), LITE), r"\[batch, samples\].*float32 \[2000\]"),
         (lambda: log_mel(wave[None], LITE), r"float32 \[1, 1, 2000\]"),
@@ -469,6 +582,18 @@ def test_what_is_refused() -> None:
         (
             lambda: upsample_conv1d(x, w, None, 3, residual=torch.zeros(2, 3, 14)),
             r"residual must be \[2, 3, 15\], not float32 \[2, 3, 14\]",
+        ),
+        (lambda: convnext1d(**layer | {"x": x[0]}), r"float32 \[4, 5\] and float32 \[4, 1, 3\]"),
+        (lambda: convnext1d(**layer | {"x": x.int()}), r"floating point.*int32"),
+        (lambda: convnext1d(**layer | {"x": x[..., :2]}), r"at most steps.*\[2, 4, 2\]"),
+        (lambda: convnext1d(**layer | {"depthwise_weight": w[:, :1, :4]}), r"odd.*\[4, 1, 4\]"),
+        (lambda: convnext1d(**layer | {"depthwise_weight": w[:, 0]}), r"float32 \[4, 6\]"),
+        *(
+            (
+                lambda name=name: convnext1d(**layer | {name: layer[name][..., :0]}),
+                rf"{name} must be \[.*\], not float32 \[.*0\]",
+            )
+            for name in PARAMETERS[1:]
         ),
     ]:
         with pytest.raises(InputError, match=words) as caught:
@@ -502,11 +627,19 @@ def samples() -> dict[str, tuple[Any, ...]]:
             (x.transpose(0, 2).contiguous().transpose(0, 2), weight, None, 3, "silu", None, None),
             (x.double(), weight.double(), None, 6, "leaky_relu", None, None),
         ),
+        "convnext1d": (
+            tuple(block().values()),
+            tuple(block(kernel=1, steps=1).values()),
+            tuple(tensor.half() for tensor in block().values()),
+            tuple(
+                tensor.t() if tensor.ndim == 2 else tensor for tensor in block(hidden=4).values()
+            ),
+        ),
     }
 
 
 @pytest.mark.parametrize(
-    "operator", ["log_mel", "log_mel_gradient", "nearest_code", "upsample_conv1d"]
+    "operator", ["log_mel", "log_mel_gradient", "nearest_code", "upsample_conv1d", "convnext1d"]
 )
 @pytest.mark.filterwarnings("ignore:.*The CUDA Graph is empty.*")
 def test_opcheck(operator: str, samples: dict[str, tuple[Any, ...]]) -> None:
@@ -531,7 +664,13 @@ def test_compiled_is_eager() -> None:
         )
         return y * 3
 
+    parameters = list(block(channels=6).values())[1:]
+
+    def convnext(x: Tensor) -> Tensor:
+        return convnext1d(x * 2, *parameters) + 1
+
     for call, shapes in [
+        (convnext, [(2, 6, 5), (2, 6, 9), (2, 6, 12)]),
         (mel, [(2, 400), (2, 500), (2, 777)]),
         (nearest, [(5, 6), (9, 6), (17, 6)]),
         (upsample, [(2, 6, 5), (2, 6, 9), (2, 6, 12)]),

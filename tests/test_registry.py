@@ -22,7 +22,15 @@ from torch import Tensor
 import melcap
 from melcap.config import MelSpec
 from melcap.errors import BackendError
-from melcap.ops import backend_report, log_mel, nearest_code, reference, registry, upsample_conv1d
+from melcap.ops import (
+    backend_report,
+    convnext1d,
+    log_mel,
+    nearest_code,
+    reference,
+    registry,
+    upsample_conv1d,
+)
 from melcap.ops.registry import Implementation, Tolerance
 from tests.helpers import noise
 
@@ -67,19 +75,32 @@ def triton(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ran
 
 
-def all_three() -> tuple[Tensor, Tensor, Tensor]:
+def all_of_them() -> tuple[Tensor, ...]:
+    one = torch.ones(2)
     return (
         log_mel(noise(1, 100), SPEC),
         nearest_code(noise(5, 3), noise(7, 3, seed=1)),
         upsample_conv1d(noise(1, 2, 3), noise(2, 2, 4, seed=2), None, 2),
+        convnext1d(
+            noise(1, 2, 3),
+            noise(2, 1, 3),
+            one,
+            one,
+            one,
+            noise(1, 2),
+            one[:1],
+            noise(2, 1),
+            one,
+            one,
+        ),
     )
 
 
 def test_auto_is_the_default_and_takes_torch_on_the_cpu(caplog: pytest.LogCaptureFixture) -> None:
     assert melcap.get_backend() == "auto"
     with caplog.at_level(logging.INFO, logger="melcap"):
-        all_three()
-        all_three()
+        all_of_them()
+        all_of_them()
     (line,) = [record.getMessage() for record in caplog.records if record.name == "melcap"]
     assert "cpu" in line
     assert "torch" in line
@@ -121,7 +142,7 @@ def test_a_scope_ends_at_its_thread(triton: list[str]) -> None:
         assert inside.wait(10)
         assert melcap.get_backend() == "auto"
     assert melcap.get_backend() == "torch"
-    all_three()
+    all_of_them()
     over.set()
     thread.join()
     assert seen == ["torch", "triton"]
@@ -144,15 +165,15 @@ def test_a_scope_ends_at_its_task(triton: list[str]) -> None:
 
 
 def test_the_chosen_implementation_runs(triton: list[str]) -> None:
-    plain = all_three()
+    plain = all_of_them()
     assert triton == []
     with melcap.use_backend("triton"):
-        marked = all_three()
+        marked = all_of_them()
     assert triton == list(registry.OPERATIONS)
     for one, other in zip(plain, marked, strict=True):
         assert torch.equal(one + 1, other)
-    assert all(torch.equal(a, b) for a, b in zip(plain, all_three(), strict=True))
-    assert len(triton) == 3
+    assert all(torch.equal(a, b) for a, b in zip(plain, all_of_them(), strict=True))
+    assert len(triton) == 4
 
 
 def test_a_compiled_graph_follows_the_backend(triton: list[str]) -> None:
@@ -200,9 +221,9 @@ def test_auto_falls_back_where_triton_cannot_run_an_operation(
     registry.register("nearest_code", "triton", picky)
     del registry._implementations["upsample_conv1d", "triton"]
     with caplog.at_level(logging.INFO, logger="melcap"):
-        all_three()
-        all_three()
-    assert triton == ["log_mel"] * 2
+        all_of_them()
+        all_of_them()
+    assert triton == ["log_mel", "convnext1d"] * 2
     first, second = [record.getMessage() for record in caplog.records if record.name == "melcap"]
     assert "nearest_code" in first
     assert "the moon is full" in first

@@ -1,4 +1,4 @@
-"""The three operations as they are called: arguments checked, then on to the operator."""
+"""The operations as they are called: arguments checked, then on to the operator."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from melcap.config import MelSpec
 from melcap.errors import InputError
-from melcap.ops import operators
+from melcap.ops import operators, reference
 
 ACTIVATIONS = ("none", "snake", "leaky_relu", "gelu", "silu")
 
@@ -120,6 +120,67 @@ def upsample_conv1d(
             f"upsample_conv1d: residual must be {list(expected)}, not {_shape(residual)}"
         )
     return torch.ops.melcap.upsample_conv1d(x, weight, bias, stride, activation, alpha, residual)
+
+
+def convnext1d(
+    x: Tensor,
+    depthwise_weight: Tensor,
+    depthwise_bias: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    expand_weight: Tensor,
+    expand_bias: Tensor,
+    contract_weight: Tensor,
+    contract_bias: Tensor,
+    scale: Tensor,
+) -> Tensor:
+    """ConvNeXt block as in Vocos (arXiv 2306.00814), without padding.
+
+    Depthwise convolution, layer norm over the channels (epsilon 1e-6), linear layer, GELU (exact),
+    linear layer, scale, and what stood in the middle of the convolution added. Where a gradient is
+    asked for, whatever the backend, it is plain PyTorch.
+
+    Args:
+        x: [batch, channels, steps], floating point.
+        depthwise_weight: [channels, 1, kernel], kernel odd, not above steps.
+        depthwise_bias, norm_weight, norm_bias, contract_bias, scale: [channels].
+        expand_weight: [hidden, channels]; expand_bias: [hidden].
+        contract_weight: [channels, hidden].
+
+    Returns:
+        [batch, channels, steps - kernel + 1], of x's dtype.
+
+    Raises:
+        InputError: where the shapes do not fit.
+    """
+    kernel = depthwise_weight.shape[-1] if depthwise_weight.ndim == 3 else 0
+    if x.ndim != 3 or not x.is_floating_point() or kernel % 2 == 0 or x.shape[2] < kernel:
+        raise InputError(
+            "convnext1d: x must be floating point [batch, channels, steps] and depthwise_weight "
+            "[channels, 1, kernel] with kernel odd and at most steps, "
+            f"not {_shape(x)} and {_shape(depthwise_weight)}"
+        )
+    channels, hidden = x.shape[1], len(expand_weight)
+    parameters = {
+        "depthwise_weight": (depthwise_weight, (channels, 1, kernel)),
+        "depthwise_bias": (depthwise_bias, (channels,)),
+        "norm_weight": (norm_weight, (channels,)),
+        "norm_bias": (norm_bias, (channels,)),
+        "expand_weight": (expand_weight, (hidden, channels)),
+        "expand_bias": (expand_bias, (hidden,)),
+        "contract_weight": (contract_weight, (channels, hidden)),
+        "contract_bias": (contract_bias, (channels,)),
+        "scale": (scale, (channels,)),
+    }
+    for name, (parameter, expected) in parameters.items():
+        if tuple(parameter.shape) != expected:
+            raise InputError(
+                f"convnext1d: {name} must be {list(expected)}, not {_shape(parameter)}"
+            )
+    arguments = (x, *(parameter for parameter, _ in parameters.values()))
+    if torch.is_grad_enabled() and any(argument.requires_grad for argument in arguments):
+        return reference.convnext1d(*arguments)
+    return torch.ops.melcap.convnext1d(*arguments)
 
 
 def _shape(tensor: Tensor) -> str:

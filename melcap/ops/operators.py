@@ -1,7 +1,8 @@
-"""The three operations as `torch.library` operators that run on the backend in force.
+"""The operations as `torch.library` operators that run on the backend in force.
 
 The backend is chosen inside the operator, each time it runs: a compiled graph holds one opaque
-operator, has no graph break, and follows `set_backend`. Gradients are those of the reference.
+operator, has no graph break, and follows `set_backend`. Gradients are those of the reference
+(`convnext1d` has none here: where one is asked for, `functional` calls the reference itself).
 Registered on a `Library` and not with `custom_op`, whose first call imports the whole compiler.
 """
 
@@ -25,6 +26,11 @@ _library.define("nearest_code(Tensor x, Tensor codebook) -> Tensor")
 _library.define(
     "upsample_conv1d(Tensor x, Tensor weight, Tensor? bias, int stride, str activation, "
     "Tensor? alpha, Tensor? residual) -> Tensor"
+)
+_library.define(
+    "convnext1d(Tensor x, Tensor depthwise_weight, Tensor depthwise_bias, Tensor norm_weight, "
+    "Tensor norm_bias, Tensor expand_weight, Tensor expand_bias, Tensor contract_weight, "
+    "Tensor contract_bias, Tensor scale) -> Tensor"
 )
 
 
@@ -122,11 +128,20 @@ def _upsample_backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
     return x, weight, bias, None, None, alpha, residual
 
 
+def _convnext1d(x: Tensor, *parameters: Tensor) -> Tensor:
+    return _run("convnext1d", x, *parameters)
+
+
+def _convnext1d_fake(x: Tensor, depthwise_weight: Tensor, *_: Tensor) -> Tensor:
+    return x.new_empty((x.shape[0], x.shape[1], x.shape[2] - depthwise_weight.shape[2] + 1))
+
+
 for _name, _kernel, _fake in (
     ("log_mel", _log_mel, _log_mel_fake),
     ("log_mel_gradient", _log_mel_gradient, _log_mel_gradient_fake),
     ("nearest_code", _nearest_code, _nearest_code_fake),
     ("upsample_conv1d", _upsample_conv1d, _upsample_conv1d_fake),
+    ("convnext1d", _convnext1d, _convnext1d_fake),
 ):
     _library.impl(_name, _kernel, "CompositeExplicitAutograd")
     torch.library.register_fake(f"melcap::{_name}", _fake, lib=_library)

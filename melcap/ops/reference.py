@@ -1,4 +1,4 @@
-"""The three operations in plain PyTorch: what every other implementation is measured against.
+"""The operations in plain PyTorch: what every other implementation is measured against.
 
 float64 input is computed in float64, which makes these functions their own ground truth; any
 narrower input is computed in float32.
@@ -17,6 +17,9 @@ from melcap.ops import registry
 
 TIE = 1e-6
 """Codes whose distances differ by less than this fraction tie, and the lowest index wins."""
+
+EPSILON = 1e-6
+"""What `convnext1d` adds to a variance."""
 
 _BLOCK = 64
 _SCORES_AT_ONCE = {"cpu": 2**20}
@@ -168,10 +171,34 @@ def upsample_conv1d(
     return y.to(x.dtype).contiguous()
 
 
+def convnext1d(
+    x: Tensor,
+    depthwise_weight: Tensor,
+    depthwise_bias: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    expand_weight: Tensor,
+    expand_bias: Tensor,
+    contract_weight: Tensor,
+    contract_bias: Tensor,
+    scale: Tensor,
+) -> Tensor:
+    """See `melcap.ops.convnext1d`."""
+    w = working_dtype(x)
+    y = F.conv1d(x.to(w), depthwise_weight.to(w), depthwise_bias.to(w), groups=x.shape[1])
+    y = y.transpose(1, 2)
+    y = F.layer_norm(y, norm_weight.shape, norm_weight.to(w), norm_bias.to(w), EPSILON)
+    y = F.gelu(F.linear(y, expand_weight.to(w), expand_bias.to(w)))
+    y = F.linear(y, contract_weight.to(w), contract_bias.to(w)) * scale.to(w)
+    cut = depthwise_weight.shape[2] // 2
+    return (x[..., cut : x.shape[2] - cut] + y.transpose(1, 2)).to(x.dtype).contiguous()
+
+
 for _name, _tolerance in {
     "log_mel": registry.Tolerance(atol=1e-3, rtol=0.0),
     "nearest_code": registry.Tolerance(atol=0.0, rtol=TIE),
     "upsample_conv1d": registry.Tolerance(atol=2e-5, rtol=2e-5),
+    "convnext1d": registry.Tolerance(atol=2e-5, rtol=2e-5),
 }.items():
     registry.register(
         _name,

@@ -1,0 +1,155 @@
+"""Every kernel against its peers on this GPU: time, rate, error, in one run.
+
+    python profiling/kernels.py                        # all operations, all shapes
+    python profiling/kernels.py --operation log_mel --quick
+
+A kernel's error against float64 is measured first; one that is outside its tolerance is reported
+as wrong and not timed. Rows are added to profiling/results/kernels.csv; a table and a roofline of
+this run are written to profiling/results/kernels.md and kernels.png.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from cases import CASES, Case
+from measure import ceilings, largest_error, provenance, timed
+from rich.console import Console
+from rich.progress import track
+
+from melcap.ops.registry import implementation, reasons_against, unavailable
+
+RESULTS = Path(__file__).resolve().parent / "results"
+Row = dict[str, object]
+
+
+def measure(case: Case, limits: dict[str, float], origin: dict[str, str]) -> list[Row]:
+    """A row for each contender."""
+    contenders = case.contenders()
+    expected = case.expected()
+    tolerance = implementation(case.operation, "triton").tolerances[case.dtype]
+    rows: list[Row] = []
+    errors = {}
+    for name, call in list(contenders.items()):
+        found = call()
+        errors[name], place = largest_error(found, expected)
+        allowed = tolerance.atol + tolerance.rtol * float(expected.abs().max())
+        if name == "melcap triton" and errors[name] > allowed:
+            print(f"WRONG: {case.operation} {case.name}: {errors[name]:.1e} at {place}, not timed")
+            del contenders[name]
+    timings = timed(contenders)
+    # the faster of the two floors: bytes over bandwidth, arithmetic over the FP32 units' rate
+    floor = max(case.bytes / limits["copy B/s"], case.flops / limits[case.units]) * 1e3
+    for name, error in errors.items():
+        timing = timings.get(name)
+        row: Row = {
+            "operation": case.operation,
+            "case": case.name,
+            "contender": name,
+            "error": f"{error:.2e}",
+        }
+        if timing is not None:
+            best = min(timing.median, timing.graph or timing.median)
+            row |= {
+                "ms": f"{timing.median:.5f}",
+                "ms_p25": f"{timing.low:.5f}",
+                "ms_p75": f"{timing.high:.5f}",
+                "graph_ms": "" if timing.graph is None else f"{timing.graph:.5f}",
+                "GB_per_s": f"{case.bytes / best / 1e6:.1f}",
+                "TFLOP_per_s": f"{case.flops / best / 1e9:.2f}",
+                "share_of_floor": f"{floor / best:.3f}",
+            }
+        rows.append(row | origin)
+    return rows
+
+
+def write(rows: list[Row]) -> None:
+    """Add to the CSV; write this run's table."""
+    path = RESULTS / "kernels.csv"
+    fresh = not path.exists()
+    columns = list(max(rows, key=len))
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        if fresh:
+            writer.writeheader()
+        writer.writerows(rows)
+    shown = [name for name in columns if name not in provenance()]
+    lines = [
+        f"# Kernels on {rows[0]['gpu']}",
+        "",
+        f"By `python profiling/kernels.py`, torch {rows[0]['torch']}, triton {rows[0]['triton']}, "
+        f"commit {rows[0]['commit']}, {rows[0]['date']}. Milliseconds are medians; the floor is "
+        "the larger of bytes over this card's copy bandwidth and FLOP over its measured rate.",
+        "",
+        "| " + " | ".join(shown) + " |",
+        "|" + " --- |" * len(shown),
+        *("| " + " | ".join(str(row.get(name, "")) for name in shown) + " |" for row in rows),
+    ]
+    (RESULTS / "kernels.md").write_text("\n".join(lines) + "\n")
+
+
+def roofline(rows: Iterable[Row], cases: dict[str, Case], limits: dict[str, float]) -> None:
+    """Achieved rate of each kernel against its arithmetic intensity, under this card's ceilings."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 5))
+    intensity = [2.0**n for n in range(-3, 13)]
+    for name, limit in limits.items():
+        if name != "copy B/s":
+            roof = [min(limit, x * limits["copy B/s"]) / 1e12 for x in intensity]
+            axes.plot(intensity, roof, lw=1, label=name)
+    for row in rows:
+        if row["contender"] == "melcap triton" and "TFLOP_per_s" in row:
+            case = cases[f"{row['operation']} {row['case']}"]
+            axes.scatter(case.flops / case.bytes, float(str(row["TFLOP_per_s"])), s=18)
+            axes.annotate(
+                f"{case.operation} {case.name}",
+                (case.flops / case.bytes, float(str(row["TFLOP_per_s"]))),
+                fontsize=5,
+            )
+    axes.set(xscale="log", yscale="log", xlabel="FLOP a byte", ylabel="TFLOP/s")
+    axes.legend(fontsize=7)
+    figure.savefig(RESULTS / "kernels.png", dpi=130)
+
+
+def main(
+    operation: Annotated[list[str] | None, typer.Option(help=", ".join(CASES))] = None,
+    quick: Annotated[bool, typer.Option(help="the first and the last shape of each")] = False,
+) -> None:
+    """Measure, print, and write to profiling/results."""
+    reasons = unavailable("triton") or ([] if torch.cuda.is_available() else ["no CUDA device"])
+    if reasons:
+        sys.exit(f"nothing can be measured here: {'; '.join(reasons)}")
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = True
+    limits, origin = ceilings(), provenance()
+    print(origin, {name: f"{limit:.3g}" for name, limit in limits.items()})
+    rows: list[Row] = []
+    cases: dict[str, Case] = {}
+    for name in operation or CASES:
+        chosen = CASES[name]()
+        for case in track(chosen[:: max(1, len(chosen) - 1)] if quick else chosen, name):
+            if reasons_against(name, "triton", *case.arguments()):
+                print(f"no Triton kernel for {name} {case.name}: left out")
+                continue
+            cases[f"{name} {case.name}"] = case
+            rows += measure(case, limits, origin)
+            torch.cuda.empty_cache()
+    if not rows:
+        sys.exit("nothing was measured")
+    write(rows)
+    roofline(rows, cases, limits)
+    Console().print((RESULTS / "kernels.md").read_text())
+
+
+if __name__ == "__main__":
+    typer.run(main)

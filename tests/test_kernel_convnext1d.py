@@ -1,0 +1,227 @@
+"""The ConvNeXt kernels against the float64 reference, in the interpreter or on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import melcap
+from melcap.errors import BackendError
+from melcap.kernels.launch import launched
+from melcap.ops import convnext1d, reference, registry
+from tests.helpers import noise
+
+KERNELS = ("convnext1d_norm", "convnext1d_mlp")
+Arguments = tuple[Tensor, ...]
+
+
+@pytest.fixture(autouse=True)
+def _poison() -> Iterator[None]:
+    """Memory that an operation allocates and does not write holds NaN."""
+    torch.use_deterministic_algorithms(True)
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def drawn(
+    batch: int,
+    channels: int,
+    hidden: int,
+    kernel: int,
+    steps: int,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+) -> Arguments:
+    """Arguments that make every part count: biases, norm and scale away from zero and one.
+
+    Channels lie far enough apart that no norm magnifies what rounding left of a difference.
+    """
+    shapes = [
+        ((batch, channels, steps), 0.7),
+        ((channels, 1, kernel), kernel**-0.5),
+        ((channels,), 0.3),
+        ((channels,), 1.0),
+        ((channels,), 0.3),
+        ((hidden, channels), channels**-0.5),
+        ((hidden,), 0.5),
+        ((channels, hidden), hidden**-0.5),
+        ((channels,), 0.3),
+        ((channels,), 1.0),
+    ]
+    tensors = [
+        noise(*shape, seed=seed + place, amplitude=amplitude)
+        for place, (shape, amplitude) in enumerate(shapes)
+    ]
+    tensors[2] = torch.linspace(-2, 2, channels)
+    return tuple(tensor.to(device, dtype) for tensor in tensors)
+
+
+def on_triton(arguments: Arguments) -> Tensor:
+    """convnext1d on the Triton backend; that its kernels ran, once each, is part of the test."""
+    before = [launched[kernel] for kernel in KERNELS]
+    with melcap.use_backend("triton"):
+        found = convnext1d(*arguments)
+    assert [launched[kernel] for kernel in KERNELS] == [count + 1 for count in before]
+    return found
+
+
+def assert_close(found: Tensor, arguments: Arguments) -> None:
+    """Within the registry's tolerance of the float64 reference."""
+    expected = reference.convnext1d(*(argument.double() for argument in arguments))
+    assert found.shape == expected.shape
+    assert found.dtype == arguments[0].dtype
+    assert found.is_contiguous()
+    assert not found.isnan().any(), f"NaN at {found.isnan().nonzero()[0].tolist()}"
+    tolerance = registry.implementation("convnext1d", "triton").tolerances[found.dtype]
+    error = (found.double() - expected).abs()
+    excess = error / (tolerance.atol + tolerance.rtol * expected.abs())
+    where = [int(i) for i in torch.unravel_index(excess.argmax(), excess.shape)]
+    assert excess.max() <= 1, f"{float(error[tuple(where)]):.1e} at [clip, channel, step] {where}"
+
+
+@settings(max_examples=15)
+@given(
+    batch=st.integers(1, 3),
+    channels=st.integers(1, 70),
+    hidden=st.integers(1, 100),
+    half_kernel=st.integers(0, 15),
+    steps=st.integers(1, 150),
+    seed=st.integers(0, 99),
+)
+@example(1, 1, 1, 0, 1, 0)
+@example(2, 16, 32, 3, 64, 0)  # whole tiles
+@example(2, 17, 33, 3, 65, 0)  # one more
+@example(1, 130, 40, 3, 33, 0)
+@example(1, 257, 20, 2, 33, 0)  # the tiling of many channels
+@example(1, 512, 20, 1, 7, 0)
+def test_any_block(
+    batch: int, channels: int, hidden: int, half_kernel: int, steps: int, seed: int
+) -> None:
+    kernel = 2 * half_kernel + 1
+    arguments = drawn(batch, channels, hidden, kernel, steps + kernel - 1, seed)
+    assert_close(on_triton(arguments), arguments)
+
+
+@settings(max_examples=6)
+@given(
+    channels=st.integers(1, 70),
+    hidden=st.integers(1, 100),
+    steps=st.integers(1, 100),
+    seed=st.integers(0, 99),
+)
+@example(256, 70, 65, 0)
+@example(300, 70, 33, 0)
+def test_half_precision(channels: int, hidden: int, steps: int, seed: int) -> None:
+    arguments = drawn(2, channels, hidden, 7, steps + 6, seed, torch.float16)
+    assert_close(on_triton(arguments), arguments)
+
+
+def test_any_layout() -> None:
+    """Views of longer clips, channels that are not apart by whole clips, parameters transposed."""
+    x, *parameters = drawn(2, 20, 30, 7, 90)
+    expected = on_triton((x, *parameters))
+    padded = torch.full((4, 25, 103), torch.nan)
+    padded[1:3, 2:22, 9:99] = x
+    assert torch.equal(on_triton((padded[1:3, 2:22, 9:99], *parameters)), expected)
+    channels_last = x.transpose(1, 2).contiguous().transpose(1, 2)
+    assert torch.equal(on_triton((channels_last, *parameters)), expected)
+    strided = [
+        parameter.movedim(0, -1).contiguous().repeat_interleave(2, -1)[..., ::2].movedim(-1, 0)
+        for parameter in parameters
+    ]
+    assert torch.equal(on_triton((x, *strided)), expected)
+    alike = x[:1].expand(3, -1, -1)
+    assert torch.equal(on_triton((alike, *parameters))[2], expected[0])
+
+
+def test_a_clip_gives_the_same_bits_in_any_batch_and_chunk() -> None:
+    x, *parameters = drawn(3, 40, 50, 7, 200)
+    together = on_triton((x, *parameters))
+    alone = torch.cat([on_triton((clip[None], *parameters)) for clip in x])
+    assert torch.equal(together, alone)
+    part = on_triton((x[..., 37:150], *parameters))
+    assert torch.equal(part, together[..., 37:144])
+
+
+def test_the_norm_survives_a_loud_constant() -> None:
+    """Mean and variance one after the other: channels that agree to three digits still differ."""
+    x, *parameters = drawn(1, 24, 30, 1, 50)
+    parameters[0] = torch.ones_like(parameters[0])
+    parameters[1] = torch.zeros_like(parameters[1])
+    arguments = (x + 100, *parameters)
+    expected = reference.convnext1d(*(argument.double() for argument in arguments))
+    error = (on_triton(arguments).double() - expected).abs().max()
+    assert error <= 100 * 2e-5
+
+
+def test_gelu_is_the_exact_one() -> None:
+    """A norm of zeros leaves GELU of the biases alone; the approximation is off by 4.7e-4."""
+    size = 32
+    zeros, ones = torch.zeros(size), torch.ones(size)
+    arguments = (
+        torch.zeros(1, size, 1), torch.ones(size, 1, 1), zeros, zeros, zeros,
+        torch.eye(size), torch.linspace(-4, 4, size), torch.eye(size), zeros, ones,
+    )  # fmt: skip
+    found = on_triton(arguments)
+    expected = torch.nn.functional.gelu(torch.linspace(-4, 4, size).double())
+    assert (found[0, :, 0].double() - expected).abs().max() <= 1e-6
+
+
+def test_gradients_are_the_references() -> None:
+    arguments = [argument.requires_grad_() for argument in drawn(2, 6, 9, 5, 20)]
+    with melcap.use_backend("triton"):
+        found = torch.autograd.grad(convnext1d(*arguments).square().sum(), arguments)
+    expected = torch.autograd.grad(reference.convnext1d(*arguments).square().sum(), arguments)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_an_empty_batch_launches_nothing() -> None:
+    before = launched.copy()
+    with melcap.use_backend("triton"):
+        assert convnext1d(*drawn(0, 6, 9, 5, 20)).shape == (0, 6, 16)
+    assert launched == before
+
+
+def test_refusals() -> None:
+    small = drawn(1, 4, 6, 3, 9)
+    for arguments, reason in [
+        (drawn(1, 513, 6, 3, 9), "at most 512 channels fit on the chip, not 513"),
+        ((small[0], small[1].half(), *small[2:]), "one dtype"),
+        (tuple(argument.double() for argument in small), "not torch.float64"),
+    ]:
+        with melcap.use_backend("triton"), pytest.raises(BackendError, match=reason):
+            convnext1d(*arguments)
+    endless = torch.empty(1, 4, 2**22, device="meta"), *small[1:]
+    reasons = registry.implementation("convnext1d", "triton").unsupported(*endless)
+    assert "a clip may have 4194303 steps, not 4194304" in reasons
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 256, 512, 7, 178), (8, 256, 512, 7, 1729), (8, 128, 256, 7, 6897), (2, 512, 1536, 7, 945),
+     (3, 51, 77, 31, 1000), (2, 16, 16, 1, 1), (1, 300, 1000, 3, 333)],
+)  # fmt: skip
+def test_on_a_device(shape: tuple[int, int, int, int, int], dtype: torch.dtype) -> None:
+    arguments = drawn(*shape, dtype=dtype, device="cuda")
+    found = on_triton(arguments)
+    assert_close(found, arguments)
+    assert torch.equal(on_triton((arguments[0][-1:], *arguments[1:])), found[-1:])
+
+
+@pytest.mark.gpu
+def test_far_offsets_on_a_device() -> None:
+    """A batch of more than 2^31 numbers: its last clip is as it is alone."""
+    clips = 2**31 // (512 * 40000) + 2
+    x, *parameters = drawn(1, 512, 16, 3, 40000, dtype=torch.float16, device="cuda")
+    together = on_triton((x.repeat(clips, 1, 1), *parameters))
+    assert torch.equal(together[-1:], on_triton((x, *parameters)))
