@@ -1,6 +1,17 @@
 """The upsample_conv1d kernel against the float64 reference, in the interpreter or on a device.
 
-Seen red with: MUTATIONS
+Seen red with: phase offset, crop dropped, first input step; order of taps, x not moved on by a tap
+or not back after the last; masks of x too wide at both edges and at the last channel, masks of the
+output too wide and too narrow at both edges and at the last channel; a phase not stored; a tile of
+rows repeated, a gap between tiles of steps, a group of channels too many; phases not interleaved;
+clip of x, clip of the output; a column of steps left out; bias of another channel, residual dropped
+or not contiguous; a small product of float32 dropped, a chunk that replaces the sum; activation
+dropped, not zero for zero, wrong leak, wrong erf; snake's tables swapped, its angle not rounded,
+its distance not bounded, no 1e-9; weights with blocks and taps or phases and channels swapped; a
+stale cache, a cache without stride and dtype, weights without a version cached, a cache never hit;
+cuDNN for float32 or one wide side, its crop and its residual left out.
+Not seen: phases that only fill up being stored (the interpreter overwrites them in order), and
+tiles of steps that overlap (the same numbers twice).
 """
 
 from __future__ import annotations
