@@ -39,7 +39,7 @@ _ENOUGH_PROGRAMS = 4096
 
 @triton.jit(do_not_specialize=["samples", "frames", "left", "frames_each"])
 def log_mel_kernel(
-    wave, out, window, roots, untangle, first, width, weight,
+    wave, lengths, out, window, roots, untangle, first, width, weight,
     samples, wave_stride, frames, left, frames_each, floor, mean, inverse_std,
     N_FFT: tl.constexpr, HOP: tl.constexpr, N_MELS: tl.constexpr,
     GROUP: tl.constexpr, STEP: tl.constexpr, LONGEST: tl.constexpr,
@@ -49,6 +49,8 @@ def log_mel_kernel(
     programs = tl.cdiv(frames, frames_each)
     clip = (tl.program_id(0) // programs).to(tl.int64)
     begin = (tl.program_id(0) % programs) * frames_each
+    if lengths is not None:
+        samples = tl.maximum(tl.minimum(samples, tl.load(lengths + clip)), 0).to(tl.int32)
     wave += clip * wave_stride
     out += clip * N_MELS * frames
     thread = tl.arange(0, THREADS)
@@ -76,7 +78,9 @@ def log_mel_kernel(
                 GROUP,
                 STEP,
             )
-            scaled = (tl.log(tl.maximum(mel, floor)) - mean) * inverse_std
+            # a sample that is NaN must be seen in the end, as in the reference
+            mel = tl.maximum(mel, floor, propagate_nan=tl.PropagateNan.ALL)
+            scaled = (tl.log(mel) - mean) * inverse_std
             bins = group * GROUP + tl.arange(0, GROUP)
             tl.store(out + bins * frames + frame, scaled, mask=bins < N_MELS)
 
@@ -136,8 +140,13 @@ def _filtered(
     return mel
 
 
-def plan(wave: Tensor, out: Tensor, spec: MelSpec, left: int) -> Launch:
-    """The launch that fills `out` [batch, n_mels, frames] from `wave` [batch, samples]."""
+def plan(
+    wave: Tensor, out: Tensor, spec: MelSpec, left: int, lengths: Tensor | None = None
+) -> Launch:
+    """The launch that fills `out` [batch, n_mels, frames] from `wave` [batch, samples].
+
+    `lengths` [batch] is contiguous.
+    """
     tables = _tables(spec.sample_rate, spec.n_fft, spec.n_mels, wave.device)
     window, roots, untangle, first, width, weight = tables
     batch, _, frames = out.shape
@@ -147,6 +156,7 @@ def plan(wave: Tensor, out: Tensor, spec: MelSpec, left: int) -> Launch:
         (batch * triton.cdiv(frames, each),),
         {
             "wave": wave,
+            "lengths": lengths,
             "out": out,
             "window": window,
             "roots": roots,
@@ -207,16 +217,22 @@ def _tables(
     return a, b, c, d, e, f
 
 
-def log_mel(wave: Tensor, spec: MelSpec, left: int, right: int) -> Tensor:
+def log_mel(
+    wave: Tensor, spec: MelSpec, left: int, right: int, lengths: Tensor | None = None
+) -> Tensor:
     """See `melcap.ops.log_mel`; float32 out whatever the wave's dtype."""
     frames = (wave.shape[1] + left + right - spec.n_fft) // spec.hop + 1
     out = torch.empty((wave.shape[0], spec.n_mels, frames), dtype=torch.float32, device=wave.device)
     if out.numel():
-        run(plan(wave if wave.stride(1) == 1 else wave.contiguous(), out, spec, left))
+        wave = wave if wave.stride(1) == 1 else wave.contiguous()
+        lengths = None if lengths is None else lengths.contiguous()
+        run(plan(wave, out, spec, left, lengths))
     return out
 
 
-def unsupported(wave: Tensor, spec: MelSpec, left: int, right: int) -> list[str]:
+def unsupported(
+    wave: Tensor, spec: MelSpec, left: int, right: int, lengths: Tensor | None = None
+) -> list[str]:
     reasons = out_of_reach(wave)
     if spec.n_fft not in (256, 512, 1024, 2048, 4096):
         reasons.append(f"n_fft must be a power of two from 256 to 4096, not {spec.n_fft}")
@@ -241,6 +257,9 @@ def shipped() -> dict[str, Launch]:
         wave = torch.empty(batch, frames * spec.hop, dtype=dtype, device="meta")
         out = torch.empty(batch, spec.n_mels, frames, device="meta")
         found[name] = plan(wave, out, spec, spec.margin)
+    lengths = torch.empty(3, dtype=torch.int64, device="meta")
+    wave, out = wave.new_empty(3, 17 * 256), out.new_empty(3, 96, 17)
+    found["lite, with lengths"] = plan(wave, out, MelSpec(), MelSpec().margin, lengths)
     return found
 
 

@@ -36,7 +36,9 @@ def fft(n: int) -> float:
     return 2.5 * n * math.log2(n)
 
 
-def log_mel(wave: Shape, framing: list[int], scaling: list[float], *, out_shape: Shape) -> int:
+def log_mel(
+    wave: Shape, framing: list[int], scaling: list[float], lengths: None, *, out_shape: Shape
+) -> int:
     _, n_fft, _, n_mels, _, _ = framing
     batch, _, frames = out_shape
     return round(batch * frames * (n_fft + fft(n_fft) + 2 * (n_fft // 2 + 1) * n_mels))

@@ -4,8 +4,9 @@ Seen red with: the mask at the clip's end one sample late, for even and for odd 
 its start one early; the row stride taken for the length; left padding left out; the mirrored bin
 off by one; the middle bin not put in place of bin 0; the upper bins off by one; a filter's last
 step dropped; its first bin one late; the last filter masked out; only the first frame of a program;
-no floor; a clip's output at a wrong offset; twiddles turned the wrong way or read from a wrong
-table; digits exchanged, or put in order, the wrong way round; a symmetric window.
+no floor; a clip's output at a wrong offset; the first clip's length for all, a length beyond the
+wave, below zero or not contiguous; twiddles turned the wrong way or read from a wrong table; digits
+exchanged, or put in order, the wrong way round; a symmetric window.
 """
 
 from __future__ import annotations
@@ -40,11 +41,16 @@ def _poison() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
-def on_triton(wave: Tensor, spec: MelSpec, padding: tuple[int, int] | None = None) -> Tensor:
+def on_triton(
+    wave: Tensor,
+    spec: MelSpec,
+    padding: tuple[int, int] | None = None,
+    lengths: Tensor | None = None,
+) -> Tensor:
     """log_mel on the Triton backend; that its kernel ran, once, is part of the test."""
     before = launched["log_mel_kernel"]
     with melcap.use_backend("triton"):
-        found = log_mel(wave, spec, padding=padding)
+        found = log_mel(wave, spec, padding=padding, lengths=lengths)
     assert launched["log_mel_kernel"] == before + 1
     return found
 
@@ -159,6 +165,34 @@ def test_a_frame_gives_the_same_bits_in_any_chunk() -> None:
     whole = on_triton(wave, TINY, (0, 0))
     part = on_triton(wave[:, 3 * TINY.hop :], TINY, (0, 0))
     assert torch.equal(whole[..., 3:], part)
+
+
+def test_a_sample_that_is_no_number_is_seen() -> None:
+    wave = noise(2, 1000)
+    wave[1, 500] = torch.nan
+    assert torch.equal(on_triton(wave, TINY).isnan(), log_mel(wave, TINY).isnan())
+
+
+@settings(max_examples=15)
+@given(
+    lengths=st.lists(st.integers(-3, 700), min_size=1, max_size=4),
+    dtype=st.sampled_from([torch.int32, torch.int64]),
+    left=st.integers(0, 300),
+)
+@example([0, 600, 601, 1], torch.int64, 0)
+@example([600, 500 - 2**40], torch.int64, 100)  # a positive int32 if cut off
+def test_nothing_behind_a_length_counts(lengths: list[int], dtype: torch.dtype, left: int) -> None:
+    wave = noise(len(lengths), 601, seed=left)
+    silent = torch.zeros_like(wave)
+    for index, length in enumerate(lengths):
+        silent[index, : max(0, length)] = wave[index, : max(0, length)]
+        wave[index, max(0, length) :] = torch.nan
+    given_lengths = torch.tensor(lengths, dtype=dtype)
+    if dtype == torch.int64:  # every other number of a larger tensor
+        given_lengths = given_lengths.repeat_interleave(2)[::2]
+    found = on_triton(wave, TINY, (left, 200), given_lengths)
+    assert torch.equal(found, on_triton(silent, TINY, (left, 200)))
+    assert_close(found, silent, TINY, (left, 200))
 
 
 def test_gradient_is_the_references() -> None:

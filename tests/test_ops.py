@@ -166,7 +166,25 @@ def test_log_mel_gradient(spec: MelSpec, padding: tuple[int, int] | None, floor:
         clamped = (mel <= math.log(floor) + 1e-12).double().mean()
         assert 0.02 < clamped < 0.9
     wave.requires_grad_()
-    assert torch.autograd.gradcheck(lambda w: log_mel(w, spec, padding=padding), wave)
+    for lengths in (None, torch.tensor([75, 40])):
+        assert torch.autograd.gradcheck(
+            lambda w, n=lengths: log_mel(w, spec, padding=padding, lengths=n), wave
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_log_mel_takes_what_lies_behind_a_length_for_silence(dtype: torch.dtype) -> None:
+    lengths = torch.tensor([700, 0, 350, 701, -1], dtype=dtype)
+    wave = noise(5, 700)
+    silent = torch.where(torch.arange(700) < lengths[:, None], wave, 0)
+    wave[silent == 0] = torch.nan
+    wave.requires_grad_()
+    found = log_mel(wave, SMALL, lengths=lengths)
+    assert torch.equal(found, log_mel(silent, SMALL))
+    (gradient,) = torch.autograd.grad(found.square().sum(), wave)
+    assert gradient.isfinite().all()
+    assert ((gradient != 0) <= (silent != 0)).all()
+    assert gradient[0].any()
 
 
 def test_log_mel_gradient_in_single_precision() -> None:
@@ -561,6 +579,15 @@ def test_what_is_refused() -> None:
         (lambda: log_mel(wave.int(), LITE), r"floating point.*int32 \[1, 2000\]"),
         (lambda: log_mel(wave[:, :1023], LITE, padding=(0, 0)), "1023 samples.*window of 1024"),
         (lambda: log_mel(wave[:, :0], LITE), "0 samples with 384 . 639 zeros"),
+        (
+            lambda: log_mel(wave, LITE, lengths=torch.tensor([3, 4])),
+            r"lengths must be int32 or int64 \[1\] on cpu, not int64 \[2\]",
+        ),
+        (lambda: log_mel(wave, LITE, lengths=torch.tensor([3.0])), r"not float32 \[1\]"),
+        (
+            lambda: log_mel(wave, LITE, lengths=torch.zeros(1, dtype=torch.int32, device="meta")),
+            r"on cpu, not int32 \[1\] on meta",
+        ),
         (lambda: nearest_code(torch.zeros(3), torch.zeros(4, 3)), r"float32 \[3\] and"),
         (lambda: nearest_code(torch.zeros(2, 3), torch.zeros(4, 2)), r"\[2, 3\] and .*\[4, 2\]"),
         (lambda: nearest_code(torch.zeros(2, 3), torch.zeros(0, 3)), r"\[0, 3\]"),
@@ -610,14 +637,15 @@ def samples() -> dict[str, tuple[Any, ...]]:
     ask = torch.Tensor.requires_grad_
     return {
         "log_mel": (
-            (wave, framing, scaling),
-            (ask(wave.clone()), framing, scaling),
-            (wave.double(), framing, scaling),
-            (wave.half(), framing, scaling),
+            (wave, framing, scaling, None),
+            (ask(wave.clone()), framing, scaling, None),
+            (ask(wave.clone()), framing, scaling, torch.tensor([300, 200])),
+            (wave.double(), framing, scaling, None),
+            (wave.half(), framing, scaling, torch.tensor([300, 200], dtype=torch.int32)),
         ),
         "log_mel_gradient": (
-            (noise(2, 6, 19), wave, framing, scaling),
-            (noise(2, 6, 19), wave.t().contiguous().t(), framing, scaling),
+            (noise(2, 6, 19), wave, framing, scaling, None),
+            (noise(2, 6, 19), wave.t().contiguous().t(), framing, scaling, torch.tensor([9, 300])),
         ),
         "nearest_code": ((noise(7, 3), noise(9, 3)), (noise(3, 7).t(), noise(9, 3).double())),
         "upsample_conv1d": (

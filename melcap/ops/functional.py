@@ -12,7 +12,13 @@ from melcap.ops import operators, reference
 ACTIVATIONS = ("none", "snake", "leaky_relu", "gelu", "silu")
 
 
-def log_mel(wave: Tensor, spec: MelSpec, *, padding: tuple[int, int] | None = None) -> Tensor:
+def log_mel(
+    wave: Tensor,
+    spec: MelSpec,
+    *,
+    padding: tuple[int, int] | None = None,
+    lengths: Tensor | None = None,
+) -> Tensor:
     """Normalised log-mel spectrogram.
 
     Args:
@@ -20,13 +26,16 @@ def log_mel(wave: Tensor, spec: MelSpec, *, padding: tuple[int, int] | None = No
         spec: the front end; see `MelSpec` for the definition.
         padding: zeros before and after the wave. By default as many as give every started hop its
             frame, ceil(samples / hop) frames in all.
+        lengths: int32 or int64 [batch] on the wave's device, the samples of each clip; what lies
+            behind them is taken for silence, whatever stands there. By default all are whole.
 
     Returns:
         [batch, n_mels, frames], float32 (float64 for float64 waves);
         frames = (samples + zeros - n_fft) // hop + 1.
 
     Raises:
-        InputError: where `wave` is not [batch, samples], or shorter than one window with its zeros.
+        InputError: where `wave` is not [batch, samples], or shorter than one window with its zeros,
+            or `lengths` does not fit it.
     """
     if wave.ndim != 2 or not wave.is_floating_point():
         raise InputError(
@@ -38,7 +47,16 @@ def log_mel(wave: Tensor, spec: MelSpec, *, padding: tuple[int, int] | None = No
             f"log_mel: {wave.shape[1]} samples with {left} + {right} zeros around them are shorter "
             f"than one window of {spec.n_fft}"
         )
-    return torch.ops.melcap.log_mel(wave, *operators.flat(spec, left, right))
+    if lengths is not None and (
+        lengths.dtype not in (torch.int32, torch.int64)
+        or tuple(lengths.shape) != (len(wave),)
+        or lengths.device != wave.device
+    ):
+        raise InputError(
+            f"log_mel: lengths must be int32 or int64 [{len(wave)}] on {wave.device}, "
+            f"not {_shape(lengths)} on {lengths.device}"
+        )
+    return torch.ops.melcap.log_mel(wave, *operators.flat(spec, left, right), lengths)
 
 
 def nearest_code(x: Tensor, codebook: Tensor) -> Tensor:

@@ -18,9 +18,10 @@ from melcap.errors import BackendError
 from melcap.ops import reference, registry
 
 _library = torch.library.Library("melcap", "DEF")
-_library.define("log_mel(Tensor wave, int[] framing, float[] scaling) -> Tensor")
+_library.define("log_mel(Tensor wave, int[] framing, float[] scaling, Tensor? lengths) -> Tensor")
 _library.define(
-    "log_mel_gradient(Tensor upstream, Tensor wave, int[] framing, float[] scaling) -> Tensor"
+    "log_mel_gradient(Tensor upstream, Tensor wave, int[] framing, float[] scaling, "
+    "Tensor? lengths) -> Tensor"
 )
 _library.define("nearest_code(Tensor x, Tensor codebook) -> Tensor")
 _library.define(
@@ -56,37 +57,41 @@ def _unflat(framing: list[int], scaling: list[float]) -> tuple[MelSpec, int, int
     return MelSpec(sample_rate, n_fft, hop, n_mels, *scaling), left, right
 
 
-def _log_mel(wave: Tensor, framing: list[int], scaling: list[float]) -> Tensor:
-    return _run("log_mel", wave, *_unflat(framing, scaling))
+def _log_mel(
+    wave: Tensor, framing: list[int], scaling: list[float], lengths: Tensor | None
+) -> Tensor:
+    return _run("log_mel", wave, *_unflat(framing, scaling), lengths)
 
 
-def _log_mel_fake(wave: Tensor, framing: list[int], scaling: list[float]) -> Tensor:
+def _log_mel_fake(wave: Tensor, framing: list[int], scaling: list[float], _: Any) -> Tensor:
     spec, left, right = _unflat(framing, scaling)
     frames = (wave.shape[1] + left + right - spec.n_fft) // spec.hop + 1
     return wave.new_empty((wave.shape[0], spec.n_mels, frames), dtype=reference.working_dtype(wave))
 
 
 def _log_mel_gradient(
-    upstream: Tensor, wave: Tensor, framing: list[int], scaling: list[float]
+    upstream: Tensor,
+    wave: Tensor,
+    framing: list[int],
+    scaling: list[float],
+    lengths: Tensor | None,
 ) -> Tensor:
-    return reference.log_mel_gradient(upstream, wave, *_unflat(framing, scaling))
+    return reference.log_mel_gradient(upstream, wave, *_unflat(framing, scaling), lengths)
 
 
-def _log_mel_gradient_fake(
-    upstream: Tensor, wave: Tensor, framing: list[int], scaling: list[float]
-) -> Tensor:
+def _log_mel_gradient_fake(upstream: Tensor, wave: Tensor, *_: Any) -> Tensor:
     return wave.new_empty(wave.shape)
 
 
 def _keep_wave(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    wave, ctx.framing, ctx.scaling = inputs
-    ctx.save_for_backward(wave)
+    wave, ctx.framing, ctx.scaling, lengths = inputs
+    ctx.save_for_backward(wave, lengths)
 
 
-def _log_mel_backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
-    (wave,) = ctx.saved_tensors
-    gradient = torch.ops.melcap.log_mel_gradient(upstream, wave, ctx.framing, ctx.scaling)
-    return gradient, None, None
+def _log_mel_backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
+    wave, lengths = ctx.saved_tensors
+    gradient = torch.ops.melcap.log_mel_gradient(upstream, wave, ctx.framing, ctx.scaling, lengths)
+    return gradient, None, None, None
 
 
 def _nearest_code(x: Tensor, codebook: Tensor) -> Tensor:

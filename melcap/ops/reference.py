@@ -54,11 +54,21 @@ def hann_window(length: int, dtype: torch.dtype, device: torch.device) -> Tensor
     return torch.hann_window(length, dtype=torch.float64).to(device=device, dtype=dtype)
 
 
-def log_mel(wave: Tensor, spec: MelSpec, left: int, right: int) -> Tensor:
+def log_mel(
+    wave: Tensor, spec: MelSpec, left: int, right: int, lengths: Tensor | None = None
+) -> Tensor:
     """See `melcap.ops.log_mel`; `left` and `right` zeros are put around the wave."""
-    mel, _ = _mel(wave, spec, left, right)
+    mel, _ = _mel(_silence_behind(wave, lengths), spec, left, right)
     scaled = (mel.clamp(min=spec.floor).log() - spec.mean) / spec.std
     return scaled.transpose(1, 2).contiguous()
+
+
+def _silence_behind(wave: Tensor, lengths: Tensor | None) -> Tensor:
+    """The same wave [batch, samples], zero from each clip's length on."""
+    if lengths is None:
+        return wave
+    place = torch.arange(wave.shape[1], device=wave.device)
+    return torch.where(place < lengths[:, None], wave, 0)
 
 
 def _mel(wave: Tensor, spec: MelSpec, left: int, right: int) -> tuple[Tensor, Tensor]:
@@ -71,11 +81,16 @@ def _mel(wave: Tensor, spec: MelSpec, left: int, right: int) -> tuple[Tensor, Te
 
 
 def log_mel_gradient(
-    upstream: Tensor, wave: Tensor, spec: MelSpec, left: int, right: int
+    upstream: Tensor,
+    wave: Tensor,
+    spec: MelSpec,
+    left: int,
+    right: int,
+    lengths: Tensor | None = None,
 ) -> Tensor:
     """Gradient of `log_mel` with respect to the wave, written out step by step."""
     dtype, device = working_dtype(wave), wave.device
-    mel, spectrum = _mel(wave, spec, left, right)
+    mel, spectrum = _mel(_silence_behind(wave, lengths), spec, left, right)
     d_mel = torch.where(mel > spec.floor, upstream.transpose(1, 2) / (spec.std * mel), 0)
     filters = mel_filters(spec.sample_rate, spec.n_fft, spec.n_mels, dtype, device)
     d_spectrum = spectrum.sgn() * (d_mel @ filters.t())
@@ -88,7 +103,8 @@ def log_mel_gradient(
         (1, spec.n_fft),
         stride=(1, spec.hop),
     ).flatten(1)
-    return F.pad(padded, (-left, wave.shape[1] + left - padded.shape[1])).to(wave.dtype)
+    cut = F.pad(padded, (-left, wave.shape[1] + left - padded.shape[1])).to(wave.dtype)
+    return _silence_behind(cut, lengths)
 
 
 def nearest_code(x: Tensor, codebook: Tensor) -> Tensor:
