@@ -1,18 +1,37 @@
-"""The ConvNeXt kernels against the float64 reference, in the interpreter or on a device."""
+"""The ConvNeXt kernels against the float64 reference, in the interpreter or on a device.
+
+Seen red with: clip of x, of the normalised steps and of the output; batch and channel strides taken
+for contiguous ones; each mask of steps, channels, hidden channels and depth dropped or narrowed;
+taps in the wrong order, the first or last left out, not moved on, of another channel; mean or
+variance over the padded channels or one fewer, variance not centred, mean not taken away; epsilon
+dropped, ten times as large or outside of the root; each bias, weight and scale dropped, shifted or
+applied in the wrong place; normalised rows not padded; the last program, tile, slice or depth left
+out, the first slice twice, a slice or depth that replaces the sum, a hidden sum not cleared; GELU
+dropped, by tanh, by a sigmoid, with a rounded constant; the skip dropped, scaled or from step 0;
+sums, moments or GELU's argument rounded to half; a wrong dtype of the normalised steps or the
+output; x or parameters not contiguous; one launch left out, launches for an empty batch; each
+refusal left out or one step late; tiles that depend on the batch. Writing or reading far outside
+ends the interpreter.
+Not seen: padding steps not stored, tiles that overlap (the same numbers twice), and masks of what
+another mask throws away (channels of the contracting weights, the skip).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 import melcap
 from melcap.errors import BackendError
-from melcap.kernels.launch import launched
+from melcap.kernels import convnext1d as kernels
+from melcap.kernels.launch import launched, run
 from melcap.ops import convnext1d, reference, registry
 from tests.helpers import noise
 
@@ -29,6 +48,19 @@ def _poison() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
+def in_nan(tensor: Tensor) -> Tensor:
+    """The same numbers, contiguous, in the middle of memory that is NaN elsewhere."""
+    memory = tensor.new_full((tensor.numel() + 8192,), torch.nan)
+    return memory[4096:-4096].view(tensor.shape).copy_(tensor)
+
+
+def between_nan(tensor: Tensor) -> Tensor:
+    """The same numbers, rows between NaN and clips between channels of NaN."""
+    batch, channels, steps = tensor.shape
+    memory = in_nan(tensor.new_full((batch, channels + 3, steps + 7), torch.nan))
+    return memory[:, 2:-1, 4:-3].copy_(tensor)
+
+
 def drawn(
     batch: int,
     channels: int,
@@ -41,7 +73,8 @@ def drawn(
 ) -> Arguments:
     """Arguments that make every part count: biases, norm and scale away from zero and one.
 
-    Channels lie far enough apart that no norm magnifies what rounding left of a difference.
+    Channels lie far enough apart that no norm magnifies what rounding left of a difference. What
+    lies around the numbers in memory is NaN.
     """
     shapes = [
         ((batch, channels, steps), 0.7),
@@ -60,7 +93,8 @@ def drawn(
         for place, (shape, amplitude) in enumerate(shapes)
     ]
     tensors[2] = torch.linspace(-2, 2, channels)
-    return tuple(tensor.to(device, dtype) for tensor in tensors)
+    x, *parameters = (tensor.to(device, dtype) for tensor in tensors)
+    return between_nan(x), *(in_nan(parameter) for parameter in parameters)
 
 
 def on_triton(arguments: Arguments) -> Tensor:
@@ -124,12 +158,10 @@ def test_half_precision(channels: int, hidden: int, steps: int, seed: int) -> No
 
 
 def test_any_layout() -> None:
-    """Views of longer clips, channels that are not apart by whole clips, parameters transposed."""
+    """Whole clips, channels next to each other, parameters transposed, one clip many times."""
     x, *parameters = drawn(2, 20, 30, 7, 90)
     expected = on_triton((x, *parameters))
-    padded = torch.full((4, 25, 103), torch.nan)
-    padded[1:3, 2:22, 9:99] = x
-    assert torch.equal(on_triton((padded[1:3, 2:22, 9:99], *parameters)), expected)
+    assert torch.equal(on_triton((x.contiguous(), *parameters)), expected)
     channels_last = x.transpose(1, 2).contiguous().transpose(1, 2)
     assert torch.equal(on_triton((channels_last, *parameters)), expected)
     strided = [
@@ -141,7 +173,28 @@ def test_any_layout() -> None:
     assert torch.equal(on_triton((alike, *parameters))[2], expected[0])
 
 
-def test_a_clip_gives_the_same_bits_in_any_batch_and_chunk() -> None:
+def test_nothing_is_written_elsewhere() -> None:
+    """Steps, channels and hidden channels that fill no tile; the last tile ends in other memory."""
+    arguments = x, *parameters = drawn(2, 20, 30, 7, 75)
+    out = in_nan(torch.zeros(2, 20, 69))
+    normed = in_nan(torch.zeros(kernels.scratch(out).shape))
+    for launch in kernels.plan(x, tuple(parameters), normed, out):
+        run(launch)
+    assert_close(out, arguments)
+    for written in (out, normed):
+        memory = torch.as_strided(written, (written.numel() + 8192,), (1,), 0)
+        assert int(memory.isnan().sum()) == 8192
+
+
+def test_a_clip_gives_the_same_bits_in_any_batch_and_chunk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With products that do not depend on a column's place, as BLAS's do on some processors."""
+
+    def product(a: np.ndarray, b: np.ndarray, dtype: type) -> np.ndarray:
+        return sum(column[:, None] * row for column, row in zip(a.T, b, strict=True))
+
+    monkeypatch.setattr(np, "matmul", product)
     x, *parameters = drawn(3, 40, 50, 7, 200)
     together = on_triton((x, *parameters))
     alone = torch.cat([on_triton((clip[None], *parameters)) for clip in x])
@@ -159,6 +212,29 @@ def test_the_norm_survives_a_loud_constant() -> None:
     expected = reference.convnext1d(*(argument.double() for argument in arguments))
     error = (on_triton(arguments).double() - expected).abs().max()
     assert error <= 100 * 2e-5
+
+
+def test_the_norm_of_next_to_nothing() -> None:
+    """A variance near epsilon and a variance of zero."""
+    x, *parameters = drawn(1, 24, 30, 3, 50)
+    parameters[1] = torch.zeros_like(parameters[1])
+    for amplitude in (1e-3, 0.0):
+        arguments = (x * amplitude, *parameters)
+        assert_close(on_triton(arguments), arguments)
+
+
+def test_half_precision_rounds_operands_alone() -> None:
+    """Every sum is float32: with the operands rounded alike, results are the same but for ties."""
+    arguments = drawn(1, 120, 400, 7, 70, dtype=torch.float16)
+    x, taps, bias, gain, shift, expand, expand_bias, contract, contract_bias, scale = (
+        argument.double() for argument in arguments
+    )
+    y = F.conv1d(x, taps, bias, groups=120).transpose(1, 2)
+    y = F.layer_norm(y, (120,), gain, shift, reference.EPSILON).half().double()
+    y = F.gelu(F.linear(y, expand, expand_bias)).half().double()
+    y = F.linear(y, contract, contract_bias) * scale
+    expected = (x[..., 3:-3] + y.transpose(1, 2)).half()
+    assert (on_triton(arguments) == expected).double().mean() >= 0.97
 
 
 def test_gelu_is_the_exact_one() -> None:
@@ -196,12 +272,15 @@ def test_refusals() -> None:
         (drawn(1, 513, 6, 3, 9), "at most 512 channels fit on the chip, not 513"),
         ((small[0], small[1].half(), *small[2:]), "one dtype"),
         (tuple(argument.double() for argument in small), "not torch.float64"),
+        (tuple(argument.bfloat16() for argument in small), "bfloat16 wrongly"),
     ]:
         with melcap.use_backend("triton"), pytest.raises(BackendError, match=reason):
             convnext1d(*arguments)
-    endless = torch.empty(1, 4, 2**22, device="meta"), *small[1:]
-    reasons = registry.implementation("convnext1d", "triton").unsupported(*endless)
-    assert "a clip may have 4194303 steps, not 4194304" in reasons
+    for endless in (torch.zeros(1, 4, 1).expand(-1, -1, 2**22), torch.zeros(1, 4, 2**22)[..., :9]):
+        (reason,) = kernels.unsupported(endless, *small[1:])
+        assert reason == "a clip may have 4194303 steps, and channels so many apart, not 4194304"
+    (reason,) = kernels.unsupported(small[0].to("meta"), *small[1:])
+    assert reason == "tensors are on several devices: cpu, meta"
 
 
 @pytest.mark.gpu
@@ -216,6 +295,14 @@ def test_on_a_device(shape: tuple[int, int, int, int, int], dtype: torch.dtype) 
     found = on_triton(arguments)
     assert_close(found, arguments)
     assert torch.equal(on_triton((arguments[0][-1:], *arguments[1:])), found[-1:])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_chunk_gives_the_same_bits_on_a_device(dtype: torch.dtype) -> None:
+    x, *parameters = drawn(2, 256, 512, 7, 1000, dtype=dtype, device="cuda")
+    whole = on_triton((x, *parameters))
+    assert torch.equal(on_triton((x[..., 37:700], *parameters)), whole[..., 37:694])
 
 
 @pytest.mark.gpu
