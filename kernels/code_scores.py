@@ -11,7 +11,8 @@ and 5/8 of an instruction to keep it. A tile of rows reads the codebook once, 4 
 
 Error of a score, with u = 2^-23, X = |x|, R the largest |c|, after scaling, and dim as padded:
 - halves rounded to 2^-22, and x2.c2 left out: 6 u X R; float16 that fall below its normal numbers,
-  even if a device takes those for zero: 2^-14 sqrt(dim) (X + R);
+  even if a device takes those for zero: 2^-14 sqrt(dim) (X + R), and for rows that are scaled by
+  less than the codebook, as their largest number stays above 2^13, up to u X R more;
 - sums of 16 products and the sum so far, where every addend may be cut off at the last bit of the
   largest (Fasi et al., "Numerical behavior of NVIDIA tensor cores", 2021): 17/16 dim u X R for
   x1.c1, and 2^-10 of that for the others, which come first; 51/16 dim u X R where they do not,
