@@ -45,11 +45,11 @@ class Tiling:
         """The tiling of a layer, for 16-bit or float32 operands."""
         phases = _power_of_two(stride)
         chunked = not half and channels_in * (kernel // stride) > DEEP
-        # interleaving phases that are not all real takes registers as well
-        most = 64 if chunked or phases != stride else 128
+        # interleaving two phases, or phases that are not all real, takes registers as well
+        most = 64 if chunked or phases != stride or phases == 2 else 128
         rows = min(most, max(16, _power_of_two(channels_out * phases)))
         depth = min(32, max(16, _power_of_two(channels_in)))
-        steps, warps = (64, 4) if rows == 128 else (128, 4 if half else 8)
+        steps, warps = (64, 4) if rows == 128 or phases == 2 else (128, 4 if half else 8)
         return Tiling(rows, phases, depth, steps, warps, chunked)
 
 
