@@ -1,0 +1,54 @@
+"""One shape of one operation, with all that is compared on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import melcap
+
+Contenders = dict[str, Callable[[], Tensor]]
+
+
+@dataclass
+class Case:
+    """One shape of one operation. `bytes` and `flops` are the fewest that the work needs."""
+
+    operation: str
+    name: str
+    dtype: torch.dtype
+    bytes: float
+    flops: float
+    units: str
+    build: Callable[[], tuple[Any, ...]]
+    call: Callable[..., Tensor]
+    peers: Callable[..., Contenders]
+    truth: Callable[..., Tensor]
+    _arguments: tuple[Any, ...] = field(default=())
+
+    def arguments(self) -> tuple[Any, ...]:
+        """As the backends' implementations take them; made once, on the device."""
+        self._arguments = self._arguments or self.build()
+        return self._arguments
+
+    def contenders(self) -> Contenders:
+        """melcap on both backends, then the peers."""
+        torch.compiler.reset()  # past eight shapes of one function torch.compile gives up
+
+        def on(backend: str) -> Callable[[], Tensor]:
+            def run() -> Tensor:
+                with melcap.use_backend(backend):
+                    return self.call(*self.arguments())
+
+            return run
+
+        ours = {"melcap triton": on("triton"), "melcap torch": on("torch")}
+        return ours | self.peers(*self.arguments())
+
+    def expected(self) -> Tensor:
+        """In float64."""
+        return self.truth(*self.arguments())

@@ -1,0 +1,84 @@
+"""convnext1d and the same block as a chain of PyTorch's operations."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cases.case import Case, Contenders
+from melcap.ops import convnext1d, reference
+
+_KERNEL = 7
+_LAYERS = {
+    "lite 256/512": (256, 512, 44100 / 256),
+    "lite 128/256": (128, 256, 44100 / 64),
+    "Vocos 512/1536": (512, 1536, 24000 / 256),
+}
+"""Channels, hidden channels, steps a second."""
+
+
+def cases() -> list[Case]:
+    found = []
+    for layer, (channels, hidden, rate) in _LAYERS.items():
+        for dtype in (torch.float32, torch.float16, torch.bfloat16):
+            for batch, seconds in ((1, 0.1), (1, 10), (8, 10), (64, 30)):
+                steps = round(seconds * rate)
+                weights = channels * (2 * hidden + _KERNEL + 5) + hidden
+                found.append(
+                    Case(
+                        "convnext1d",
+                        f"{layer}, {batch} x {seconds:g} s, {str(dtype).removeprefix('torch.')}",
+                        dtype,
+                        # each number once; for what the launches move see kernels/convnext_block.py
+                        dtype.itemsize * (batch * channels * (2 * steps + _KERNEL - 1) + weights),
+                        batch * steps * channels * (4.0 * hidden + 2 * _KERNEL),
+                        "tf32 FLOP/s" if dtype == torch.float32 else "float16 FLOP/s",
+                        lambda b=batch, c=channels, h=hidden, t=steps, d=dtype: _drawn(
+                            b, c, h, t, d
+                        ),
+                        convnext1d,
+                        _peers,
+                        _truth,
+                    )
+                )
+    return found
+
+
+def _drawn(
+    batch: int, channels: int, hidden: int, steps: int, dtype: torch.dtype
+) -> tuple[Tensor, ...]:
+    """Arguments that keep every layer's variance near one."""
+
+    def normal(*shape: int, fan_in: int = 1) -> Tensor:
+        return (torch.randn(shape, device="cuda") / fan_in**0.5).to(dtype)
+
+    return (
+        normal(batch, channels, steps + _KERNEL - 1),
+        normal(channels, 1, _KERNEL, fan_in=_KERNEL),
+        *(normal(channels) for _ in range(3)),
+        normal(hidden, channels, fan_in=channels),
+        normal(hidden),
+        normal(channels, hidden, fan_in=hidden),
+        *(normal(channels) for _ in range(2)),
+    )
+
+
+def _truth(x: Tensor, *parameters: Tensor) -> Tensor:
+    exact = [parameter.double() for parameter in parameters]
+    return torch.cat([reference.convnext1d(clip.double(), *exact) for clip in x.split(1)])
+
+
+def _peers(x: Tensor, *parameters: Tensor) -> Contenders:
+    """In x's own dtype, where the reference computes in float32 at least."""
+    taps, bias, gain, shift, expand, expand_bias, contract, contract_bias, scale = parameters
+    cut = taps.shape[2] // 2
+
+    def eager() -> Tensor:
+        y = F.conv1d(x, taps, bias, groups=x.shape[1]).transpose(1, 2)
+        y = F.layer_norm(y, gain.shape, gain, shift, reference.EPSILON)
+        y = F.gelu(F.linear(y, expand, expand_bias))
+        y = F.linear(y, contract, contract_bias) * scale
+        return (x[..., cut : x.shape[2] - cut] + y.transpose(1, 2)).contiguous()
+
+    return {"eager": eager, "compiled": torch.compile(eager)}
