@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from melcap.codes import Codes
 from melcap.config import CodecConfig
-from melcap.errors import InputError, ModelMismatchError
+from melcap.errors import BackendError, InputError, ModelMismatchError
+from melcap.graphs import Graphs
 from melcap.mel import LogMel
 from melcap.quantizer import Codebook
 from melcap.resample import resample, resampled_length
@@ -45,6 +46,7 @@ class Codec(nn.Module):
         self.decoder = mel_decoder(config)
         self.vocoder = vocoder(config)
         self.register_buffer("silence", torch.zeros(config.rows, dtype=torch.int32))
+        self._graphs: tuple[Graphs, Graphs] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -63,6 +65,37 @@ class Codec(nn.Module):
     def columns(self, samples: int) -> int:
         """Columns of a clip of so many samples at the codec's own rate."""
         return -(-samples // self.config.column_samples)
+
+    def use_graphs(self, enabled: bool = True) -> Codec:
+        """Replay `encode` and `decode` from CUDA graphs, so that short clips do not wait for each
+        launch; the same results. Returns the codec.
+
+        Each shape is recorded when it first occurs: a batch size has few shapes, since the last
+        chunk is then filled up with silence to a power of two columns. Weights may change
+        in place; call it again where a module or a parameter was replaced. Streams, and backends
+        other than triton, do without.
+
+        Raises:
+            BackendError: where the codec is not on a CUDA device.
+        """
+        if enabled and self.device.type != "cuda":
+            raise BackendError(
+                f"CUDA graphs need a codec on a CUDA device, this one is on {self.device}: "
+                'melcap.load(device="cuda")'
+            )
+        watched = [*self.parameters(), *self.buffers()]
+        self._graphs = (
+            (Graphs(self._tokens_of, watched), Graphs(self._samples_of, watched))
+            if enabled
+            else None
+        )
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Codec:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self._graphs is not None:  # recorded where the weights were before
+            self.use_graphs(self.device.type == "cuda")
+        return self
 
     @torch.no_grad()
     def learn_silence(self) -> None:
@@ -96,21 +129,21 @@ class Codec(nn.Module):
             # clipped before as well: a filter would make infinities of the loudest numbers
             clips = [_resample(clip.clamp(-1, 1), sample_rate, rate) for clip in clips]
         counts = [self.columns(clip.shape[-1]) for clip in clips]
-        first, last = inputs_for(self.encode_stages, 0, max(counts))
+        columns = self._filled_up(max(counts))
+        first, last = inputs_for(self.encode_stages, 0, columns)
         signal = torch.zeros(len(clips), last - first, device=self.device)
         for row, clip in zip(signal, clips, strict=True):
             row[-first : clip.shape[-1] - first] = clip.to(signal).clamp(-1, 1)
+        tokens_of = self._graphs[0] if self._graphs else self._tokens_of
         tokens = torch.cat(
             [
-                self.codebook.tokens(
-                    run(self.encode_stages, signal[:, begin - first : end - first])
-                )
-                for _, (begin, end) in self._chunks(self.encode_stages, max(counts))
+                tokens_of(signal[:, begin - first : end - first])
+                for _, (begin, end) in self._chunks(self.encode_stages, columns)
             ],
             dim=-1,
         )
         return Codes(
-            self._silence_after(tokens, counts),
+            self._silence_after(tokens[..., : max(counts)], counts),
             tuple(counts),
             tuple(samples),
             sample_rate,
@@ -140,6 +173,7 @@ class Codec(nn.Module):
                 f"tokens must have {self.config.rows} rows, not {codes.tokens.shape[1]}"
             )
         tokens = self._silence_after(codes.tokens.to(self.device).long(), codes.columns)
+        self.codebook.check(tokens)
         lengths = [resampled_length(length, codes.sample_rate, rate) for length in codes.lengths]
         for index, (length, count) in enumerate(zip(lengths, codes.columns, strict=True)):
             if self.columns(length) != count:
@@ -157,20 +191,35 @@ class Codec(nn.Module):
         return result.clamp_(-1, 1)
 
     def _decode_tokens(self, tokens: Tensor) -> Tensor:
-        """int [batch, rows, columns] -> [batch, columns * column_samples]."""
+        """int [batch, rows, columns] -> [batch, at least columns * column_samples]."""
         stages, unit = self.decode_stages, self.config.column_samples
-        columns = tokens.shape[-1]
+        columns = self._filled_up(tokens.shape[-1])
         first, last = inputs_for(stages, 0, columns * unit)
         quiet = self.silence[None, :, None].expand(len(tokens), -1, -1)
-        extended = torch.cat(
-            (quiet.expand(-1, -1, -first), tokens, quiet.expand(-1, -1, last - columns)), dim=-1
-        )
+        behind = quiet.expand(-1, -1, last - tokens.shape[-1])
+        extended = torch.cat((quiet.expand(-1, -1, -first), tokens, behind), dim=-1)
+        samples_of = self._graphs[1] if self._graphs else self._samples_of
         parts = []
         for (begin, end), (needed, until) in self._chunks(stages, columns, unit):
-            latents = self.codebook.latents(extended[..., needed - first : until - first])
+            samples = samples_of(extended[..., needed - first : until - first])
             given, _ = outputs_of(stages, needed, until)
-            parts.append(run(stages, latents)[:, begin - given : end - given])
+            parts.append(samples[:, begin - given : end - given])
         return torch.cat(parts, dim=-1)
+
+    def _tokens_of(self, signal: Tensor) -> Tensor:
+        """A chunk with its context [batch, samples] -> tokens [batch, rows, columns]."""
+        return self.codebook.tokens(run(self.encode_stages, signal))
+
+    def _samples_of(self, tokens: Tensor) -> Tensor:
+        """A chunk with its context [batch, rows, columns] -> samples [batch, samples]."""
+        return run(self.decode_stages, self.codebook.latents(tokens))
+
+    def _filled_up(self, columns: int) -> int:
+        """The columns that are computed: with graphs there must be few sizes of a last chunk."""
+        rest = columns % self.chunk_columns
+        if not self._graphs or not rest:
+            return columns
+        return columns - rest + (1 << (rest - 1).bit_length())
 
     def _chunks(
         self, stages: Sequence[Stage], columns: int, unit: int = 1

@@ -27,10 +27,13 @@ class Codebook(nn.Module):
     def latents(self, tokens: Tensor) -> Tensor:
         """Integer [batch, rows, columns] -> [batch, dim, rows, columns].
 
-        Raises `InputError` for a token that the codebook does not have.
+        Tokens from elsewhere go through `check` first: on a GPU a wrong one ends the process.
         """
-        if not torch.compiler.is_compiling() and tokens.numel():
+        return nn.functional.embedding(tokens.long(), self.vectors).permute(0, 3, 1, 2)
+
+    def check(self, tokens: Tensor) -> None:
+        """Raise `InputError` for a token that the codebook does not have."""
+        if tokens.numel():
             low, high = (int(bound) for bound in torch.aminmax(tokens))
             if low < 0 or high >= len(self.vectors):
                 raise InputError(f"tokens must be in 0..{len(self.vectors) - 1}, not {low}..{high}")
-        return nn.functional.embedding(tokens.long(), self.vectors).permute(0, 3, 1, 2)

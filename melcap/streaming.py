@@ -145,7 +145,9 @@ class StreamDecoder:
                 f"a piece must be integers [{self.batch}, {rows}, columns], not "
                 f"{str(piece.dtype).removeprefix('torch.')} {list(piece.shape)}"
             )
-        wave = self._advance(piece.to(self.codec.device).long())
+        piece = piece.to(self.codec.device).long()
+        self.codec.codebook.check(piece)
+        wave = self._advance(piece)
         self.columns += piece.shape[2]
         return self._emit(wave)
 
