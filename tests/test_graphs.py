@@ -1,10 +1,10 @@
 """CUDA graphs: what is recorded when, and that encode and decode give the same with them.
 
-Without a device a recording runs its function again on the memory that it keeps. Seen red with: the
-last chunk not filled up, or its tokens not cut off; nothing copied in; the kept memory handed out; a
-recording for each call; the dtype left out of the key; weights that changed, or that are taken for
-changed; one graph too many, the oldest kept, the last used dropped; the reference recorded; graphs
-kept by a codec that moved; tokens not checked.
+Without a device a recording runs its function again on the memory that it keeps. Seen red with:
+the last chunk not filled up, or its tokens not cut off; nothing copied in; the kept memory handed
+out; a recording for each call; the dtype left out of the key; weights that changed, or that are
+taken for changed; one graph too many, the oldest kept, the last used dropped; the reference
+recorded; graphs kept by a codec that moved; tokens not checked.
 """
 
 from __future__ import annotations

@@ -14,14 +14,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from melcap.codec import Codec
 from melcap.quantizer import Codebook
 from melcap.training.codebook import CodebookLearner
 from melcap.training.crops import CropSampler
 from melcap.training.data import AudioCache, build_cache
 from melcap.training.loop import Recipe, train
+from melcap.training.run import main
 from melcap.training.stage1 import Stage1
 from melcap.training.stage2 import Stage2
-from tests.helpers import SMALL
+from tests.helpers import SMALL, noise
 
 DATA = Path(__file__).parent / "data"
 
@@ -91,6 +93,33 @@ def test_stage_2_leaves_encoder_and_codebook_alone(cache: AudioCache) -> None:
     for before, part in ((moving, "decoder"), (judges, "discriminators")):
         after = recipe.modules()[part].state_dict()
         assert any(not torch.equal(after[key], value) for key, value in before.items()), part
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_run_starts_from_trained_weights(
+    small_weights: Path, codec: Codec, tmp_path: Path, stage: int
+) -> None:
+    main(stage=stage, data=[DATA], out=tmp_path, minutes=0, weights=str(small_weights))
+    found = torch.load(tmp_path / f"stage{stage}.pt", weights_only=True)["modules"]
+    tokenizer = found["learner"] if stage == 1 else found["codebook"]
+    assert torch.equal(
+        tokenizer["codebook.vectors" if stage == 1 else "vectors"], codec.codebook.vectors
+    )
+    for name in ("encoder", "decoder") if stage == 1 else ("encoder", "decoder", "vocoder"):
+        for key, value in codec.get_submodule(name).state_dict().items():
+            assert torch.equal(found[name][key], value), (name, key)
+
+
+def test_a_trained_codebook_needs_no_warm_up() -> None:
+    vectors = noise(64, 4, amplitude=5)
+    learner = CodebookLearner(Codebook(64, 4), warmup=10)
+    learner.start_from(vectors)
+    points = vectors[torch.arange(256) % 64] + 0.01
+    _, commitment, codes = learner(points.T.reshape(1, 4, 16, 16))
+    assert codes is not None
+    assert codes.tolist() == [index % 64 for index in range(256)]
+    assert float(commitment) < 1e-3
+    assert float((learner.codebook.vectors - vectors).abs().max()) < 0.01
 
 
 def middle_of_what_it_sees(output: Tensor, wave: Tensor) -> float:

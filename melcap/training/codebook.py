@@ -53,6 +53,14 @@ class CodebookLearner(nn.Module):
         quantised = (flat + (chosen - flat).detach()).view_as(latents.permute(0, 2, 3, 1))
         return quantised.permute(0, 3, 1, 2), commitment, codes
 
+    @torch.no_grad()
+    def start_from(self, vectors: Tensor) -> None:
+        """Go on from a trained codebook: all codes alive, no warm-up, no k-means."""
+        self.codebook.vectors.copy_(vectors)
+        self.count.fill_(4 * self.dead)
+        self.total.copy_(vectors * self.count[:, None])
+        self.seen.fill_(self.warmup)
+
     def get_extra_state(self) -> dict[str, list[Tensor]]:
         """The latents kept for k-means: a run may be stopped before it starts."""
         return {"kept": self._kept}

@@ -6,7 +6,8 @@ Three runs make a codec, each resumable at any moment by the same command:
     --stage 2 --from-mels    OUT/vocoder.pt  the vocoder on true mels
     --stage 2                OUT/stage2.pt   mel decoder and vocoder together, on tokens
 
-The first two do not depend on each other. `python -m melcap.training.export OUT` ends it.
+The first two do not depend on each other. `python -m melcap.training.export OUT` ends it. With
+`--weights FILE` a run starts from trained weights; `--weights default` are those that ship.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from typing import Annotated
 import torch
 import typer
 
+from melcap.codec import Codec
 from melcap.config import CodecConfig
 from melcap.errors import InputError, MelcapError
+from melcap.pretrained import load
 from melcap.training.crops import CropSampler
 from melcap.training.data import AudioCache, build_cache
-from melcap.training.loop import Recipe, train
+from melcap.training.loop import train
 from melcap.training.stage1 import Stage1
 from melcap.training.stage2 import Stage2
 
@@ -34,12 +37,18 @@ def main(
     schedule_minutes: Annotated[
         float | None, typer.Option(help="time over which the learning rate falls, in all runs")
     ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="peak learning rate; the recipe's own if not given")
+    ] = None,
     from_mels: Annotated[bool, typer.Option(help="stage 2 on true mels, not on tokens")] = False,
     discriminators: Annotated[
         int, typer.Option(help="stage 2: width of the discriminators; 0 trains without")
     ] = 0,
     columns: Annotated[int | None, typer.Option(help="supervised columns of a crop")] = None,
     batch: Annotated[int, typer.Option(help="crops in a batch")] = 8,
+    weights: Annotated[
+        str | None, typer.Option(help="weights file to start from, or 'default'")
+    ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="decoded audio; OUT/audio if not given")
     ] = None,
@@ -57,9 +66,14 @@ def main(
         checkpoint = out / (
             "stage1.pt" if stage == 1 else "vocoder.pt" if from_mels else "stage2.pt"
         )
-        recipe = _recipe(stage, out, from_mels, discriminators, columns, batch)
-        if not checkpoint.exists() and isinstance(recipe, Stage2) and not from_mels:
+        trained = load(None if weights == "default" else weights) if weights else None
+        recipe = _recipe(stage, out, from_mels, discriminators, columns, batch, trained)
+        if not checkpoint.exists() and trained is not None:
+            recipe.start_from(trained)
+        elif not checkpoint.exists() and isinstance(recipe, Stage2) and not from_mels:
             _start_vocoder(recipe, out / "vocoder.pt")
+        if rate is not None:
+            recipe.peak_rate = rate
         for module in recipe.modules().values():
             module.to(device)
         sampler = CropSampler(audio, recipe.samples, batch, seed)
@@ -73,13 +87,23 @@ def main(
 
 
 def _recipe(
-    stage: int, out: Path, from_mels: bool, discriminators: int, columns: int | None, batch: int
-) -> Recipe:
-    config = CodecConfig()
+    stage: int,
+    out: Path,
+    from_mels: bool,
+    discriminators: int,
+    columns: int | None,
+    batch: int,
+    trained: Codec | None,
+) -> Stage1 | Stage2:
+    config = CodecConfig() if trained is None else trained.config
     if stage == 1:
         return Stage1(config, columns or 24, batch)
     tokenizer = None
-    if not from_mels:
+    if trained is not None and not from_mels:
+        vectors = {"codebook.vectors": trained.codebook.vectors}
+        encoder, decoder = trained.encoder.state_dict(), trained.decoder.state_dict()
+        tokenizer = {"encoder": encoder, "decoder": decoder, "learner": vectors}
+    elif not from_mels:
         path = out / "stage1.pt"
         if not path.exists():
             raise InputError(f"{path}: not there; run --stage 1 first, or use --from-mels")

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from melcap.codec import Codec
 from melcap.config import CodecConfig
 from melcap.mel import LogMel
 from melcap.quantizer import Codebook
@@ -43,6 +44,12 @@ class Stage1:
         self._output = slice(-given[0], frames - given[0])
         trained = [*self.encoder.parameters(), *self.decoder.parameters()]
         self._optimiser = torch.optim.AdamW(trained, betas=(0.9, 0.99), weight_decay=0.01)
+
+    def start_from(self, codec: Codec) -> None:
+        """Begin with the codec's weights; the codebook needs no k-means then."""
+        self.encoder.load_state_dict(codec.encoder.state_dict())
+        self.decoder.load_state_dict(codec.decoder.state_dict())
+        self.learner.start_from(codec.codebook.vectors)
 
     def modules(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder, "decoder": self.decoder, "learner": self.learner}

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from melcap.codec import Codec
 from melcap.config import CodecConfig
 from melcap.mel import LogMel
 from melcap.quantizer import Codebook
@@ -80,6 +81,10 @@ class Stage2:
             self._judging = torch.optim.AdamW(
                 self.judges.parameters(), betas=BETAS, weight_decay=0.01
             )
+
+    def start_from(self, codec: Codec) -> None:
+        """Begin with the codec's vocoder; its tokenizer is given to the constructor."""
+        self.vocoder.load_state_dict(codec.vocoder.state_dict())
 
     def _parameters(self) -> list[nn.Parameter]:
         return list(itertools.chain.from_iterable(stage.parameters() for stage in self._learning))
