@@ -154,9 +154,9 @@ _LAYERS = {
 """Channels in and out, kernel, stride, activation: the model's, and those of the benchmarks."""
 
 
-def rule_table() -> list[tuple[str, str, str, str]]:
+def rule_table() -> tuple[tuple[str, str, str, str], ...]:
     """(layer, dtype, who runs it, why), for the layers of the model and the benchmarks."""
-    table = []
+    table: list[tuple[str, str, str, str]] = []
     for name, (channels_in, channels_out, _, _, _) in _LAYERS.items():
         for dtype in (torch.float32, torch.float16, torch.bfloat16):
             cudnn = uses_cudnn(channels_in, channels_out, dtype)
@@ -168,7 +168,7 @@ def rule_table() -> list[tuple[str, str, str, str]]:
                 why = "fewer than 512 channels on a side: activation, bias and residual fused"
             kind = str(dtype).removeprefix("torch.")
             table.append((name, kind, "cuDNN" if cudnn else "Triton", why))
-    return table
+    return tuple(table)
 
 
 def shipped() -> dict[str, Launch]:
@@ -201,5 +201,6 @@ registry.register(
             torch.bfloat16: registry.Tolerance(atol=3e-2, rtol=3e-2),
         },
         unsupported,
+        rule_table(),
     ),
 )

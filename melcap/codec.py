@@ -261,10 +261,12 @@ def _clips(wave: Wave, lengths: Sequence[int] | Tensor | None) -> list[Tensor]:
             f"lengths must be {len(batch)} numbers in 1..{batch.shape[1]}, not {counts}"
         )
     clips = [clip[:count] for clip, count in zip(batch, counts, strict=True)]
-    for index, clip in enumerate(clips):
-        if not torch.isfinite(clip).all():
-            where = int((~torch.isfinite(clip)).nonzero()[0, 0])
-            raise InputError(f"clip {index} has NaN or infinity, first at sample {where}")
+    place = torch.arange(batch.shape[1], device=batch.device)
+    own = place < torch.tensor(counts, device=batch.device)[:, None]
+    bad = ~torch.isfinite(batch) & own
+    if bad.any():
+        index, where = bad.nonzero()[0].tolist()
+        raise InputError(f"clip {index} has NaN or infinity, first at sample {where}")
     return clips
 
 

@@ -11,6 +11,7 @@ this run are written to profiling/results/kernels.md and kernels.png.
 from __future__ import annotations
 
 import csv
+import importlib.util
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -69,7 +70,7 @@ def measure(case: Case, limits: dict[str, float], origin: dict[str, str]) -> lis
     return rows
 
 
-def write(rows: list[Row]) -> None:
+def write(rows: list[Row], limits: dict[str, float]) -> None:
     """Add to the CSV; write this run's table."""
     path = RESULTS / "kernels.csv"
     fresh = not path.exists()
@@ -85,7 +86,9 @@ def write(rows: list[Row]) -> None:
         "",
         f"By `python profiling/kernels.py`, torch {rows[0]['torch']}, triton {rows[0]['triton']}, "
         f"commit {rows[0]['commit']}, {rows[0]['date']}. Milliseconds are medians; the floor is "
-        "the larger of bytes over this card's copy bandwidth and FLOP over its measured rate.",
+        "the larger of bytes over this card's copy bandwidth and FLOP over its measured rate: "
+        + ", ".join(f"{limit:.3g} {name}" for name, limit in limits.items())
+        + ".",
         "",
         "| " + " | ".join(shown) + " |",
         "|" + " --- |" * len(shown),
@@ -96,6 +99,9 @@ def write(rows: list[Row]) -> None:
 
 def roofline(rows: Iterable[Row], cases: dict[str, Case], limits: dict[str, float]) -> None:
     """Achieved rate of each kernel against its arithmetic intensity, under this card's ceilings."""
+    if importlib.util.find_spec("matplotlib") is None:
+        print("matplotlib is not installed: no roofline")
+        return
     import matplotlib
 
     matplotlib.use("Agg")
@@ -146,7 +152,7 @@ def main(
             torch.cuda.empty_cache()
     if not rows:
         sys.exit("nothing was measured")
-    write(rows)
+    write(rows, limits)
     roofline(rows, cases, limits)
     Console().print((RESULTS / "kernels.md").read_text())
 

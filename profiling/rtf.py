@@ -34,6 +34,7 @@ from melcap.resample import resample
 HERE = Path(__file__).resolve().parent
 CLIPS = HERE.parent / "examples" / "audio"
 RESULTS = HERE / "results" / "rtf.csv"
+GRAPHS = " + CUDA graphs"
 
 
 def clip(seconds: float, rate: int) -> torch.Tensor:
@@ -100,7 +101,9 @@ def measure(
     """One row for encoding and one for decoding."""
     rate = codec.config.mel.sample_rate
     wave = clip(seconds, rate).expand(batch, -1).to(device)
-    with melcap.use_backend(backend):
+    if device.startswith("cuda"):
+        codec.use_graphs(backend.endswith(GRAPHS))
+    with melcap.use_backend(backend.removesuffix(GRAPHS)):
         agree(codec, wave[:1], rate)
         codes = codec.encode(wave, rate)
         taken = {
@@ -132,7 +135,9 @@ def measure(
 
 def main(
     seconds: Annotated[list[float] | None, typer.Option(help="clip lengths")] = None,
-    batch: Annotated[list[int] | None, typer.Option(help="batch sizes")] = None,
+    batch: Annotated[
+        list[int] | None, typer.Option(help="batch sizes; 1, on a GPU 64 as well")
+    ] = None,
     runs: Annotated[int, typer.Option(help="counted runs of each", min=2)] = 9,
     device: Annotated[list[str] | None, typer.Option(help="cpu, cuda")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads")] = None,
@@ -146,9 +151,9 @@ def main(
     for where in device or ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
         codec = melcap.load(weights, where)
         fast = where.startswith("cuda") and not unavailable("triton")
-        for backend in ("torch", "triton") if fast else ("torch",):
+        for backend in ("torch", "triton", "triton" + GRAPHS) if fast else ("torch",):
             for length in seconds or [10.0]:
-                for count in batch or [1]:
+                for count in batch or ([1, 64] if where.startswith("cuda") else [1]):
                     rows += measure(codec, where, backend, length, count, runs)
     show(rows)
     if save:

@@ -741,6 +741,16 @@ class TestDoctor:
         for note in data["notes"]:
             assert f"note: {note['what']}\n    {note['do']}\n" in text
 
+    def test_who_runs_which_layer(self, melcap_cli: Cli) -> None:
+        pytest.importorskip("triton")
+        rows = json.loads(melcap_cli("doctor", "--json").stdout)["backends"]["layers"]
+        by = {(row["layer"], row["dtype"]): row["by"] for row in rows["upsample_conv1d"]}
+        text = melcap_cli("doctor").stdout
+        assert by["1024 to 512", "float16"] == "cuDNN"
+        for (layer, dtype), code in by.items():
+            (line,) = [row for row in text.splitlines() if row.startswith(f"  {layer} ")]
+            assert f"{dtype} {code}" in line
+
     def test_each_known_reason_is_one_that_the_registry_gives(
         self, melcap_cli: Cli, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -310,6 +310,7 @@ def test_the_report_with_triton(triton: list[str]) -> None:
     assert report["available"]["triton"] == []
     assert report["chosen_by_auto"] == {"cpu": "torch", "cuda": "triton"}
     assert report["operations"]["log_mel"] == ["torch", "triton"]
+    assert json.loads(json.dumps(report)) == report
     assert triton == []
 
 

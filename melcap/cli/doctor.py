@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterable
 from importlib import metadata
 from typing import Any
 
@@ -95,6 +96,8 @@ def _text(data: dict[str, Any]) -> str:
     rows.append(("backend auto", f"takes {', '.join(chosen)}"))
     for operation, names in report["operations"].items():
         rows.append((operation, f"has {', '.join(names)}"))
+        for layer, dtypes in _by_layer(report["layers"].get(operation, ())).items():
+            rows.append((f"  {layer}", dtypes))
     found = data["weights"]
     rows.append(("weights", f"{found['model']}, {found['hash']}" if found else "not usable"))
     lines = [table(*rows), ""]
@@ -102,6 +105,14 @@ def _text(data: dict[str, Any]) -> str:
         lines += [f"{kind[:-1]}: {finding['what']}\n    {finding['do']}" for finding in data[kind]]
     lines.append("melcap works here" if not data["problems"] else "melcap does not work here")
     return "\n".join(lines)
+
+
+def _by_layer(layers: Iterable[dict[str, str]]) -> dict[str, str]:
+    """For each layer the code that runs it, by dtype."""
+    found: dict[str, list[str]] = {}
+    for row in layers:
+        found.setdefault(row["layer"], []).append(f"{row['dtype']} {row['by']}")
+    return {layer: ", ".join(dtypes) for layer, dtypes in found.items()}
 
 
 def _advice(reason: str) -> str:

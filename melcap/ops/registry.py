@@ -41,12 +41,14 @@ class Implementation:
     """One operation on one backend.
 
     `run` takes the operation's arguments; `tolerances` is what tests hold it to and docs quote;
-    `unsupported` takes the same arguments and lists why it cannot run on them ([] if it can).
+    `unsupported` takes the same arguments and lists why it cannot run on them ([] if it can);
+    `layers` says by which code layers run, (layer, dtype, code, why), if that differs.
     """
 
     run: Callable[..., torch.Tensor]
     tolerances: Mapping[torch.dtype, Tolerance]
     unsupported: Callable[..., list[str]]
+    layers: tuple[tuple[str, str, str, str], ...] = ()
 
 
 _implementations: dict[tuple[str, str], Implementation] = {}
@@ -152,6 +154,13 @@ def backend_report() -> dict[str, object]:
         "operations": {
             operation: [name for name in BACKENDS[1:] if (operation, name) in _implementations]
             for operation in OPERATIONS
+        },
+        "layers": {
+            operation: [
+                dict(zip(("layer", "dtype", "by", "why"), row, strict=True)) for row in found.layers
+            ]
+            for (operation, backend), found in _implementations.items()
+            if backend == "triton" and found.layers
         },
     }
 

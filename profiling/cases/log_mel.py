@@ -1,20 +1,28 @@
-"""log_mel and torchaudio's mel spectrogram."""
+"""log_mel, the same chain of PyTorch's operations, torchaudio's and flashmel's mel spectrogram."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cases.case import Case, Contenders
 from melcap.config import MelSpec
 from melcap.ops import log_mel, reference
 
+_PACKAGES = {"torchaudio": "torchaudio.transforms", "flashmel": "flashmel"}
+"""Peers, and where each has its MelSpectrogram."""
+
 
 def cases() -> list[Case]:
     found = []
     spec = MelSpec()
+    for name in _PACKAGES:
+        if importlib.util.find_spec(name) is None:
+            print(f"{name} is not installed: left out")
     for batch, seconds in ((1, 0.1), (1, 1), (1, 10), (8, 10), (64, 10), (64, 30)):
         samples = round(seconds * spec.sample_rate)
         frames = -(-samples // spec.hop)
@@ -43,24 +51,35 @@ def cases() -> list[Case]:
 
 
 def _peers(wave: Tensor, spec: MelSpec, left: int, right: int) -> Contenders:
-    if importlib.util.find_spec("torchaudio") is None:
-        print("torchaudio is not installed: left out")
-        return {}
-    from torchaudio.transforms import MelSpectrogram
+    window = torch.hann_window(spec.n_fft, device="cuda")
+    filters = reference.mel_filters(
+        spec.sample_rate, spec.n_fft, spec.n_mels, torch.float32, wave.device
+    ).t()
 
-    mel = MelSpectrogram(
-        spec.sample_rate,
-        spec.n_fft,
-        hop_length=spec.hop,
-        n_mels=spec.n_mels,
-        power=1,
-        center=False,
-        norm=None,
-        mel_scale="htk",
-    ).to("cuda")
+    def scaled(mel: Tensor) -> Tensor:
+        return (mel.clamp(min=spec.floor).log() - spec.mean) / spec.std
 
-    def eager() -> Tensor:
-        padded = torch.nn.functional.pad(wave, (left, right))
-        return (mel(padded).clamp(min=spec.floor).log() - spec.mean) / spec.std
+    def stft() -> Tensor:
+        padded = F.pad(wave, (left, right))
+        spectrum = torch.stft(
+            padded, spec.n_fft, spec.hop, window=window, center=False, return_complex=True
+        )
+        return scaled(filters @ spectrum.abs())
 
-    return {"torchaudio": eager, "torchaudio compiled": torch.compile(eager)}
+    found: Contenders = {"torch.stft": stft, "torch.stft compiled": torch.compile(stft)}
+    for name, package in _PACKAGES.items():
+        if importlib.util.find_spec(name) is None:
+            continue
+        mel = importlib.import_module(package).MelSpectrogram(
+            spec.sample_rate,
+            spec.n_fft,
+            hop_length=spec.hop,
+            n_mels=spec.n_mels,
+            power=1.0,
+            center=False,
+            norm=None,
+            mel_scale="htk",
+        )
+        on_device = mel.to("cuda")
+        found[name] = lambda mel=on_device: scaled(mel(F.pad(wave, (left, right))))
+    return found

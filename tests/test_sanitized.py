@@ -1,0 +1,90 @@
+"""Every kernel once, at small and awkward sizes: what `make gpu` runs under compute-sanitizer.
+
+Each number of memory that a kernel must not touch is a fault there, where other tests see NaN.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import melcap
+from melcap.config import MelSpec
+from melcap.kernels.launch import launched
+from melcap.ops import convnext1d, log_mel, nearest_code, registry, upsample_conv1d
+from tests.helpers import noise
+
+pytestmark = pytest.mark.gpu
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def close(operation: str, found: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
+    tolerance = registry.implementation(operation, "triton").tolerances[dtype]
+    allowed = tolerance.atol + tolerance.rtol * expected.abs()
+    assert ((found - expected).abs() <= allowed).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("spec", [MelSpec(), MelSpec(16000, 256, 100, 33), MelSpec(n_fft=4096)])
+def test_log_mel(spec: MelSpec, dtype: torch.dtype) -> None:
+    wave = noise(3, 9001).to("cuda", dtype)
+    lengths = torch.tensor([9001, 17, 5000], device="cuda")
+    with melcap.use_backend("triton"):
+        found = log_mel(wave, spec, lengths=lengths)
+    close("log_mel", found.double(), log_mel(wave.double(), spec, lengths=lengths), dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("rows", "codes", "dim"), [(13, 300, 20), (16391, 131, 33)])
+def test_nearest_code(rows: int, codes: int, dim: int, dtype: torch.dtype) -> None:
+    x, codebook = noise(rows, dim).to("cuda", dtype), noise(codes, dim, seed=1).to("cuda", dtype)
+    codebook[codes // 2] = codebook[3]
+    x[7] = codebook[3]
+    with melcap.use_backend("triton"):
+        found = nearest_code(x, codebook)
+    with melcap.use_backend("torch"):
+        assert torch.equal(found, nearest_code(x.double(), codebook.double()))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("channels_in", "channels_out", "kernel", "stride"),
+    [(256, 128, 8, 4), (33, 7, 10, 5), (17, 40, 4, 2), (600, 3, 16, 16)],
+)
+def test_upsample_conv1d(
+    channels_in: int, channels_out: int, kernel: int, stride: int, dtype: torch.dtype
+) -> None:
+    x = noise(2, channels_in, 75).to("cuda", dtype)
+    weight = noise(channels_in, channels_out, kernel, seed=1).to("cuda", dtype)
+    bias, alpha = (noise(n, seed=2).to("cuda", dtype) for n in (channels_out, channels_in))
+    residual = noise(2, channels_out, 75 * stride, seed=3).to("cuda", dtype)
+    given = x, weight, bias, stride
+    exact = x.double(), weight.double(), bias.double(), stride
+    with melcap.use_backend("triton"):
+        found = upsample_conv1d(*given, activation="snake", alpha=alpha, residual=residual)
+    expected = upsample_conv1d(
+        *exact, activation="snake", alpha=alpha.double(), residual=residual.double()
+    )
+    close("upsample_conv1d", found.double(), expected, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("channels", "hidden", "kernel"), [(256, 512, 7), (51, 77, 31)])
+def test_convnext1d(channels: int, hidden: int, kernel: int, dtype: torch.dtype) -> None:
+    shapes = (
+        (2, channels, 101), (channels, 1, kernel), (channels,), (channels,), (channels,),
+        (hidden, channels), (hidden,), (channels, hidden), (channels,), (channels,),
+    )  # fmt: skip
+    arguments = [noise(*shape, seed=seed).to("cuda", dtype) for seed, shape in enumerate(shapes)]
+    with melcap.use_backend("triton"):
+        found = convnext1d(*arguments)
+    expected = convnext1d(*(argument.double() for argument in arguments))
+    close("convnext1d", found.double(), expected, dtype)
+
+
+def test_all_kernels_were_launched() -> None:
+    assert {
+        "log_mel_kernel", "split", "nominate", "decide", "settle", "upsample_conv1d_kernel",
+        "convnext1d_norm", "convnext1d_mlp",
+    } <= set(launched)  # fmt: skip
