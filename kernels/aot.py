@@ -42,13 +42,15 @@ _CUDA = {
     "float64": r"\.f64",
     "matrix": r"\b(mma\.sync|wgmma\.mma_async|tcgen05\.mma)",
     "tf32": r"tf32",
-    "wide": r"ld\.global\S*\.v4\.b32|cp\.async\.cg\S* \[[^,]*, *\[[^,]*, 0x10|cp\.async\.bulk",
+    "64-bit": r"ld\.global\S*\.v2\.b32",
+    "128-bit": r"ld\.global\S*\.v4\.b32|cp\.async\.cg\S* \[[^,]*, *\[[^,]*, 0x10|cp\.async\.bulk",
 }
 _AMD = {
     "float64": r"\bv_(add|mul|fma|fmac|cvt)\w*_f64",
     "matrix": r"\bv_mfma",
     "tf32": r"\bv_mfma\w*xf32",
-    "wide": r"\b(global|buffer)_load_dwordx4",
+    "64-bit": r"\b(global|buffer)_load_dwordx2",
+    "128-bit": r"\b(global|buffer)_load_dwordx4",
 }
 """Patterns of the instructions that promises are about."""
 
@@ -134,8 +136,8 @@ def broken_promises(launch: Launch, built: Compiled) -> list[str]:
         broken.append("matrix instructions" if has["matrix"] else "no matrix instructions")
     if has["tf32"] != (cuda and launch.products == "tf32"):
         broken.append("TF32" if has["tf32"] else "no TF32")
-    if launch.wide and not has["wide"]:
-        broken.append("no 128-bit loads")
+    if launch.wide and not has[f"{launch.wide}-bit"]:
+        broken.append(f"no {launch.wide}-bit loads")
     return broken
 
 

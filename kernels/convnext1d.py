@@ -110,7 +110,7 @@ def plan(
         warps=tiling.warps,
         stages=tiling.stages,
         products="tf32" if x.dtype == torch.float32 else "half",
-        wide=True,
+        wide=128,
     )
     return norm, mlp
 

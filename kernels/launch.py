@@ -30,7 +30,7 @@ class Launch:
 
     `products` and `wide` are promises that the ahead-of-time gate holds the launch to: what its dot
     products run on ("" for none, "tf32" three times for float32, "half" for 16-bit operands), and
-    whether it reads 128 bits at a time.
+    how many bits its widest reads take at a time (64 or 128; 0 promises nothing).
     """
 
     kernel: Any
@@ -41,7 +41,7 @@ class Launch:
     stages: int = 2
     fused: bool = True
     products: str = ""
-    wide: bool = False
+    wide: int = 0
 
     @property
     def name(self) -> str:

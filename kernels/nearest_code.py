@@ -147,6 +147,7 @@ def plan(x: Tensor, codebook: Table, found: Tensor) -> list[Launch]:
             warps=8 if many else 4,
             stages=3 if chunks == 1 else 2,
             products="half",
+            wide=128,
         ),
         step(
             decide,

@@ -64,7 +64,7 @@ def plan(
         warps=tiling.warps,
         stages=2,
         products="half" if half else "tf32",
-        wide=True,
+        wide=128,
     )
 
 

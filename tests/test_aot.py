@@ -32,6 +32,12 @@ def double(a, b, out, N: tl.constexpr, PRECISION: tl.constexpr):
     tl.store(out + at, tl.exp(tl.load(a + at).to(tl.float64)).to(tl.float32))
 
 @triton.jit
+def pairs(a, b, out, N: tl.constexpr, PRECISION: tl.constexpr):
+    at = 2 * tl.arange(0, N)[:, None] + tl.arange(0, 2)[None, :]
+    even, odd = tl.split(tl.load(a + at))
+    tl.store(out + tl.arange(0, N), even * odd)
+
+@triton.jit
 def indexed(a, b, out, N: tl.constexpr, PRECISION: tl.constexpr):
     at = tl.arange(0, N)
     keep = tl.load(a + at[:, None] * N + at[None, :])
@@ -51,12 +57,14 @@ def broken(kernel, precision="ieee", n=32, warps=4, **promises):
 def said(problems, *words):
     assert problems and all(any(w in p for p in problems) for w in words), (problems, words)
 
-assert broken(multiply, "tf32x3", products="tf32", wide=True) == []
+assert broken(multiply, "tf32x3", products="tf32", wide=128) == []
 said(broken(multiply, "tf32"), "matrix instructions", "TF32")
 said(broken(multiply, "ieee", products="tf32"), "no matrix instructions", "no TF32")
 said(broken(multiply, "tf32", products="half"), "TF32")
 said(broken(double), "float64")
-said(broken(double, wide=True, n=16), "no 128-bit loads")
+said(broken(double, wide=128, n=16), "no 128-bit loads")
+said(broken(double, wide=64, n=16), "no 64-bit loads")
+assert broken(pairs, wide=64, n=16) == []
 said(broken(indexed, n=128, warps=1), "local memory")
 aot.SHARED_LIMIT["sm_80"] = aot.SHARED_LIMIT["sm_90"] = 100
 said(broken(multiply, "tf32x3", products="tf32"), "shared memory, 100 exist")

@@ -4,9 +4,10 @@ Seen red with: the mask at the clip's end one sample late, for even and for odd 
 its start one early; the row stride taken for the length; left padding left out; the mirrored bin
 off by one; the middle bin not put in place of bin 0; the upper bins off by one; a filter's last
 step dropped; its first bin one late; the last filter masked out; only the first frame of a program;
-no floor; a clip's output at a wrong offset; the first clip's length for all, a length beyond the
-wave, below zero or not contiguous; twiddles turned the wrong way or read from a wrong table; digits
-exchanged, or put in order, the wrong way round; a symmetric window.
+no floor; frames without masks one sample beyond the clip's start or end; a clip's output at a wrong
+offset; the first clip's length for all, a length beyond the wave, below zero or not contiguous;
+twiddles turned the wrong way or read from a wrong table; digits exchanged, or put in order, the
+wrong way round; a symmetric window.
 """
 
 from __future__ import annotations
@@ -103,6 +104,16 @@ def test_any_front_end(
     wave = noise(batch, samples, seed=seed)
     if samples + left + right >= n_fft:
         assert_close(on_triton(wave, spec, (left, right)), wave, spec, (left, right))
+
+
+@pytest.mark.parametrize("left", [0, 1, 2])
+@pytest.mark.parametrize("right", [0, 1, 2])
+def test_frames_that_just_reach_beyond_the_clip(left: int, right: int) -> None:
+    """In memory NaN stands before and behind it."""
+    samples = TINY.n_fft + 2 * TINY.hop - left - right
+    wave = torch.full((2, 900), torch.nan)[:, 100 : 100 + samples]
+    wave.copy_(noise(2, samples))
+    assert_close(on_triton(wave, TINY, (left, right)), wave, TINY, (left, right))
 
 
 @pytest.mark.parametrize("below", [60, 80, 100, 120])
