@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -46,7 +47,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]
 
     monkeypatch.setattr(graphs, "record", record)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
-    monkeypatch.setattr(graphs.registry, "choose", lambda device_type: "triton")
+    monkeypatch.setattr(graphs, "registry", SimpleNamespace(choose=lambda device: "triton"))
     return shapes
 
 
