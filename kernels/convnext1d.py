@@ -194,8 +194,9 @@ registry.register(
         convnext1d,
         {
             torch.float32: registry.Tolerance(atol=2e-5, rtol=2e-5),
-            torch.float16: registry.Tolerance(atol=2e-3, rtol=2e-3),
-            torch.bfloat16: registry.Tolerance(atol=2e-2, rtol=2e-2),
+            # of numbers near one: what 16 bits round is relative to the terms, not to their sum
+            torch.float16: registry.Tolerance(atol=4e-3, rtol=4e-3),
+            torch.bfloat16: registry.Tolerance(atol=3e-2, rtol=3e-2),
         },
         unsupported,
     ),

@@ -106,16 +106,35 @@ def on_triton(arguments: Arguments) -> Tensor:
     return found
 
 
+def rounded(exact: Arguments, dtype: torch.dtype) -> Tensor:
+    """What 16 bits may make of the result: normalised steps, hidden layer and output are rounded.
+
+    A rounding is relative to the number that is rounded, and sums pass it on without signs; GELU's
+    slope is 1.13 at most.
+    """
+    x, taps, taps_bias, gain, shift, expand, expand_bias, contract, _, scale = exact
+    normed = F.conv1d(x, taps, taps_bias, groups=x.shape[1]).transpose(1, 2)
+    normed = F.layer_norm(normed, gain.shape, gain, shift, reference.EPSILON)
+    hidden = F.gelu(F.linear(normed, expand, expand_bias)).abs()
+    hidden += 1.13 * F.linear(normed.abs(), expand.abs())
+    sums = F.linear(hidden, contract.abs()) * scale.abs()
+    return torch.finfo(dtype).eps / 2 * (sums.transpose(1, 2) + reference.convnext1d(*exact).abs())
+
+
 def assert_close(found: Tensor, arguments: Arguments) -> None:
-    """Within the registry's tolerance of the float64 reference."""
-    expected = reference.convnext1d(*(argument.double() for argument in arguments))
+    """Within the registry's tolerance of the float64 reference, and of what 16 bits can hold."""
+    exact = tuple(argument.double() for argument in arguments)
+    expected = reference.convnext1d(*exact)
     assert found.shape == expected.shape
     assert found.dtype == arguments[0].dtype
     assert found.is_contiguous()
     assert not found.isnan().any(), f"NaN at {found.isnan().nonzero()[0].tolist()}"
-    tolerance = registry.implementation("convnext1d", "triton").tolerances[found.dtype]
+    tolerance = registry.implementation("convnext1d", "triton").tolerances[torch.float32]
+    allowed = tolerance.atol + tolerance.rtol * expected.abs()
+    if found.dtype != torch.float32:
+        allowed += 1.02 * rounded(exact, found.dtype)
     error = (found.double() - expected).abs()
-    excess = error / (tolerance.atol + tolerance.rtol * expected.abs())
+    excess = error / allowed
     where = [int(i) for i in torch.unravel_index(excess.argmax(), excess.shape)]
     assert excess.max() <= 1, f"{float(error[tuple(where)]):.1e} at [clip, channel, step] {where}"
 
@@ -152,6 +171,7 @@ def test_any_block(
 )
 @example(256, 70, 65, 0)
 @example(300, 70, 33, 0)
+@example(24, 14, 65, 1)  # an error of 3.5e-3 where the output is near zero
 def test_half_precision(channels: int, hidden: int, steps: int, seed: int) -> None:
     arguments = drawn(2, channels, hidden, 7, steps + 6, seed, torch.float16)
     assert_close(on_triton(arguments), arguments)
