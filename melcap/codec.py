@@ -14,6 +14,7 @@ from melcap.config import CodecConfig
 from melcap.errors import BackendError, InputError, ModelMismatchError
 from melcap.graphs import Graphs
 from melcap.mel import LogMel
+from melcap.precision import exact_float32
 from melcap.quantizer import Codebook
 from melcap.resample import resample, resampled_length
 from melcap.stages import Stage, inputs_for, outputs_of, run
@@ -98,6 +99,7 @@ class Codec(nn.Module):
         return self
 
     @torch.no_grad()
+    @exact_float32()
     def learn_silence(self) -> None:
         """Set `silence` to the column of tokens that endless silence gives."""
         first, last = inputs_for(self.encode_stages, 0, 1)
@@ -105,6 +107,7 @@ class Codec(nn.Module):
         self.silence.copy_(self.codebook.tokens(run(self.encode_stages, quiet))[0, :, 0])
 
     @torch.no_grad()
+    @exact_float32()
     def encode(
         self, wave: Wave, sample_rate: int, lengths: Sequence[int] | Tensor | None = None
     ) -> Codes:
@@ -151,6 +154,7 @@ class Codec(nn.Module):
         )
 
     @torch.no_grad()
+    @exact_float32()
     def decode(self, codes: Codes) -> Tensor:
         """Turn tokens back into audio.
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from melcap.codec import Codec, Wave, as_tensor
 from melcap.codes import is_integer
 from melcap.errors import InputError
+from melcap.precision import exact_float32
 from melcap.resample import Resampler, resampled_length
 from melcap.stages import StageStream, inputs_for, outputs_of
 
@@ -85,6 +86,7 @@ class StreamEncoder:
         return torch.cat(tokens, dim=-1)
 
     @torch.no_grad()
+    @exact_float32()
     def _advance(self, wave: Tensor) -> Tensor:
         if not wave.shape[1]:
             return self._none()
@@ -177,6 +179,7 @@ class StreamDecoder:
         return wave if samples is None else wave[:, : max(0, samples - given)]
 
     @torch.no_grad()
+    @exact_float32()
     def _advance(self, tokens: Tensor) -> Tensor:
         """The codec-rate audio that these tokens make possible."""
         nothing = torch.zeros(self.batch, 0, device=self.codec.device)

@@ -16,6 +16,7 @@ from torch import Tensor
 from melcap.config import MelSpec
 from melcap.errors import BackendError
 from melcap.ops import reference, registry
+from melcap.precision import exact_float32
 
 _library = torch.library.Library("melcap", "DEF")
 _library.define("log_mel(Tensor wave, int[] framing, float[] scaling, Tensor? lengths) -> Tensor")
@@ -49,7 +50,8 @@ def _run(operation: str, x: Tensor, *arguments: Any) -> Tensor:
         backend = "torch"
     elif reasons:
         raise BackendError(f"{operation} cannot run on the {backend} backend: {'; '.join(reasons)}")
-    return registry.implementation(operation, backend).run(x, *arguments)
+    with exact_float32():
+        return registry.implementation(operation, backend).run(x, *arguments)
 
 
 def _unflat(framing: list[int], scaling: list[float]) -> tuple[MelSpec, int, int]:

@@ -1,0 +1,129 @@
+"""The networks and the operations compute in float32, whatever the process has set.
+
+Seen red with: a setting left out; nothing put back, also after an error; put back by the first of
+two threads; encode, decode, a stream or an operation outside of it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import melcap
+from melcap import precision
+from melcap.codec import Codec
+from melcap.config import MelSpec
+from melcap.ops import log_mel, nearest_code, registry
+from melcap.precision import exact_float32
+from melcap.stages import Stage
+from tests.helpers import noise
+
+EXACT = ["ieee"] * len(precision._SETTINGS)
+
+
+def now() -> list[str]:
+    return [setting.fp32_precision for setting in precision._SETTINGS]
+
+
+@pytest.fixture(autouse=True)
+def _rounded() -> Iterator[None]:
+    """A process that trades precision for speed wherever it can."""
+    before = now()
+    torch.set_float32_matmul_precision("medium")
+    torch.backends.cudnn.allow_tf32 = True
+    assert "ieee" not in now()
+    yield
+    torch.set_float32_matmul_precision("highest")
+    for setting, value in zip(precision._SETTINGS, before, strict=True):
+        setting.fp32_precision = value
+
+
+def test_all_settings_are_exact_inside_and_put_back() -> None:
+    before = now()
+    with exact_float32():
+        assert now() == EXACT
+        with pytest.raises(ValueError, match="inner"), exact_float32():
+            raise ValueError("inner")
+        assert now() == EXACT
+    assert now() == before
+    assert torch.get_float32_matmul_precision() == "medium"
+    assert torch.backends.cudnn.allow_tf32
+
+
+def test_the_last_thread_puts_back() -> None:
+    before, entered, leave = now(), threading.Event(), threading.Event()
+
+    def other() -> None:
+        with exact_float32():
+            entered.set()
+            leave.wait()
+
+    thread = threading.Thread(target=other)
+    with exact_float32():
+        thread.start()
+        entered.wait()
+    assert now() == EXACT
+    leave.set()
+    thread.join()
+    assert now() == before
+
+
+def test_networks_run_in_it(small_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    codec = melcap.load(small_weights)
+    seen: list[list[str]] = []
+
+    def watch(stage: Stage) -> Callable[[Tensor], Tensor]:
+        forward = stage.forward
+
+        def watched(x: Tensor) -> Tensor:
+            seen.append(now())
+            return forward(x)
+
+        return watched
+
+    for stage in (codec.encoder[0], codec.vocoder[0]):
+        monkeypatch.setattr(stage, "forward", watch(stage))
+    before = now()
+    codes = codec.encode(noise(5000), 44100)
+    codec.decode(codes)
+    melcap.StreamEncoder(codec).push(noise(9000))
+    melcap.StreamDecoder(codec).push(codes.tokens)
+    codec.learn_silence()
+    assert len(seen) >= 5
+    assert all(settings == EXACT for settings in seen)
+    assert now() == before
+
+
+@pytest.mark.parametrize("operation", ["log_mel", "nearest_code"])
+def test_operations_run_in_it(operation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    implementation = registry.implementation(operation, "torch")
+
+    def watched(*arguments: object) -> Tensor:
+        seen.append(now())
+        return implementation.run(*arguments)
+
+    registry_entry = registry.Implementation(watched, {}, lambda *_: [])
+    monkeypatch.setitem(registry._implementations, (operation, "torch"), registry_entry)
+    if operation == "log_mel":
+        log_mel(noise(1, 2000), MelSpec())
+    else:
+        nearest_code(noise(5, 3), noise(7, 3))
+    assert seen == [EXACT]
+
+
+@pytest.mark.gpu
+def test_tokens_on_a_device_do_not_depend_on_what_is_set(lite: Codec) -> None:
+    there = melcap.load(device="cuda")
+    wave = noise(4, 10 * 44100)
+    found = there.encode(wave.cuda(), 44100).tokens.cpu()
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.conv.fp32_precision = "ieee"
+    assert torch.equal(there.encode(wave.cuda(), 44100).tokens.cpu(), found)
+    expected = lite.encode(wave, 44100).tokens
+    assert (found != expected).float().mean() < 1e-3
