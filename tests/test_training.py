@@ -1,25 +1,29 @@
 """Both stages learn, resume where they stopped, and export a codec that works.
 
 Broken once each to see red: straight-through gradient removed, codebook never moved, dead codes
-never restarted, supervised slice shifted by one hop, sampler state not restored.
+never restarted, supervised slice shifted by one hop, sampler state not restored, averages not
+restored, averaging from the first step, the last weights exported, bfloat16 never switched on.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.modules.conv import _ConvNd
 
 from melcap.codec import Codec
 from melcap.quantizer import Codebook
+from melcap.training import loop
 from melcap.training.codebook import CodebookLearner
 from melcap.training.crops import CropSampler
 from melcap.training.data import AudioCache, build_cache
-from melcap.training.loop import Recipe, train
+from melcap.training.loop import Recipe, exported, train
 from melcap.training.run import main
 from melcap.training.stage1 import Stage1
 from melcap.training.stage2 import Stage2
@@ -158,27 +162,103 @@ def test_output_and_target_of_stage_2_are_the_same_samples() -> None:
         assert abs(seen - middle_of_what_it_sees(target[..., part], wave)) <= 2
 
 
-@pytest.mark.parametrize("stop", [1, 3, 4])
-def test_training_resumes_exactly(cache: AudioCache, tmp_path: Path, stop: int) -> None:
-    """Stopped while the codebook waits for its start, just before that, and after it."""
+def first_stage() -> Recipe:
+    recipe = Stage1(SMALL, columns=4, batch=2)
+    recipe.learner.warmup = 3
+    return recipe
+
+
+def second_stage() -> Recipe:
+    tokenizer = {name: module.state_dict() for name, module in first_stage().modules().items()}
+    return Stage2(SMALL, 2, 2, tokenizer, discriminator_width=2)
+
+
+def flat(state: object, name: str = "") -> dict[str, Tensor]:
+    """All tensors of a checkpoint, by where they stand."""
+    if isinstance(state, Tensor):
+        return {name: state}
+    if isinstance(state, dict):
+        return {
+            k: v for key, value in state.items() for k, v in flat(value, f"{name}.{key}").items()
+        }
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("stage", "stop"), [(first_stage, 1), (first_stage, 3), (first_stage, 4), (second_stage, 4)]
+)
+def test_training_resumes_exactly(
+    cache: AudioCache,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: Callable[[], Recipe],
+    stop: int,
+) -> None:
+    """Weights, averages and optimisers, where a run was stopped while the codebook waits for its
+    start, just before that, and after it; and between two steps of a GAN."""
+    monkeypatch.setattr(loop, "WARMUP", 2)  # steps before the averages begin
 
     def run(folder: str, parts: tuple[int, ...]) -> dict[str, Tensor]:
-        path = tmp_path / folder / "stage1.pt"
+        path = tmp_path / folder / "stage.pt"
         path.parent.mkdir()
         for count in parts:
             torch.manual_seed(0)
-            recipe = Stage1(SMALL, columns=4, batch=2)
-            recipe.learner.warmup = 3
-            train(recipe, sampler(recipe), path, steps=count, schedule_minutes=1e9, minutes=1e9)
-        state = torch.load(path, weights_only=True)["modules"]
-        return state["encoder"] | {"vectors": state["learner"]["codebook.vectors"]}
-
-    def sampler(recipe: Recipe) -> CropSampler:
-        return CropSampler(cache, recipe.samples, recipe.batch, seed=0)
+            recipe = stage()
+            sampler = CropSampler(cache, recipe.samples, recipe.batch, seed=0)
+            train(recipe, sampler, path, steps=count, schedule_minutes=1e9, minutes=1e9)
+        state = torch.load(path, weights_only=True)
+        return flat({key: state[key] for key in ("modules", "averages", "optimisers")})
 
     whole, halves = run("whole", (8,)), run("halves", (stop, 8))
+    assert whole.keys() == halves.keys()
+    assert any("averages" in name and name.endswith("weight") for name in whole)
     for name, value in whole.items():
         assert torch.equal(value, halves[name]), name
+
+
+def test_what_is_exported_is_the_average(
+    cache: AudioCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "WARMUP", 2)
+    monkeypatch.setattr(loop, "AVERAGE", 0.75)
+    recipe, path = Stage2(SMALL, columns=2, batch=2), tmp_path / "vocoder.pt"
+    sampler = CropSampler(cache, recipe.samples, recipe.batch, seed=0)
+    seen = []
+    for steps in range(1, 6):
+        train(recipe, sampler, path, steps=steps, schedule_minutes=1e9, minutes=1e9)
+        seen.append(torch.load(path, weights_only=True)["modules"]["vocoder"])
+        if steps <= 2:
+            found = exported(path)["vocoder"]
+            assert all(torch.equal(found[key], value) for key, value in seen[-1].items())
+    found = exported(path)["vocoder"]
+    for key, first in seen[2].items():
+        expected = 0.75 * (0.75 * first + 0.25 * seen[3][key]) + 0.25 * seen[4][key]
+        torch.testing.assert_close(found[key], expected)
+    assert not torch.equal(found["0.conv.weight"], seen[-1]["0.conv.weight"])
+
+
+@pytest.mark.parametrize("stage", [first_stage, second_stage])
+def test_a_step_in_bfloat16(cache: AudioCache, stage: Callable[[], Recipe]) -> None:
+    """Its figures are near those of float32, and gradients reach all that learns."""
+    figures = []
+    for bf16 in (False, True):
+        torch.manual_seed(0)
+        recipe = stage()
+        recipe.bf16 = bf16
+        dtypes: set[torch.dtype] = set()
+        for module in recipe.averaged().values():
+            conv = next(part for part in module.modules() if isinstance(part, _ConvNd))
+            conv.register_forward_hook(lambda *call, into=dtypes: into.add(call[2].dtype))
+        figures.append(steps(recipe, cache, 1)[0])
+        assert dtypes == {torch.bfloat16 if bf16 else torch.float32}
+        for module in recipe.averaged().values():
+            for name, parameter in module.named_parameters():
+                assert parameter.dtype == torch.float32
+                assert parameter.grad is not None, name
+                assert parameter.grad.isfinite().all(), name
+    assert figures[0].keys() == figures[1].keys()
+    for name in {"mel_l1", "stft", "mel", "discriminator"} & figures[0].keys():
+        assert figures[1][name] == pytest.approx(figures[0][name], rel=0.03), name
 
 
 def test_the_log_is_a_line_of_json_each_time(cache: AudioCache, tmp_path: Path) -> None:

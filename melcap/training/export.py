@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
 from melcap.codec import Codec
 from melcap.config import CodecConfig
 from melcap.pretrained import save
+from melcap.training.loop import exported
 
 
 def main(
@@ -18,7 +18,7 @@ def main(
     target: Annotated[Path, typer.Argument(help="the weights file to write")],
 ) -> None:
     """Write the codec of a finished stage 2, and its hash beside it."""
-    state = torch.load(out / "stage2.pt", map_location="cpu", weights_only=True)["modules"]
+    state = exported(out / "stage2.pt")
     codec = Codec(CodecConfig())
     for name in ("encoder", "codebook", "decoder", "vocoder"):
         codec.get_submodule(name).load_state_dict(state[name])

@@ -1,4 +1,8 @@
-"""The training loop of both stages: a time budget, a schedule fitted to it, logs, exact resume."""
+"""The training loop of both stages: a time budget, a schedule fitted to it, logs, exact resume.
+
+Of the modules that are exported an exponential moving average of the weights is kept: it is less
+noisy than the weights of any one step, those of a GAN above all.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +16,14 @@ from typing import Protocol
 import torch
 from rich.console import Console
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from melcap.files import replacing
 from melcap.training.crops import CropSampler
+
+WARMUP = 100
+"""Steps over which the learning rate rises; averaging begins behind them."""
+AVERAGE = 0.999
 
 
 class Recipe(Protocol):
@@ -23,8 +32,14 @@ class Recipe(Protocol):
     samples: int
     batch: int
     peak_rate: float
+    bf16: bool
+    """Whether networks that learn run in bfloat16, where that is precise enough (autocast)."""
 
     def modules(self) -> Mapping[str, nn.Module]: ...
+
+    def averaged(self) -> Mapping[str, nn.Module]:
+        """Those of the modules that learn by gradients and are exported."""
+        ...
 
     def optimisers(self) -> Mapping[str, torch.optim.Optimizer]: ...
 
@@ -33,7 +48,7 @@ class Recipe(Protocol):
         ...
 
 
-def schedule(progress: float, step: int, warmup: int = 100) -> float:
+def schedule(progress: float, step: int, warmup: int = WARMUP) -> float:
     """Learning-rate factor: linear warm-up by steps, then a cosine down to 1 % by time."""
     cosine = 0.01 + 0.99 * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
     return min(1.0, (step + 1) / warmup) * cosine
@@ -57,9 +72,13 @@ def train(
     beginning, if that comes first. Figures go to `checkpoint` with the suffix .jsonl.
     """
     console = Console(stderr=True)
+    averages = {
+        name: AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(AVERAGE))
+        for name, module in recipe.averaged().items()
+    }
     step, before = 0, 0.0
     if checkpoint.exists():
-        step, before = _load(checkpoint, recipe, sampler, device)
+        step, before = _load(checkpoint, recipe, averages, sampler, device)
         console.print(f"resumed {checkpoint} at step {step} after {before:.1f} minutes")
     whole = schedule_minutes or before + minutes
     start = saved = logged = time.monotonic()
@@ -74,6 +93,9 @@ def train(
                 group["lr"] = recipe.peak_rate * schedule(progress, step)
         figures = recipe.step(sampler.next().to(device, non_blocking=True), progress)
         step += 1
+        if step > WARMUP:
+            for name, module in recipe.averaged().items():
+                averages[name].update_parameters(module)
         for name, value in figures.items():
             sums[name] = sums.get(name, 0.0) + value.detach()
         if step % log_every == 0:
@@ -90,16 +112,34 @@ def train(
             console.print("  ".join(f"{name} {value:g}" for name, value in row.items()))
             sums, logged = {}, now
         if time.monotonic() - saved > save_minutes * 60:
-            _save(checkpoint, recipe, sampler, step, before + spent)
+            _save(checkpoint, recipe, averages, sampler, step, before + spent)
             saved = time.monotonic()
-    _save(checkpoint, recipe, sampler, step, before + (time.monotonic() - start) / 60)
+    _save(checkpoint, recipe, averages, sampler, step, before + (time.monotonic() - start) / 60)
 
 
-def _save(path: Path, recipe: Recipe, sampler: CropSampler, step: int, minutes: float) -> None:
+def exported(checkpoint: Path) -> dict[str, dict[str, Tensor]]:
+    """The modules of a checkpoint by name, averaged where an average has begun."""
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    modules: dict[str, dict[str, Tensor]] = state["modules"]
+    for name, average in state["averages"].items():
+        if average["n_averaged"]:
+            modules[name] = {key: average[f"module.{key}"] for key in modules[name]}
+    return modules
+
+
+def _save(
+    path: Path,
+    recipe: Recipe,
+    averages: Mapping[str, AveragedModel],
+    sampler: CropSampler,
+    step: int,
+    minutes: float,
+) -> None:
     state = {
         "step": step,
         "minutes": minutes,
         "modules": {name: module.state_dict() for name, module in recipe.modules().items()},
+        "averages": {name: average.state_dict() for name, average in averages.items()},
         "optimisers": {name: opt.state_dict() for name, opt in recipe.optimisers().items()},
         "sampler": sampler.state_dict(),
         "torch": torch.get_rng_state(),
@@ -108,10 +148,18 @@ def _save(path: Path, recipe: Recipe, sampler: CropSampler, step: int, minutes: 
         torch.save(state, temporary)
 
 
-def _load(path: Path, recipe: Recipe, sampler: CropSampler, device: str) -> tuple[int, float]:
+def _load(
+    path: Path,
+    recipe: Recipe,
+    averages: Mapping[str, AveragedModel],
+    sampler: CropSampler,
+    device: str,
+) -> tuple[int, float]:
     state = torch.load(path, map_location=device, weights_only=True)
     for name, module in recipe.modules().items():
         module.load_state_dict(state["modules"][name])
+    for name, average in averages.items():
+        average.load_state_dict(state["averages"][name])
     for name, optimiser in recipe.optimisers().items():
         optimiser.load_state_dict(state["optimisers"][name])
     sampler.load_state_dict(state["sampler"])

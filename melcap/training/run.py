@@ -24,7 +24,7 @@ from melcap.errors import InputError, MelcapError
 from melcap.pretrained import load
 from melcap.training.crops import CropSampler
 from melcap.training.data import AudioCache, build_cache
-from melcap.training.loop import train
+from melcap.training.loop import exported, train
 from melcap.training.stage1 import Stage1
 from melcap.training.stage2 import Stage2
 
@@ -53,6 +53,9 @@ def main(
         Path | None, typer.Option(help="decoded audio; OUT/audio if not given")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    bf16: Annotated[
+        bool | None, typer.Option(help="networks in bfloat16; on a GPU unless switched off")
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads")] = None,
     seed: Annotated[int, typer.Option(help="of weights and of the order of the data")] = 0,
 ) -> None:
@@ -60,6 +63,8 @@ def main(
     if threads is not None:
         torch.set_num_threads(threads)
     torch.manual_seed(seed)
+    if device.startswith("cuda"):
+        torch.set_float32_matmul_precision("high")  # what is not in bfloat16 may round to TF32
     out.mkdir(parents=True, exist_ok=True)
     try:
         audio = AudioCache(build_cache(data, cache or out / "audio"))
@@ -74,6 +79,7 @@ def main(
             _start_vocoder(recipe, out / "vocoder.pt")
         if rate is not None:
             recipe.peak_rate = rate
+        recipe.bf16 = device.startswith("cuda") if bf16 is None else bf16
         for module in recipe.modules().values():
             module.to(device)
         sampler = CropSampler(audio, recipe.samples, batch, seed)
@@ -107,14 +113,13 @@ def _recipe(
         path = out / "stage1.pt"
         if not path.exists():
             raise InputError(f"{path}: not there; run --stage 1 first, or use --from-mels")
-        tokenizer = torch.load(path, map_location="cpu", weights_only=True)["modules"]
+        tokenizer = exported(path)
     return Stage2(config, columns or (10 if from_mels else 26), batch, tokenizer, discriminators)
 
 
 def _start_vocoder(recipe: Stage2, path: Path) -> None:
     if path.exists():
-        state = torch.load(path, map_location="cpu", weights_only=True)["modules"]
-        recipe.vocoder.load_state_dict(state["vocoder"])
+        recipe.vocoder.load_state_dict(exported(path)["vocoder"])
 
 
 if __name__ == "__main__":

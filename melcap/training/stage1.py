@@ -25,6 +25,7 @@ class Stage1:
     """
 
     peak_rate = 1.5e-3
+    bf16 = False
 
     def __init__(self, config: CodecConfig, columns: int = 32, batch: int = 8) -> None:
         self.batch = batch
@@ -54,16 +55,21 @@ class Stage1:
     def modules(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder, "decoder": self.decoder, "learner": self.learner}
 
+    def averaged(self) -> dict[str, nn.Module]:
+        return {"encoder": self.encoder, "decoder": self.decoder}
+
     def optimisers(self) -> dict[str, torch.optim.Optimizer]:
         return {"tokenizer": self._optimiser}
 
     def step(self, wave: Tensor, progress: float) -> dict[str, Tensor]:
         with torch.no_grad():
             mel = self.front(wave)
-        latents = self.encoder(mel)
-        quantised, commitment, codes = self.learner(latents)
-        decoded = self.decoder(quantised)[..., self._output]
-        distance = F.l1_loss(decoded, mel[..., self._target])
+        with torch.autocast(wave.device.type, torch.bfloat16, enabled=self.bf16):
+            latents = self.encoder(mel)
+        quantised, commitment, codes = self.learner(latents.float())
+        with torch.autocast(wave.device.type, torch.bfloat16, enabled=self.bf16):
+            decoded = self.decoder(quantised)[..., self._output]
+        distance = F.l1_loss(decoded.float(), mel[..., self._target])
         loss = distance + COMMITMENT * commitment
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()

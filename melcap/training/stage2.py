@@ -35,6 +35,7 @@ class Stage2:
     Crops carry all the context that the supervised `columns` depend on.
     """
 
+    bf16 = False
     peak_rate = 1e-3
     peak_rate_on_tokens = 7e-4
 
@@ -97,6 +98,10 @@ class Stage2:
             found["discriminators"] = self.judges
         return found
 
+    def averaged(self) -> dict[str, nn.Module]:
+        found: dict[str, nn.Module] = {"vocoder": self.vocoder}
+        return found if self.decoder is None else found | {"decoder": self.decoder}
+
     def optimisers(self) -> dict[str, torch.optim.Optimizer]:
         found: dict[str, torch.optim.Optimizer] = {"generator": self._generator}
         if self.judges is not None:
@@ -108,7 +113,9 @@ class Stage2:
             given = run(self._frozen, wave)
             if self.decoder is not None:
                 given = self.codebook.latents(self.codebook.tokens(given))
-        made = run(self._learning, given)[..., self._output]
+        with self._autocast(wave):
+            features = run(self._learning[:-1], given)
+        made = self._learning[-1](features.float())[..., self._output]  # phases need float32
         target = wave[..., self._target]
         figures = self._judge(made.detach(), target) if self.judges is not None else {}
         spectra, wanted = losses.Spectra(made), losses.Spectra(target)
@@ -126,13 +133,15 @@ class Stage2:
         self._generator.step()
         return figures
 
+    def _autocast(self, wave: Tensor) -> torch.autocast:
+        return torch.autocast(wave.device.type, torch.bfloat16, enabled=self.bf16)
+
     def _judge(self, made: Tensor, target: Tensor) -> dict[str, Tensor]:
         assert self.judges is not None
+        with self._autocast(made):
+            verdicts = [(judge(target)[0], judge(made)[0]) for judge in self.judges]
         loss = torch.stack(
-            [
-                losses.hinge_discriminator_loss(judge(target)[0], judge(made)[0])
-                for judge in self.judges
-            ]
+            [losses.hinge_discriminator_loss(real, fake) for real, fake in verdicts]
         ).sum()
         self._judging.zero_grad(set_to_none=True)
         loss.backward()
@@ -144,8 +153,11 @@ class Stage2:
         self.judges.requires_grad_(False)
         adversarial, matching = made.new_zeros(()), made.new_zeros(())
         for judge in self.judges:
-            scores, features = judge(made)
+            with self._autocast(made):
+                scores, features = judge(made)
+                with torch.no_grad():
+                    _, wanted = judge(target)
             adversarial = adversarial + losses.hinge_generator_loss(scores)
-            matching = matching + losses.feature_matching_loss(judge(target)[1], features)
+            matching = matching + losses.feature_matching_loss(wanted, features)
         self.judges.requires_grad_(True)
         return adversarial, matching
