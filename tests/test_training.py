@@ -126,6 +126,31 @@ def test_a_trained_codebook_needs_no_warm_up() -> None:
     assert float((learner.codebook.vectors - vectors).abs().max()) < 0.01
 
 
+def test_discriminators_hear_a_part_that_moves(
+    cache: AudioCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = Stage2(SMALL, columns=6, batch=2, discriminator_width=2, judged_columns=2)
+    heard: list[tuple[Tensor, Tensor]] = []
+    judge = recipe._judge
+
+    def watched(made: Tensor, target: Tensor) -> dict[str, Tensor]:
+        heard.append((made, target))
+        return judge(made, target)
+
+    monkeypatch.setattr(recipe, "_judge", watched)
+    sampler = CropSampler(cache, recipe.samples, recipe.batch, seed=0)
+    batches = [sampler.next() for _ in range(3)]
+    torch.manual_seed(0)
+    for wave in batches:
+        recipe.step(wave, 0.5)
+    starts = []
+    for wave, (made, target) in zip(batches, heard, strict=True):
+        assert made.shape == target.shape == (2, 2 * SMALL.column_samples)
+        windows = wave[0, recipe._target].unfold(0, target.shape[1], 1)
+        starts.append(int((windows == target[0]).all(1).nonzero()[0, 0]))
+    assert len(set(starts)) == 3
+
+
 def middle_of_what_it_sees(output: Tensor, wave: Tensor) -> float:
     """The centre of the samples that `output` depends on."""
     (gradient,) = torch.autograd.grad(output.sum(), wave, retain_graph=True)

@@ -44,6 +44,9 @@ def main(
     discriminators: Annotated[
         int, typer.Option(help="stage 2: width of the discriminators; 0 trains without")
     ] = 0,
+    judged: Annotated[
+        int | None, typer.Option(help="stage 2: columns that discriminators hear; all by default")
+    ] = None,
     columns: Annotated[int | None, typer.Option(help="supervised columns of a crop")] = None,
     batch: Annotated[int, typer.Option(help="crops in a batch")] = 8,
     weights: Annotated[
@@ -72,7 +75,7 @@ def main(
             "stage1.pt" if stage == 1 else "vocoder.pt" if from_mels else "stage2.pt"
         )
         trained = load(None if weights == "default" else weights) if weights else None
-        recipe = _recipe(stage, out, from_mels, discriminators, columns, batch, trained)
+        recipe = _recipe(stage, out, from_mels, discriminators, judged, columns, batch, trained)
         if not checkpoint.exists() and trained is not None:
             recipe.start_from(trained)
         elif not checkpoint.exists() and isinstance(recipe, Stage2) and not from_mels:
@@ -97,6 +100,7 @@ def _recipe(
     out: Path,
     from_mels: bool,
     discriminators: int,
+    judged: int | None,
     columns: int | None,
     batch: int,
     trained: Codec | None,
@@ -114,7 +118,8 @@ def _recipe(
         if not path.exists():
             raise InputError(f"{path}: not there; run --stage 1 first, or use --from-mels")
         tokenizer = exported(path)
-    return Stage2(config, columns or (10 if from_mels else 26), batch, tokenizer, discriminators)
+    columns = columns or (10 if from_mels else 26)
+    return Stage2(config, columns, batch, tokenizer, discriminators, judged)
 
 
 def _start_vocoder(recipe: Stage2, path: Path) -> None:

@@ -32,7 +32,8 @@ class Stage2:
 
     With `tokenizer` (the modules of a stage-1 checkpoint) the encoder and the codebook are frozen
     and mel decoder and vocoder learn from tokens; without it the vocoder learns from true mels.
-    Crops carry all the context that the supervised `columns` depend on.
+    Crops carry all the context that the supervised `columns` depend on. Discriminators cost far
+    more than the vocoder: with `judged_columns` they hear so many columns of each crop, anywhere.
     """
 
     bf16 = False
@@ -46,6 +47,7 @@ class Stage2:
         batch: int = 8,
         tokenizer: Mapping[str, Mapping[str, Tensor]] | None = None,
         discriminator_width: int = 0,
+        judged_columns: int | None = None,
     ) -> None:
         self.batch = batch
         self.front = LogMel(config.mel)
@@ -64,6 +66,7 @@ class Stage2:
             self._frozen = [self.front, *encoder]
             self._learning = [*self.decoder, *self.vocoder]
         supervised = columns * config.column_samples
+        self._judged = min(judged_columns or columns, columns) * config.column_samples
         middle = inputs_for(self._learning, 0, supervised)
         first, last = inputs_for(self._frozen, *middle)
         given = outputs_of(self._learning, *middle)
@@ -117,14 +120,20 @@ class Stage2:
             features = run(self._learning[:-1], given)
         made = self._learning[-1](features.float())[..., self._output]  # phases need float32
         target = wave[..., self._target]
-        figures = self._judge(made.detach(), target) if self.judges is not None else {}
+        first = int(torch.randint(made.shape[1] - self._judged + 1, ()))
+        heard = slice(first, first + self._judged)
+        figures = (
+            self._judge(made.detach()[:, heard], target[:, heard])
+            if self.judges is not None
+            else {}
+        )
         spectra, wanted = losses.Spectra(made), losses.Spectra(target)
         stft = losses.multi_resolution_stft_loss(spectra, wanted)
         mel = losses.multi_scale_mel_loss(spectra, wanted)
         loss = STFT_WEIGHT * stft + MEL_WEIGHT * mel
         figures |= {"stft": stft, "mel": mel}
         if self.judges is not None:
-            adversarial, matching = self._persuade(made, target)
+            adversarial, matching = self._persuade(made[:, heard], target[:, heard])
             loss = SPECTRAL * loss + ADVERSARIAL * adversarial + FEATURES * matching
             figures |= {"adversarial": adversarial, "features": matching}
         self._generator.zero_grad(set_to_none=True)
