@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 import melcap
 from melcap import audio
-from melcap.errors import AudioFileError, InputError, MelcapError
+from melcap.errors import AudioFileError, InputError, MelcapError, WeightsError
 from melcap.evaluation import metrics, peers, scorecard
 from melcap.evaluation.clips import Clip, choose_clips, find_clips
 from melcap.evaluation.table import markdown, summarise
@@ -319,6 +319,18 @@ def test_melcap_gives_what_the_codec_gives_and_the_bytes_of_its_file(speech: met
     payload = -(-12 * columns * 13 // 8)
     assert payload < size < payload + 100
     assert peers.codec("melcap").identity == model.model
+
+
+def test_a_weights_file_is_a_codec(
+    speech: metrics.Wave, small_weights: Path, tmp_path: Path
+) -> None:
+    model, name = melcap.load(small_weights), str(small_weights)
+    decoded, _ = peers.codec(name).round_trip(speech, RATE)
+    assert (decoded == model.decode(model.encode(speech, RATE))[0].numpy()).all()
+    assert peers.codec(name).name == name
+    assert peers.codec(name).identity == model.model
+    with pytest.raises(WeightsError, match=r"nowhere\.safetensors"):
+        peers.codec(str(tmp_path / "nowhere.safetensors"))
 
 
 @pytest.mark.parametrize("name", ["mp3", "opus", "opus-", "opus-x", "opus-5", "opus-257", ""])

@@ -134,12 +134,11 @@ class GriffinLim:
 
 
 class Melcap:
-    """The weights that ship with melcap, through a real `.melcap` file for the byte count."""
+    """melcap with the weights that ship, or of a file, through a real `.melcap` file."""
 
-    name = "melcap"
-
-    def __init__(self) -> None:
-        self._codec = load()
+    def __init__(self, weights: str | None = None) -> None:
+        self.name = weights or "melcap"
+        self._codec = load(weights)
         self.identity = self._codec.model
 
     def round_trip(self, wave: Audio, sample_rate: int) -> tuple[Audio, int]:
@@ -162,16 +161,21 @@ class Melcap:
 
 @cache
 def codec(name: str) -> Codec:
-    """The codec of that name, built once in a process: `opus-KBPS`, or another of `NAMES`.
+    """The codec of that name, built once in a process.
 
-    Raises `InputError` for an unknown name.
+    `opus-KBPS`, another of `NAMES`, or a melcap weights file, FILE.safetensors. Raises `InputError`
+    for an unknown name and `WeightsError` for a file that holds no weights.
     """
     kind, _, rate = name.partition("-")
     if kind == "opus" and rate.isdecimal():
         return Opus(int(rate))
+    if name.endswith(".safetensors"):
+        return Melcap(name)
     simple = {"melcap": Melcap, "griffin-lim": GriffinLim, "original": Original}
     if name not in simple:
-        raise InputError(f"unknown codec {name!r}: choose among {', '.join(NAMES)}")
+        raise InputError(
+            f"unknown codec {name!r}: choose among {', '.join(NAMES)}, FILE.safetensors"
+        )
     built: Codec = simple[name]()
     return built
 

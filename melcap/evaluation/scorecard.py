@@ -101,7 +101,8 @@ def compute(
 def main(
     data: Annotated[Path, typer.Argument(exists=True, help="A tar shard, or a folder CLASS/FILE.")],
     codecs: Annotated[
-        str, typer.Option(help=f"Separated by commas: {', '.join(peers.NAMES)}.")
+        str,
+        typer.Option(help=f"Separated by commas: {', '.join(peers.NAMES)}, or a weights file."),
     ] = "melcap,opus-12",
     clips_per_class: Annotated[int, typer.Option(min=1)] = 8,
     seconds: Annotated[float, typer.Option(min=1, help="At most so much of each clip.")] = 10.0,
