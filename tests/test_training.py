@@ -241,6 +241,17 @@ def test_training_resumes_exactly(
         assert torch.equal(value, halves[name]), name
 
 
+def test_discriminators_join_a_run_later(cache: AudioCache, tmp_path: Path) -> None:
+    path, vocoders = tmp_path / "vocoder.pt", []
+    for width, steps in ((0, 3), (2, 3), (2, 4)):
+        recipe = Stage2(SMALL, columns=2, batch=2, discriminator_width=width)
+        sampler = CropSampler(cache, recipe.samples, recipe.batch, seed=0)
+        train(recipe, sampler, path, steps=steps, schedule_minutes=1e9, minutes=1e9)
+        vocoders.append(recipe.vocoder.state_dict())
+    assert all(torch.equal(vocoders[1][key], value) for key, value in vocoders[0].items())
+    assert "discriminators" in torch.load(path, weights_only=True)["optimisers"]
+
+
 def test_what_is_exported_is_the_average(
     cache: AudioCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

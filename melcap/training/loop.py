@@ -155,13 +155,16 @@ def _load(
     sampler: CropSampler,
     device: str,
 ) -> tuple[int, float]:
+    """Steps and minutes so far; what the checkpoint lacks (discriminators, say) begins anew."""
     state = torch.load(path, map_location=device, weights_only=True)
-    for name, module in recipe.modules().items():
-        module.load_state_dict(state["modules"][name])
-    for name, average in averages.items():
-        average.load_state_dict(state["averages"][name])
-    for name, optimiser in recipe.optimisers().items():
-        optimiser.load_state_dict(state["optimisers"][name])
+    for kind, parts in (
+        ("modules", recipe.modules()),
+        ("averages", averages),
+        ("optimisers", recipe.optimisers()),
+    ):
+        for name, part in parts.items():
+            if name in state[kind]:
+                part.load_state_dict(state[kind][name])
     sampler.load_state_dict(state["sampler"])
     torch.set_rng_state(state["torch"].cpu())
     return int(state["step"]), float(state["minutes"])
