@@ -17,7 +17,7 @@ that float32 needs there: seventeen times the arithmetic, so butterflies have th
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import torch
 import triton
@@ -191,7 +191,7 @@ def plan(
     )
 
 
-@lru_cache(maxsize=16)
+@cache  # small, and a CUDA graph goes on reading those that it was recorded with
 def _tables(
     sample_rate: int, n_fft: int, n_mels: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:

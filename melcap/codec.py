@@ -72,9 +72,9 @@ class Codec(nn.Module):
         launch; the same results. Returns the codec.
 
         Each shape is recorded when it first occurs: a batch size has few shapes, since the last
-        chunk is then filled up with silence to a power of two columns. Weights may change
-        in place; call it again where a module or a parameter was replaced. Streams, and backends
-        other than triton, do without.
+        chunk is then filled up with silence to a power of two columns. Weights may change in place;
+        call it again where a module or a parameter was replaced. Not for several threads at a time.
+        Streams, and backends other than triton, do without.
 
         Raises:
             BackendError: where the codec is not on a CUDA device.
@@ -265,12 +265,12 @@ def _clips(wave: Wave, lengths: Sequence[int] | Tensor | None) -> list[Tensor]:
             f"lengths must be {len(batch)} numbers in 1..{batch.shape[1]}, not {counts}"
         )
     clips = [clip[:count] for clip, count in zip(batch, counts, strict=True)]
-    place = torch.arange(batch.shape[1], device=batch.device)
-    own = place < torch.tensor(counts, device=batch.device)[:, None]
-    bad = ~torch.isfinite(batch) & own
-    if bad.any():
-        index, where = bad.nonzero()[0].tolist()
-        raise InputError(f"clip {index} has NaN or infinity, first at sample {where}")
+    if not torch.isfinite(batch).all():  # a device is asked once, not for every clip
+        for index, clip in enumerate(clips):
+            bad = (~torch.isfinite(clip)).nonzero()
+            if len(bad):
+                where = int(bad[0, 0])
+                raise InputError(f"clip {index} has NaN or infinity, first at sample {where}")
     return clips
 
 

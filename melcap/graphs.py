@@ -35,7 +35,7 @@ class Graphs:
     Args:
         function: of fixed launches for a fixed shape, without a look at values on the host.
         watched: the tensors that the function reads beside its argument; recordings are thrown
-            away when one has changed in place, since tables made from them lie elsewhere then.
+            away when one has changed or lies elsewhere, since tables are made from them anew then.
         most: graphs that are kept; the one that was not used for the longest time goes first.
 
     The function is called as it is where the `triton` backend does not run it: the reference looks
@@ -69,8 +69,8 @@ class Graphs:
         recording.replay()
         return recording.made.clone()
 
-    def _versions(self) -> int:
-        return sum(tensor._version for tensor in self._watched)
+    def _versions(self) -> list[tuple[int, int]]:
+        return [(tensor._version, tensor.data_ptr()) for tensor in self._watched]
 
     def _record(self, x: Tensor) -> Recording:
         while len(self._recordings) >= self._most:

@@ -79,6 +79,10 @@ def test_changed_weights_are_recorded_anew(recorded: list[tuple[int, ...]]) -> N
     assert float(times(torch.ones(1))) == 5
     assert float(times(torch.ones(1))) == 5
     assert recorded == [(1,), (1,)]
+    weight.data = torch.full((1,), 7.0)  # the version stays
+    table[weight._version] = weight.clone()
+    assert float(times(torch.ones(1))) == 7
+    assert len(recorded) == 3
 
 
 def test_the_graph_that_was_not_used_for_longest_goes_first(
