@@ -20,9 +20,10 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def close(operation: str, found: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
+    """Within the registry's tolerance, measured as profiling/kernels.py does."""
     tolerance = registry.implementation(operation, "triton").tolerances[dtype]
-    allowed = tolerance.atol + tolerance.rtol * expected.abs()
-    assert ((found - expected).abs() <= allowed).all()
+    allowed = tolerance.atol + tolerance.rtol * expected.abs().max()
+    assert (found - expected).abs().max() <= allowed
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
