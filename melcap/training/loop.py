@@ -121,7 +121,7 @@ def exported(checkpoint: Path) -> dict[str, dict[str, Tensor]]:
     """The modules of a checkpoint by name, averaged where an average has begun."""
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     modules: dict[str, dict[str, Tensor]] = state["modules"]
-    for name, average in state["averages"].items():
+    for name, average in state.get("averages", {}).items():
         if average["n_averaged"]:
             modules[name] = {key: average[f"module.{key}"] for key in modules[name]}
     return modules
@@ -163,7 +163,7 @@ def _load(
         ("optimisers", recipe.optimisers()),
     ):
         for name, part in parts.items():
-            if name in state[kind]:
+            if name in state.get(kind, {}):
                 part.load_state_dict(state[kind][name])
     sampler.load_state_dict(state["sampler"])
     torch.set_rng_state(state["torch"].cpu())
