@@ -1,4 +1,4 @@
-"""The command line: `melcap encode | decode | transcode | info | plot | doctor`.
+"""The command line: `melcap encode | decode | transcode | info | plot | evaluate | doctor`.
 
 Results go to stdout; progress, and errors as one sentence each, to stderr. The exit status is 0
 where all went well, 1 where something failed, 2 for wrong usage, 130 after Ctrl-C.
@@ -16,6 +16,7 @@ import typer.core
 # Everything heavy is imported inside the command that needs it: --help must be quick.
 from melcap.cli import batch
 from melcap.cli.batch import Progress, Record, record_of, run
+from melcap.cli.evaluate import evaluate
 from melcap.cli.options import (
     AsJson,
     AudioFormat,
@@ -231,6 +232,9 @@ def plot(
         batch.print_json({"source": str(file), "target": str(target)})
     elif not quiet:
         typer.echo(f"{file} -> {target}")
+
+
+app.command()(evaluate)
 
 
 @app.command()

@@ -1,7 +1,9 @@
-"""Which clips of a folder or a tar shard are measured: some of each class, from many packages."""
+"""Which clips of a folder, a tar shard or a list are measured: some of each class, from many
+packages."""
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import math
 import re
@@ -17,35 +19,43 @@ import numpy as np
 
 from melcap import audio
 from melcap.errors import InputError
-from melcap.evaluation import metrics, peers
+from melcap.evaluation.peers.base import Audio
+from melcap.evaluation.signals import resample
 
+RATE = 44100
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a")
 
 
 @dataclass(frozen=True)
 class Clip:
-    """An audio file in a folder or a tar: `name` is its path in there, with forward slashes."""
+    """An audio file in a folder, in a tar, or named by a manifest (.csv), which is its `source`.
+
+    `name` is its path in there, with forward slashes, and `label` the class that a manifest gives.
+    """
 
     source: Path
     name: str
+    label: str | None = None
 
     @property
     def kind(self) -> str:
         """The clip's class, such as speech, music or sound."""
-        return PurePosixPath(self.name).parent.name or self.source.stem
+        return self.label or PurePosixPath(self.name).parent.name or self.source.stem
 
     @property
     def package(self) -> str:
         """Where the clip comes from: its name without the number at the end."""
         return re.sub(r"_?\d+$", "", PurePosixPath(self.name).stem)
 
-    def read(self, seconds: float) -> peers.Audio:
-        """The first `seconds`, channels mixed, clamped to full scale: float32 [n] at 44.1 kHz.
+    def read(self, seconds: float | None) -> Audio:
+        """The first `seconds`, or all of it, channels mixed, clamped to full scale.
 
-        Raises `AudioFileError` for a clip that cannot be read.
+        float32 [n] at 44.1 kHz. Raises `AudioFileError` for a clip that cannot be read.
         """
         if self.source.is_dir():
             return _read(self.source / self.name, seconds)
+        if _is_manifest(self.source):
+            return _read(self.source.parent / self.name, seconds)
         # A tar member goes through a file, as the decoders want one.
         with tempfile.TemporaryDirectory() as folder, tarfile.open(self.source) as shard:
             path = Path(folder) / PurePosixPath(self.name).name
@@ -55,7 +65,15 @@ class Clip:
 
 
 def find_clips(data: Path) -> list[Clip]:
-    """Every audio file in a tar or under a folder; raises `InputError` where there is none."""
+    """Every audio file under a folder, in a tar, or in a manifest, in the order of their names.
+
+    A manifest is a CSV file with a column `path`, from the manifest's folder or absolute, and maybe
+    one `class`. Raises `InputError` where there is no audio file, or a listed one is missing.
+    """
+    if not data.exists():
+        raise InputError(f"{data} does not exist: give a folder, a tar or a CSV of audio files")
+    if _is_manifest(data):
+        return _listed(data)
     if data.is_dir():
         names = [path.relative_to(data).as_posix() for path in data.rglob("*") if path.is_file()]
     else:
@@ -63,7 +81,11 @@ def find_clips(data: Path) -> list[Clip]:
             with tarfile.open(data) as shard:
                 names = [member.name for member in shard if member.isfile()]
         except (OSError, tarfile.TarError) as error:
-            raise InputError(f"{data} is neither a folder nor a tar file: {error}") from error
+            # tarfile tries every compression, and has a line for each.
+            reason = str(error).partition("\n")[0].rstrip(":")
+            raise InputError(
+                f"{data} is neither a folder nor a tar or .csv file: {reason}"
+            ) from error
     clips = [Clip(data, name) for name in sorted(names) if name.lower().endswith(SUFFIXES)]
     if not clips:
         raise InputError(f"{data} holds no audio file ({', '.join(SUFFIXES)})")
@@ -85,9 +107,43 @@ def choose_clips(clips: Iterable[Clip], per_class: int) -> list[Clip]:
     return chosen
 
 
-def _read(path: Path, seconds: float) -> peers.Audio:
+def _is_manifest(data: Path) -> bool:
+    return data.suffix.lower() == ".csv"
+
+
+def _listed(manifest: Path) -> list[Clip]:
+    try:
+        with manifest.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            if "path" not in (reader.fieldnames or ()):
+                raise InputError(f"{manifest} has no column named path in its first line")
+            rows = [(row["path"], row.get("class") or None) for row in reader]
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise InputError(f"{manifest} cannot be read as CSV: {error}") from error
+    clips = {path: Clip(manifest, Path(path).as_posix(), kind) for path, kind in rows if path}
+    if not clips:
+        raise InputError(f"{manifest} lists no clip")
+    missing = [path for path in clips if not (manifest.parent / path).is_file()]
+    if missing:
+        raise InputError(
+            f"{manifest} lists {missing[0]}, which is not there; {len(missing)} of {len(clips)} "
+            "files are missing"
+        )
+    return sorted(clips.values(), key=lambda clip: clip.name)
+
+
+def _read(path: Path, seconds: float | None) -> Audio:
+    pieces, wanted = [], math.inf
     with audio.AudioReader(path) as reader:
-        rate = reader.sample_rate
-        channels = next(reader.blocks(math.ceil(seconds * rate)))
-    wave = metrics.resample(channels.mean(0), rate, metrics.MEL.sample_rate)
+        if seconds is not None:
+            wanted = math.ceil(seconds * reader.sample_rate)
+        done = 0
+        for block in reader.blocks():
+            pieces.append(block.mean(0))
+            done += block.shape[1]
+            if done >= wanted:
+                break
+        mixed = np.concatenate(pieces)
+        mixed = mixed[: int(min(done, wanted))]
+        wave = resample(mixed, reader.sample_rate, RATE)
     return wave.clip(-1, 1).astype(np.float32)

@@ -1,39 +1,32 @@
-"""`python -m melcap.evaluation.scorecard DATA`: codecs on the same clips, measured, in a table.
+"""`python -m melcap.evaluation.scorecard DATA`, or `melcap evaluate DATA`: codecs, measured.
 
-DATA is a tar shard or a folder of audio files; a clip's class is the name of the folder it lies in.
-STOI and PESQ are for the class called speech alone.
 Each result is a line of OUT/scores.jsonl the moment it is there, so a run that was stopped goes on
-where it was; OUT/scorecard.md and OUT/scorecard.json are made from those lines at the end.
+where it was; tables and pictures are made from those lines at the end (`melcap.evaluation.report`).
+The measures of speech, and the codecs made for it, are for the class called speech alone.
 """
 
 from __future__ import annotations
 
-import datetime
 import json
 import math
-import platform
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated
 
 import torch
-import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from melcap.errors import InputError, MelcapError
 from melcap.evaluation import metrics, peers
-from melcap.evaluation.clips import Clip, choose_clips, find_clips
-from melcap.evaluation.table import MEASURES, Row, markdown, summarise
+from melcap.evaluation.clips import RATE, Clip
+from melcap.evaluation.codebook import count_tokens, pack_counts
+from melcap.evaluation.table import Row
 
-OF_SPEECH = ("stoi", "pesq")
-KEY = ("codec", "identity", "source", "clip", "cut", "measures")
+KEY = ("codec", "identity", "source", "clip", "class", "cut", "measures")
 
 
 @dataclass(frozen=True)
@@ -46,30 +39,57 @@ class Job:
 
     def key(self) -> Row:
         """What a result depends on (`KEY`): all of it the same, it need not be computed again."""
+        versions = (f"{package} {package_version(package)}" for package in metrics.PACKAGES)
         return {
             "codec": self.codec,
             "identity": peers.codec(self.codec).identity,
             "source": self.clip.source.name,
             "clip": self.clip.name,
+            "class": self.clip.kind,
             "cut": self.seconds,
-            "measures": f"{metrics.DEFINITIONS}, visqol {_version('visqol-python')}, "
-            f"pystoi {_version('pystoi')}, pesq {_version('pesq')}",
+            "measures": ", ".join((str(metrics.DEFINITIONS), *versions)),
         }
 
     def run(self) -> Row:
         """A line of scores.jsonl; None stands for a measure that is not defined for the clip."""
-        row, rate = self.key(), metrics.MEL.sample_rate
+        row, codec = self.key(), peers.codec(self.codec)
         wave = self.clip.read(self.seconds)
-        start = time.perf_counter()
-        decoded, size = peers.codec(self.codec).round_trip(wave, rate)
-        took = time.perf_counter() - start
-        row |= {"class": self.clip.kind, "seconds": len(wave) / rate, "bytes": size}
-        row |= {"round_trip_seconds": took}
-        for name, (_, measure) in MEASURES.items():
-            if name not in OF_SPEECH or self.clip.kind == "speech":
-                value = measure(wave, decoded, rate)
-                row[name] = None if math.isnan(value) else value
+        with _one_thread():
+            start = time.perf_counter()
+            coded = codec.encode(wave, RATE)
+            between = time.perf_counter()
+            decoded = codec.decode(coded)
+            end = time.perf_counter()
+        row |= {"seconds": len(wave) / RATE, "bytes": coded.size}
+        if not codec.bound:
+            row |= {"encode_seconds": between - start, "decode_seconds": end - between}
+        if codec.codebook_size and coded.tokens is not None:
+            row["codes"] = pack_counts(count_tokens(coded.tokens, codec.codebook_size))
+        speech = self.clip.kind == metrics.SPEECH
+        for name, value in metrics.measure(wave, decoded, RATE, speech=speech).items():
+            row[name] = None if math.isnan(value) else value
         return row
+
+
+def jobs_for(names: Sequence[str], clips: Sequence[Clip], seconds: float) -> list[Job]:
+    """Every codec on every clip that it is made for.
+
+    Raises `InputError` for a codec that is unknown, or for speech where no clip is of that class,
+    and what `peers.codec` raises.
+    """
+    kinds = {clip.kind for clip in clips}
+    for name in names:
+        if peers.codec(name).speech_only and metrics.SPEECH not in kinds:
+            raise InputError(
+                f"{name} is for speech, and no clip here is of the class {metrics.SPEECH}: "
+                f"there are {', '.join(sorted(kinds))}"
+            )
+    return [
+        Job(name, clip, seconds)
+        for clip in clips
+        for name in names
+        if clip.kind == metrics.SPEECH or not peers.codec(name).speech_only
+    ]
 
 
 def compute(
@@ -98,46 +118,21 @@ def compute(
     return [done[key] for key in wanted if key in done], failures
 
 
-def main(
-    data: Annotated[Path, typer.Argument(exists=True, help="A tar shard, or a folder CLASS/FILE.")],
-    codecs: Annotated[
-        str,
-        typer.Option(help=f"Separated by commas: {', '.join(peers.NAMES)}, or a weights file."),
-    ] = "melcap,opus-12",
-    clips_per_class: Annotated[int, typer.Option(min=1)] = 8,
-    seconds: Annotated[float, typer.Option(min=1, help="At most so much of each clip.")] = 10.0,
-    processes: Annotated[int, typer.Option(min=1, help="1: all in this one.")] = 2,
-    out: Annotated[Path, typer.Option(help="The folder for the results.")] = Path("results"),
-) -> None:
-    """Measure codecs on clips; a run that was stopped goes on where it was."""
-    names = list(dict.fromkeys(codecs.split(",")))
-    console = Console(stderr=True)
+def package_version(package: str) -> str | None:
     try:
-        for name in names:
-            peers.codec(name)
-        for module in ("visqol", "pystoi", "pesq"):
-            metrics.import_extra(module)
-        clips = choose_clips(find_clips(data), clips_per_class)
-        jobs = [Job(name, clip, seconds) for clip in clips for name in names]
-        out.mkdir(parents=True, exist_ok=True)
-        with Progress(console=console) as progress:
-            task = progress.add_task("clips x codecs", total=len(jobs))
-            rows, failures = compute(
-                jobs, out / "scores.jsonl", processes, lambda: progress.advance(task)
-            )
-    except (MelcapError, OSError) as error:
-        console.print(f"error: {error}", markup=False)
-        raise typer.Exit(2 if isinstance(error, InputError) else 1) from error
-    lines = summarise(sorted(rows, key=lambda row: names.index(row["codec"])))
-    settings = {"data": data.name, "clips_per_class": clips_per_class, "seconds_at_most": seconds}
-    summary = {**_machine(), **settings, "failures": failures, "table": lines}
-    (out / "scorecard.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    (out / "scorecard.md").write_text(markdown(lines), encoding="utf-8")
-    typer.echo(markdown(lines))
-    for failure in failures:
-        console.print(f"failed: {failure}", markup=False)
-    if failures:
-        raise typer.Exit(1)
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _results(jobs: Sequence[Job], processes: int) -> Iterator[tuple[Job, Row | Exception]]:
@@ -179,26 +174,9 @@ def _key(row: Row) -> str:
     return json.dumps([row.get(field) for field in KEY])
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _machine() -> Row:
-    """When, on which processor and with which versions the figures were made."""
-    packages = ("melcap", "torch", "numpy", "visqol-python", "pystoi", "pesq", "av", "soxr")
-    try:
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-    except OSError:
-        found = None
-    return {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "processor": found.group(1) if found else platform.processor() or platform.machine(),
-        "versions": {"python": platform.python_version()} | {p: _version(p) for p in packages},
-    }
-
-
 if __name__ == "__main__":
-    typer.run(main)
+    import typer
+
+    from melcap.cli.evaluate import evaluate
+
+    typer.run(evaluate)

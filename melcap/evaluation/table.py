@@ -1,26 +1,19 @@
-"""Rows of measures to means with intervals, and to a Markdown table."""
+"""Rows of measures to means with intervals, and to Markdown tables."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from melcap.evaluation import metrics
+from melcap.evaluation.codebook import statistics_of, unpack_counts
+from melcap.evaluation.metrics import HEADLINE, SPEECH, TITLES
 
 Row: TypeAlias = dict[str, Any]
 
-MEASURES: dict[str, tuple[str, Callable[[metrics.Wave, metrics.Wave, int], float]]] = {
-    "visqol": ("ViSQOL", metrics.visqol_audio),
-    "stoi": ("STOI", metrics.stoi),
-    "pesq": ("PESQ-WB", metrics.pesq_wb),
-    "lsd": ("LSD", metrics.log_spectral_distance),
-    "mcd": ("MCD", metrics.mel_cepstral_distortion),
-    "mel_l1": ("mel L1", metrics.mel_l1),
-    "over_smoothing": ("over-smoothing", metrics.over_smoothing),
-}
 DRAWS = 2000
 
 
@@ -28,7 +21,9 @@ def summarise(rows: Iterable[Row]) -> list[Row]:
     """For each codec a line per class, and one ("mean") for the mean over classes.
 
     A measure is {"mean", "low", "high"}: the mean over clips, between the ends of its 95 % interval
-    by bootstrap over the clips of each class (None where a class has a single clip).
+    by bootstrap over the clips of each class (None where a class has a single clip). Speeds are
+    medians over clips of seconds of audio per second, and the codebook's usage, entropy and tokens
+    are of all clips together; None where there is nothing of the kind.
     """
     groups: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
@@ -40,21 +35,72 @@ def summarise(rows: Iterable[Row]) -> list[Row]:
             inside = [row for group in part for row in group]
             seconds = sum(row["seconds"] for row in inside)
             line = {"codec": codec, "class": kind, "n": len(inside), "seconds": seconds}
+            line["speech_only"] = set(classes) == {SPEECH}
             line["kbps"] = sum(row["bytes"] for row in inside) * 8 / seconds / 1000
-            line |= {name: _interval(part, name) for name in MEASURES}
+            line |= {f"{what}_speed": _speed(inside, what) for what in ("encode", "decode")}
+            line["codebook"] = _codebook(inside)
+            line |= {name: _interval(part, name) for name in TITLES}
             lines.append(line)
     return lines
 
 
 def markdown(lines: Iterable[Row]) -> str:
-    """The summary as a Markdown table."""
-    titles = ["codec", "class", "n", "s", "kbps", *(title for title, _ in MEASURES.values())]
+    """The summary as a Markdown table that can be read: a few measures."""
+    return _table(["codec", "class", "n", "kbps"], HEADLINE, [], lines)
+
+
+def markdown_in_full(lines: Iterable[Row]) -> str:
+    """Every measure, the speeds and the codebook."""
+    codebook = ["encode x", "decode x", "codebook usage", "codebook entropy"]
+    return _table(["codec", "class", "n", "s", "kbps"], TITLES, codebook, lines)
+
+
+def _table(first: list[str], measures: Iterable[str], last: list[str], lines: Iterable[Row]) -> str:
+    measures = list(measures)
+    titles = [*first, *(TITLES[name] for name in measures), *last]
     table = [titles, ["---"] * len(titles)]
     for line in lines:
-        cells = [line["codec"], line["class"], str(line["n"]), f"{line['seconds']:.0f}"]
-        cells.append(f"{line['kbps']:.2f}" if line["kbps"] else "")
-        table.append([*cells, *(_cell(line[name]) for name in MEASURES)])
+        cells = _cells(line)
+        table.append(
+            [
+                *(cells[title] for title in first),
+                *(_cell(line[name]) for name in measures),
+                *(cells[title] for title in last),
+            ]
+        )
     return "".join(f"| {' | '.join(cells)} |\n" for cells in table)
+
+
+def _cells(line: Row) -> dict[str, str]:
+    """The cells of a line that are no measures, by their titles."""
+    mean_of_one = line["class"] == "mean" and line["speech_only"]
+    codebook = line["codebook"] or {}
+    return {
+        "codec": line["codec"],
+        "class": "mean (speech only)" if mean_of_one else line["class"],
+        "n": str(line["n"]),
+        "s": f"{line['seconds']:.0f}",
+        "kbps": f"{line['kbps']:.2f}" if line["kbps"] else "",
+        "encode x": f"{line['encode_speed']:.1f}" if line["encode_speed"] else "",
+        "decode x": f"{line['decode_speed']:.1f}" if line["decode_speed"] else "",
+        "codebook usage": f"{codebook['usage']:.1%}" if codebook else "",
+        "codebook entropy": f"{codebook['entropy']:.2f}" if codebook else "",
+    }
+
+
+def _speed(rows: Iterable[Row], what: str) -> float | None:
+    """The median over clips of seconds of audio per second of computing."""
+    taken = [(row["seconds"], row.get(f"{what}_seconds")) for row in rows]
+    speeds = [seconds / took for seconds, took in taken if took]
+    return float(np.median(speeds)) if speeds else None
+
+
+def _codebook(rows: Iterable[Row]) -> Row | None:
+    counts = [unpack_counts(row["codes"]) for row in rows if row.get("codes")]
+    if not counts:
+        return None
+    total = np.sum(counts, axis=0)
+    return asdict(statistics_of(total)) | {"size": len(total)}
 
 
 def _interval(classes: Iterable[Iterable[Row]], measure: str) -> Row | None:

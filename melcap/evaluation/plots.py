@@ -1,0 +1,159 @@
+"""Pictures of a scorecard: quality against bit rate, and clips before and after."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from melcap.errors import InputError
+from melcap.evaluation import peers
+from melcap.evaluation.clips import RATE
+from melcap.evaluation.metrics import SPEECH
+from melcap.evaluation.peers.own import Melcap
+from melcap.evaluation.scorecard import Job
+from melcap.evaluation.signals import import_extra
+from melcap.evaluation.table import Row
+from melcap.files import replacing
+from melcap.plot import picture
+
+PANELS = (
+    ("visqol", "mean", "ViSQOL, mean over classes"),
+    ("visqol", SPEECH, "ViSQOL, speech"),
+    ("stoi", SPEECH, "STOI, speech"),
+    ("pesq", SPEECH, "PESQ-WB, speech"),
+)
+"""Measure, class and title."""
+
+# Okabe and Ito's colours, which the colour-blind can tell apart, each with a shape of its own.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = ("--", ":")
+
+
+def quality(path: Path, lines: Sequence[Row]) -> None:
+    """Write `quality_figure` as a PNG."""
+    figure = quality_figure(lines)
+    with replacing(path) as temporary:
+        figure.savefig(temporary)
+
+
+def quality_figure(lines: Sequence[Row]) -> Any:
+    """Measures against kilobits a second, a point for each codec of the summary `lines`.
+
+    Error bars are the 95 % intervals; the rates of one codec are joined. What is no codec, but a
+    bound, is a line across. A codec for speech alone is not in the panel of the mean over classes.
+    """
+    figure_module = import_extra("matplotlib.figure")
+    agg = import_extra("matplotlib.backends.backend_agg")
+    figure = figure_module.Figure(figsize=(11, 8), dpi=130, layout="constrained")
+    agg.FigureCanvasAgg(figure)  # draws without a screen, whatever the user's settings are
+    figure.suptitle("Quality against bit rate, with 95 % intervals over clips", fontweight="bold")
+    panels = list(figure.subplots(2, 2, sharex=True).flat)
+    everything = any(not line["speech_only"] for line in lines)
+    styles = _styles(lines)
+    for panel, (measure, kind, title) in zip(panels, PANELS, strict=True):
+        shown = [line for line in lines if line["class"] == kind and line[measure] is not None]
+        if kind == "mean" and everything:
+            shown = [line for line in shown if not line["speech_only"]]
+        _show(panel, measure, shown, styles)
+        panel.set_title(title, loc="left", fontsize=11)
+        panel.grid(alpha=0.3)
+    for panel in panels[2:]:
+        panel.set_xlabel("kilobits per second, of real bytes")
+    _mark_rates(panels[0], lines)
+    # One entry for each family, from whichever panels it is in.
+    handles = {
+        label: handle
+        for panel in panels
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside lower center", ncols=8, frameon=False
+    )
+    return figure
+
+
+def clip(path: Path, job: Job, which: str, visqol: float) -> None:
+    """A PNG of a clip before and after a codec of our own, with the tokens between."""
+    codec = peers.codec(job.codec)
+    if not isinstance(codec, Melcap):
+        raise InputError(f"{job.codec} has no tokens to show")
+    wave = job.clip.read(job.seconds)
+    coded = codec.encode(wave, RATE)
+    assert coded.tokens is not None
+    picture(
+        path,
+        wave,
+        codec.decode(coded),
+        coded.tokens,
+        RATE,
+        f"{Path(job.codec).stem}, {which} clip: ViSQOL {visqol:.2f}, {job.clip.name}",
+        codebook_size=codec.config.tokenizer.codebook_size,
+        column_seconds=codec.config.column_samples / codec.config.mel.sample_rate,
+    )
+
+
+def _family(name: str) -> str:
+    """The codec without its rate."""
+    return Path(name).stem if name.endswith(".safetensors") else name.rpartition("-")[0] or name
+
+
+def _styles(lines: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """How each family is drawn, the same in every panel; bounds have no marker."""
+    coded = dict.fromkeys(_family(line["codec"]) for line in lines if line["encode_speed"])
+    bounds = dict.fromkeys(line["codec"] for line in lines if not line["encode_speed"])
+    styles: dict[str, dict[str, Any]] = {}
+    for index, name in enumerate(coded):
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        styles[name] = {"color": colour, "marker": marker}
+    for index, name in enumerate(bounds):
+        styles[name] = {"color": "0.4", "linestyle": DASHES[index % len(DASHES)]}
+    return styles
+
+
+def _show(
+    panel: Any, measure: str, lines: Sequence[Row], styles: dict[str, dict[str, Any]]
+) -> None:
+    families: dict[str, list[Row]] = defaultdict(list)
+    for line in lines:
+        if line["encode_speed"]:
+            families[_family(line["codec"])].append(line)
+        else:
+            name = line["codec"]
+            label = f"{name} (no codec)"
+            panel.axhline(line[measure]["mean"], label=label, linewidth=1.2, **styles[name])
+    for name, group in families.items():
+        points = sorted(group, key=lambda line: line["kbps"])
+        values = [line[measure] for line in points]
+        means = [value["mean"] for value in values]
+        ends = [(value["low"], value["high"]) for value in values]
+        below = [
+            0 if low is None else mean - low for mean, (low, _) in zip(means, ends, strict=True)
+        ]
+        above = [
+            0 if top is None else top - mean for mean, (_, top) in zip(means, ends, strict=True)
+        ]
+        panel.errorbar(
+            [line["kbps"] for line in points],
+            means,
+            yerr=[below, above],
+            label=name,
+            capsize=3,
+            linewidth=1.2,
+            markersize=7,
+            **styles[name],
+        )
+
+
+def _mark_rates(panel: Any, lines: Sequence[Row]) -> None:
+    """A logarithmic axis with ticks where one looks for them, and room at the ends."""
+    rates = [line["kbps"] for line in lines if line["encode_speed"]] or [1]
+    low, high = min(rates) / 1.3, max(rates) * 1.3
+    panel.set_xscale("log")
+    panel.set_xlim(low, high)
+    powers = [2.0**power for power in range(-1, 9)]
+    ticks = [tick for power in powers for tick in (power, 1.5 * power) if low <= tick <= high]
+    panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    panel.minorticks_off()

@@ -1,0 +1,45 @@
+"""What the measures and the peers do to signals before they work on them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from melcap import audio
+from melcap.errors import InputError, MelcapError
+
+Wave: TypeAlias = npt.NDArray[np.floating[Any]]
+
+
+def resample(wave: Wave, source: int, target: int) -> Wave:
+    """[samples] at `source` Hz to `target` Hz, in float32; the same array where they are equal."""
+    if source == target:
+        return wave
+    resampled: Wave = audio.resample(wave.astype(np.float32)[None], source, target)[0]
+    return resampled
+
+
+def both_at(target: int, reference: Wave, decoded: Wave, sample_rate: int) -> tuple[Wave, Wave]:
+    """The two signals, checked, at `target` Hz in float64."""
+    if reference.ndim != 1 or reference.shape != decoded.shape or not reference.size:
+        raise InputError(
+            "reference and decoded must be two arrays [samples] of one length, "
+            f"not {list(reference.shape)} and {list(decoded.shape)}"
+        )
+    if not (np.isfinite(reference).all() and np.isfinite(decoded).all()):
+        raise InputError("reference and decoded must be finite: one has NaN or infinity")
+    pair = (resample(wave, sample_rate, target) for wave in (reference, decoded))
+    first, second = (wave.astype(np.float64) for wave in pair)
+    return first, second
+
+
+def import_extra(module: str, otherwise: str = 'pip install "melcap[eval]"') -> ModuleType:
+    """A module of the `eval` extra; raises `MelcapError` with what to do where it is missing."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise MelcapError(f"{module} is needed here and not installed: {otherwise}") from error
