@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from melcap.errors import InputError
+from melcap.ops.reference import mel_filters
 from melcap.training.discriminators import (
     MelDiscriminator,
     MultiPeriodDiscriminator,
@@ -19,6 +20,8 @@ from melcap.training.discriminators import (
 from melcap.training.losses import (
     LOG_FLOOR,
     MEL_SCALES,
+    TEXTURE_FLOOR,
+    TEXTURE_SCALES,
     Spectra,
     complex_stft_loss,
     compress,
@@ -28,6 +31,7 @@ from melcap.training.losses import (
     multi_resolution_stft_loss,
     multi_scale_mel_loss,
     stft,
+    texture_loss,
 )
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -166,6 +170,59 @@ class TestDistances:
             loss(noise(2, 300), noise(2, 301))
         with pytest.raises(InputError, match="batch, samples"):
             loss(noise(300), noise(300))
+
+
+class TestTexture:
+    """Seen red with: the Laplacian's centre weighed 5; energies without their logarithm; patches of
+    the made wave compared with themselves; no floor."""
+
+    @settings(max_examples=10, deadline=None)
+    @given(seed=st.integers(0, 99), samples=st.integers(1024, 9000), level=st.floats(0, 1))
+    def test_is_deaf_to_gain_and_zero_at_identity(
+        self, seed: int, samples: int, level: float
+    ) -> None:
+        wave = noise(2, samples, seed=seed, level=level)
+        assert texture_loss(wave, wave.clone()) == 0
+        if level > 0.1:
+            assert texture_loss(0.5 * wave, wave) < 0.02
+
+    def test_other_noise_of_the_kind_is_near_and_a_tone_is_not(self) -> None:
+        """What pixels cannot forgive, and what only they hear."""
+        wave, other = noise(2, 40_000), noise(2, 40_000, seed=1)
+        tone = 0.1 * (0.1 * torch.arange(40_000)).sin().expand(2, -1)
+        assert texture_loss(other, wave) < 0.25
+        assert texture_loss(tone, wave) > 3 * texture_loss(other, wave)
+        assert multi_scale_mel_loss(other, wave) > multi_scale_mel_loss(0.9 * wave, wave)
+        assert texture_loss(0.9 * wave, wave) < 0.1 * texture_loss(other, wave)
+
+    def test_is_the_definition_at_one_scale(self) -> None:
+        waves = noise(1, 6000), noise(1, 6000, seed=1).cumsum(1) / 30
+        rms = []
+        for wave in waves:
+            power = Spectra(wave).power(512)
+            filters = mel_filters(44_100, 512, 64, torch.float32, torch.device("cpu"))
+            filters = filters / filters.sum(0).clamp(min=1)
+            mel = (power.sqrt().transpose(1, 2) @ filters + LOG_FLOOR).log()[0]
+            kernel = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]])
+            laplacian = nn.functional.conv2d(mel[None, None], kernel[None, None])[0, 0]
+            patches = laplacian.square().unfold(0, 8, 4).unfold(1, 8, 4).mean((-1, -2))
+            rms.append((patches + TEXTURE_FLOOR).log() / 2)
+        expected = (rms[0] - rms[1]).abs().mean()
+        made = texture_loss(*waves, scales=((512, 64),))
+        assert made == pytest.approx(float(expected), rel=1e-3)
+        scales = [float(texture_loss(*waves, scales=(scale,))) for scale in TEXTURE_SCALES]
+        assert texture_loss(*waves) == pytest.approx(sum(scales) / len(scales), rel=1e-5)
+
+    @pytest.mark.parametrize(("output", "target"), [(0, 0), (0, 0.1), (0.1, 0), (1e-12, 0.1)])
+    def test_gradients_are_finite_at_silence(self, output: float, target: float) -> None:
+        made = noise(2, 4000, level=output).requires_grad_()
+        texture_loss(made, noise(2, 4000, seed=1, level=target)).backward()
+        assert made.grad is not None
+        assert made.grad.isfinite().all()
+
+    def test_too_short_to_have_one(self) -> None:
+        with pytest.raises(InputError, match="too small to have a texture"):
+            texture_loss(noise(1, 500), noise(1, 500))
 
 
 class TestAdversarial:

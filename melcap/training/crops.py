@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -94,3 +96,43 @@ class CropSampler:
             raise InputError("this is not the state of a CropSampler: resume from a checkpoint")
         self._rng.bit_generator.state = generator
         self.batches = batches
+
+
+class Batches:
+    """The sampler's batches on a device, prepared ahead in a thread, so that no step waits for one.
+
+    `state` is the sampler's as of the last batch that `next` gave, however many are ready behind
+    it: a run resumes with the batch that would have come next. `close`, or the end of a `with`
+    block, leaves the sampler in that state.
+    """
+
+    def __init__(self, sampler: CropSampler, device: torch.device | str, ahead: int = 4) -> None:
+        self.state = sampler.state_dict()
+        self._sampler = sampler
+        self._device = torch.device(device)
+        self._thread = ThreadPoolExecutor(1, "batches")
+        self._ready: deque[Future[tuple[Tensor, dict[str, object]]]] = deque()
+        for _ in range(ahead):
+            self._ready.append(self._thread.submit(self._prepare))
+
+    def next(self) -> Tensor:
+        """float32 [batch, samples] on the device. Raises what the sampler raised."""
+        wave, self.state = self._ready.popleft().result()
+        self._ready.append(self._thread.submit(self._prepare))
+        return wave.to(self._device, non_blocking=True)
+
+    def _prepare(self) -> tuple[Tensor, dict[str, object]]:
+        wave = self._sampler.next()
+        # From pinned memory a copy runs beside the GPU's work.
+        wave = wave.pin_memory() if self._device.type == "cuda" else wave
+        return wave, self._sampler.state_dict()
+
+    def close(self) -> None:
+        self._thread.shutdown(cancel_futures=True)
+        self._sampler.load_state_dict(self.state)
+
+    def __enter__(self) -> Batches:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -26,11 +26,16 @@ FFT_SIZES = (2048, 1024, 512, 256, 128)
 COMPLEX_SIZES = (1024, 512, 256)
 MEL_SCALES = ((2048, 160), (1024, 80), (512, 40), (256, 20))
 """(FFT size, bins): half of DAC's bins, so that few low filters fall between FFT bins."""
+TEXTURE_SCALES = ((2048, 160), (1024, 96), (512, 64))
 
 LOG_FLOOR = 1e-4
 """Magnitude (-80 dB white noise) below which differences of logarithms fade out."""
 COMPRESSION_FLOOR = 1e-3
 """Magnitude below which power compression turns linear, which bounds its slope at silence."""
+TEXTURE_FLOOR = 1e-2
+"""Mean square of a Laplacian of ln mel below which a patch counts as smooth."""
+TEXTURE_PATCH = 8
+"""Bins, and frames, over which texture is averaged: a token's patch of the mel."""
 LOUDNESS_FLOOR = 1e-3
 """Least mean magnitude that relative errors are measured against: near-silence weighs little."""
 
@@ -131,12 +136,32 @@ def multi_scale_mel_loss(
     output, target = _pair(output, target)
     total = output.wave.new_zeros((), dtype=torch.float32)
     for n_fft, bins in scales:
-        filters = mel_filters(sample_rate, n_fft, bins, torch.float32, output.wave.device)
-        filters = filters / filters.sum(0).clamp(min=1)  # mean magnitudes: one floor fits all bins
-        with torch.autocast(output.wave.device.type, enabled=False):
-            made = _magnitude(output.power(n_fft)).transpose(1, 2) @ filters
-            real = _magnitude(target.power(n_fft)).transpose(1, 2) @ filters
-        total = total + F.l1_loss((made + LOG_FLOOR).log(), (real + LOG_FLOOR).log())
+        made, real = (_log_mel(wave, n_fft, bins, sample_rate) for wave in (output, target))
+        total = total + F.l1_loss(made, real)
+    return total / len(scales)
+
+
+def texture_loss(
+    output: Tensor | Spectra,
+    target: Tensor | Spectra,
+    scales: Sequence[tuple[int, int]] = TEXTURE_SCALES,
+    sample_rate: int = 44_100,
+) -> Tensor:
+    """How far the roughness of the log-mel pictures is from what it should be, patch by patch.
+
+    Losses that compare pixels are least for the median of all that might have been there, which is
+    smooth. Here only the energy of a picture's 2D Laplacian in each patch of 8 x 8 counts, wherever
+    in the patch it lies: mean L1 of ln RMS, averaged over `scales`, each (FFT size, mel bins). It
+    plays the part of the Gram matrices of the paper (arXiv 2510.01903). Raises
+    InputError for waves of fewer than three frames.
+    """
+    output, target = _pair(output, target)
+    total = output.wave.new_zeros((), dtype=torch.float32)
+    for n_fft, bins in scales:
+        made, real = (
+            _roughness(_log_mel(wave, n_fft, bins, sample_rate)) for wave in (output, target)
+        )
+        total = total + F.l1_loss(made, real)
     return total / len(scales)
 
 
@@ -193,6 +218,28 @@ def _pair(output: Tensor | Spectra, target: Tensor | Spectra) -> tuple[Spectra, 
             f"output {list(made.wave.shape)} and target {list(real.wave.shape)} differ in shape"
         )
     return made, real
+
+
+def _log_mel(wave: Spectra, n_fft: int, bins: int, sample_rate: int) -> Tensor:
+    """[batch, frames, bins]: ln of mean magnitudes."""
+    filters = mel_filters(sample_rate, n_fft, bins, torch.float32, wave.wave.device)
+    filters = filters / filters.sum(0).clamp(min=1)  # mean magnitudes: one floor fits all bins
+    with torch.autocast(wave.wave.device.type, enabled=False):
+        mel = _magnitude(wave.power(n_fft)).transpose(1, 2) @ filters
+    return (mel + LOG_FLOOR).log()
+
+
+def _roughness(picture: Tensor) -> Tensor:
+    """[batch, height, width] -> [batch, patches, patches]: ln RMS of the Laplacian in patches that
+    overlap by half; a picture smaller than that is one patch."""
+    if min(picture.shape[1:]) < 3:
+        raise InputError(f"a picture of {list(picture.shape[1:])} is too small to have a texture")
+    inner = picture[:, 1:-1, 1:-1]
+    across = picture[:, 1:-1, :-2] + picture[:, 1:-1, 2:]
+    laplacian = picture[:, :-2, 1:-1] + picture[:, 2:, 1:-1] + across - 4 * inner
+    patch = [min(TEXTURE_PATCH, size) for size in laplacian.shape[1:]]
+    energy = F.avg_pool2d(laplacian.square(), patch, TEXTURE_PATCH // 2)
+    return (energy + TEXTURE_FLOOR).log() / 2
 
 
 def _log(power: Tensor) -> Tensor:

@@ -8,123 +8,204 @@ Three runs make a codec, each resumable at any moment by the same command:
 
 The first two do not depend on each other. `python -m melcap.training.export OUT` ends it. With
 `--weights FILE` a run starts from trained weights; `--weights default` are those that ship.
+
+Settings (melcap.training.config) are those of the options; what they leave open is as `--config`
+says, else as the run had it before, else the recipe's own. A run that goes on may change its rate,
+batch, columns and judged columns, and discriminators may join; anything else is refused.
 """
 
 from __future__ import annotations
 
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 
-from melcap.codec import Codec
-from melcap.config import CodecConfig
+from melcap.cli.batch import sentences
 from melcap.errors import InputError, MelcapError
-from melcap.pretrained import load
+from melcap.training.config import read_settings
 from melcap.training.crops import CropSampler
 from melcap.training.data import AudioCache, build_cache
-from melcap.training.loop import exported, train
-from melcap.training.stage1 import Stage1
-from melcap.training.stage2 import Stage2
+from melcap.training.loop import train
+from melcap.training.start import prepare
+
+CUDA_BATCH = 32
 
 
 def main(
-    stage: Annotated[int, typer.Option(help="1: tokenizer; 2: vocoder", min=1, max=2)],
-    data: Annotated[list[Path], typer.Option(help="tar shards, or folders CLASS/clip")],
-    out: Annotated[Path, typer.Option(help="folder for checkpoints and logs")],
-    minutes: Annotated[float, typer.Option(help="wall time of this run")],
+    minutes: Annotated[float, typer.Option(help="wall time of this run", min=0)],
+    shards: Annotated[
+        list[Path] | None, typer.Argument(metavar="SHARD...", help="more of --data")
+    ] = None,
+    stage: Annotated[
+        int | None, typer.Option(help="1: tokenizer; 2: vocoder", min=1, max=2)
+    ] = None,
+    data: Annotated[
+        list[Path] | None, typer.Option(help="tar shards, or folders CLASS/clip; one or several")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="folder for checkpoints and logs")] = Path(
+        "runs/melcap"
+    ),
     schedule_minutes: Annotated[
         float | None, typer.Option(help="time over which the learning rate falls, in all runs")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="settings as JSON; the other options override it")
+    ] = None,
+    codec: Annotated[
+        Path | None, typer.Option(help="the codec's configuration as JSON; the lite one by default")
     ] = None,
     rate: Annotated[
         float | None, typer.Option(help="peak learning rate; the recipe's own if not given")
     ] = None,
-    from_mels: Annotated[bool, typer.Option(help="stage 2 on true mels, not on tokens")] = False,
-    discriminators: Annotated[
-        int, typer.Option(help="stage 2: width of the discriminators; 0 trains without")
-    ] = 0,
-    judged: Annotated[
-        int | None, typer.Option(help="stage 2: columns that discriminators hear; all by default")
+    from_mels: Annotated[
+        bool | None, typer.Option(help="stage 2 on true mels, not on tokens")
     ] = None,
-    columns: Annotated[int | None, typer.Option(help="supervised columns of a crop")] = None,
-    batch: Annotated[int, typer.Option(help="crops in a batch")] = 8,
+    discriminators: Annotated[
+        int | None,
+        typer.Option(help="stage 2: width of the discriminators; 0 trains without", min=0),
+    ] = None,
+    judged: Annotated[
+        int | None,
+        typer.Option(help="stage 2: columns that discriminators hear; all by default", min=1),
+    ] = None,
+    columns: Annotated[int | None, typer.Option(help="supervised columns of a crop", min=1)] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(help=f"crops in a batch; 8, or {CUDA_BATCH} on a GPU, if not given", min=1),
+    ] = None,
     weights: Annotated[
         str | None, typer.Option(help="weights file to start from, or 'default'")
     ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="decoded audio; OUT/audio if not given")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1 ...; a GPU where there is one")
+    ] = None,
     bf16: Annotated[
         bool | None, typer.Option(help="networks in bfloat16; on a GPU unless switched off")
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads")] = None,
-    seed: Annotated[int, typer.Option(help="of weights and of the order of the data")] = 0,
+    compiled: Annotated[
+        bool | None,
+        typer.Option("--compile/--no-compile", help="torch.compile; on a GPU unless switched off"),
+    ] = None,
+    picture_minutes: Annotated[
+        float, typer.Option(help="time between pictures in TensorBoard", min=0)
+    ] = 5.0,
+    threads: Annotated[int | None, typer.Option(help="CPU threads", min=1)] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="of weights and of the order of the data", min=0)
+    ] = None,
 ) -> None:
-    """Train one stage for a while; the same command goes on where it stopped."""
-    if threads is not None:
-        torch.set_num_threads(threads)
-    torch.manual_seed(seed)
-    if device.startswith("cuda"):
-        torch.set_float32_matmul_precision("high")  # what is not in bfloat16 may round to TF32
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        audio = AudioCache(build_cache(data, cache or out / "audio"))
-        checkpoint = out / (
-            "stage1.pt" if stage == 1 else "vocoder.pt" if from_mels else "stage2.pt"
-        )
-        trained = load(None if weights == "default" else weights) if weights else None
-        recipe = _recipe(stage, out, from_mels, discriminators, judged, columns, batch, trained)
-        if not checkpoint.exists() and trained is not None:
-            recipe.start_from(trained)
-        elif not checkpoint.exists() and isinstance(recipe, Stage2) and not from_mels:
-            _start_vocoder(recipe, out / "vocoder.pt")
-        if rate is not None:
-            recipe.peak_rate = rate
-        recipe.bf16 = device.startswith("cuda") if bf16 is None else bf16
-        for module in recipe.modules().values():
-            module.to(device)
-        sampler = CropSampler(audio, recipe.samples, batch, seed)
+    """Train one stage for a while; the same command goes on where it stopped.
+
+    `--data a.tar b.tar` is the same as `--data a.tar --data b.tar`.
+    """
+    sources = sorted({*(data or ()), *(shards or ())})  # the same data in any order
+    if not sources:
+        raise typer.BadParameter("give tar shards or folders of audio", param_hint="--data")
+    options = {
+        **{"stage": stage, "from_mels": from_mels, "rate": rate, "discriminators": discriminators},
+        **{"judged": judged, "columns": columns, "batch": batch, "seed": seed},
+    }
+    with sentences(), _gpu_memory():
+        device = _device(device)
+        on_gpu = device.startswith("cuda")
+        if threads is not None:
+            torch.set_num_threads(threads)
+        given = read_settings(config) if config is not None else {}
+        given |= {name: value for name, value in options.items() if value is not None}
+        if codec is not None:
+            given["codec"] = read_settings(codec)
+        if "stage" not in given:
+            raise typer.BadParameter("1 or 2 must be given", param_hint="--stage")
+        start = prepare(out, given, weights, CUDA_BATCH if on_gpu else 8)
+        recipe = start.recipe
+        recipe.bf16 = on_gpu if bf16 is None else bf16
+        out.mkdir(parents=True, exist_ok=True)
+        workers = threads or os.cpu_count() or 2
+        audio = AudioCache(build_cache(sources, cache or out / "audio", workers))
         typer.echo(
             f"{audio.hours:.1f} hours of audio, classes {', '.join(audio.classes)}", err=True
         )
-        train(recipe, sampler, checkpoint, minutes, schedule_minutes, device)
-    except MelcapError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error
+        for module in recipe.modules().values():
+            module.to(device)
+        if on_gpu if compiled is None else compiled:
+            recipe.compile()
+        settings = recipe.config
+        sampler = CropSampler(
+            *(audio, recipe.samples, settings.batch, settings.seed),
+            gain_db=settings.gain_db,
+            class_weights=settings.class_weights,
+        )
+        with _stopping() as stop:
+            train(
+                *(recipe, sampler, start.checkpoint, minutes, schedule_minutes, device),
+                picture_minutes=picture_minutes,
+                history=start.history,
+                stop=stop.is_set,
+            )
 
 
-def _recipe(
-    stage: int,
-    out: Path,
-    from_mels: bool,
-    discriminators: int,
-    judged: int | None,
-    columns: int | None,
-    batch: int,
-    trained: Codec | None,
-) -> Stage1 | Stage2:
-    config = CodecConfig() if trained is None else trained.config
-    if stage == 1:
-        return Stage1(config, columns or 24, batch)
-    tokenizer = None
-    if trained is not None and not from_mels:
-        vectors = {"codebook.vectors": trained.codebook.vectors}
-        encoder, decoder = trained.encoder.state_dict(), trained.decoder.state_dict()
-        tokenizer = {"encoder": encoder, "decoder": decoder, "learner": vectors}
-    elif not from_mels:
-        path = out / "stage1.pt"
-        if not path.exists():
-            raise InputError(f"{path}: not there; run --stage 1 first, or use --from-mels")
-        tokenizer = exported(path)
-    columns = columns or (10 if from_mels else 26)
-    return Stage2(config, columns, batch, tokenizer, discriminators, judged)
+def _device(name: str | None) -> str:
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", name):
+        raise typer.BadParameter(
+            f"{name!r} is none of cpu, cuda, cuda:1, ...", param_hint="--device"
+        )
+    if name != "cpu":
+        index = int(name.partition(":")[2] or 0)
+        if index >= torch.cuda.device_count():
+            raise InputError(f"no device {name} here: `melcap doctor` says why, --device cpu works")
+        torch.cuda.set_device(index)
+        torch.set_float32_matmul_precision("high")  # what is not in bfloat16 may round to TF32
+        torch.backends.cudnn.benchmark = True  # all shapes stay as they are
+    return name
 
 
-def _start_vocoder(recipe: Stage2, path: Path) -> None:
-    if path.exists():
-        recipe.vocoder.load_state_dict(exported(path)["vocoder"])
+@contextmanager
+def _gpu_memory() -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MelcapError(
+            "the GPU's memory is full: take a smaller --batch, fewer --columns or, with "
+            "discriminators, fewer --judged columns"
+        ) from error
+
+
+@contextmanager
+def _stopping() -> Iterator[threading.Event]:
+    """Ctrl-C or a kill sets the event, so that the step is finished and saved; a second one ends.
+
+    Leaves with status 130 or 143 where one came.
+    """
+    stop = threading.Event()
+    came: list[int] = []
+
+    def wait(number: int, _: object) -> None:
+        came.append(number)
+        stop.set()
+        signal.signal(number, before[signal.Signals(number)])
+        typer.echo("saving, then it ends; the same command goes on", err=True)
+
+    before = {number: signal.signal(number, wait) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        raise typer.Exit(128 + came[0])
 
 
 if __name__ == "__main__":

@@ -7,44 +7,50 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from melcap.codec import Codec
-from melcap.config import CodecConfig
 from melcap.mel import LogMel
 from melcap.quantizer import Codebook
-from melcap.stages import inputs_for, outputs_of
+from melcap.stages import inputs_for, outputs_of, run
 from melcap.tokenizer import mel_decoder, mel_encoder
 from melcap.training.codebook import CodebookLearner
-
-COMMITMENT = 0.25
+from melcap.training.config import TrainingConfig
 
 
 class Stage1:
     """L1 on the normalised log-mel plus commitment; the codebook learns by moving averages.
 
     Crops carry the context of encoder and decoder, so every supervised frame is computed exactly as
-    it will be in use: `columns` columns of the picture are compared in each crop.
+    it will be in use: `config.columns` columns of the picture are compared in each crop.
     """
 
-    peak_rate = 1.5e-3
     bf16 = False
 
-    def __init__(self, config: CodecConfig, columns: int = 32, batch: int = 8) -> None:
-        self.batch = batch
-        self.front = LogMel(config.mel)
-        self.encoder = mel_encoder(config)
-        self.decoder = mel_decoder(config)
-        self.codebook = Codebook(config.tokenizer.codebook_size, config.tokenizer.codebook_dim)
-        self.learner = CodebookLearner(self.codebook)
+    def __init__(self, config: TrainingConfig) -> None:
+        self.config = config
+        codec = config.codec
+        self.front = LogMel(codec.mel)
+        self.encoder = mel_encoder(codec)
+        self.decoder = mel_decoder(codec)
+        self.codebook = Codebook(codec.tokenizer.codebook_size, codec.tokenizer.codebook_dim)
+        self.learner = CodebookLearner(
+            self.codebook, config.codebook_warmup, config.codebook_decay, config.codebook_dead
+        )
+        self.samples, self._target, self._output = self._layout(config.columns)
+        self._optimiser = torch.optim.AdamW(
+            self._parameters(), betas=config.betas, weight_decay=config.weight_decay
+        )
+
+    def _layout(self, columns: int) -> tuple[int, slice, slice]:
+        """Samples of a crop, and where the supervised frames lie in its mel and in what is made."""
         encode = [self.front, *self.encoder]
-        frames = columns * config.tokenizer.patch
+        frames = columns * self.config.codec.tokenizer.patch
         latents = inputs_for([*self.decoder], 0, frames)
         first, last = inputs_for(encode, *latents)
-        self.samples = last - first
-        heard = outputs_of([self.front], first, last)
-        given = outputs_of([*self.decoder], *latents)
-        self._target = slice(-heard[0], frames - heard[0])
-        self._output = slice(-given[0], frames - given[0])
-        trained = [*self.encoder.parameters(), *self.decoder.parameters()]
-        self._optimiser = torch.optim.AdamW(trained, betas=(0.9, 0.99), weight_decay=0.01)
+        heard = outputs_of([self.front], first, last)[0]
+        given = outputs_of([*self.decoder], *latents)[0]
+        return last - first, slice(-heard, frames - heard), slice(-given, frames - given)
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [*self.encoder.parameters(), *self.decoder.parameters()]
 
     def start_from(self, codec: Codec) -> None:
         """Begin with the codec's weights; the codebook needs no k-means then."""
@@ -61,6 +67,10 @@ class Stage1:
     def optimisers(self) -> dict[str, torch.optim.Optimizer]:
         return {"tokenizer": self._optimiser}
 
+    def compile(self, backend: str = "inductor") -> None:
+        for module in (self.encoder, self.decoder):
+            module.compile(backend=backend, dynamic=False)
+
     def step(self, wave: Tensor, progress: float) -> dict[str, Tensor]:
         with torch.no_grad():
             mel = self.front(wave)
@@ -70,12 +80,10 @@ class Stage1:
         with torch.autocast(wave.device.type, torch.bfloat16, enabled=self.bf16):
             decoded = self.decoder(quantised)[..., self._output]
         distance = F.l1_loss(decoded.float(), mel[..., self._target])
-        loss = distance + COMMITMENT * commitment
+        loss = distance + self.config.commitment * commitment
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(
-            [*self.encoder.parameters(), *self.decoder.parameters()], 1.0
-        )
+        norm = nn.utils.clip_grad_norm_(self._parameters(), self.config.clip)
         self._optimiser.step()
         used = codes.unique().numel() if codes is not None else 0
         return {
@@ -84,3 +92,15 @@ class Stage1:
             "gradient": norm,
             "codes_in_batch": torch.tensor(float(used)),
         }
+
+    def samples_for(self, columns: int) -> int:
+        return self._layout(columns)[0]
+
+    @torch.no_grad()
+    def reconstruct(self, wave: Tensor, columns: int) -> tuple[Tensor, Tensor]:
+        _, target, output = self._layout(columns)
+        mel = self.front(wave)
+        latents = run(self.encoder, mel)  # stage by stage: nothing is compiled for this length
+        if int(self.learner.seen) > self.learner.warmup:
+            latents = self.codebook.latents(self.codebook.tokens(latents))
+        return mel[..., target], run(self.decoder, latents)[..., output]

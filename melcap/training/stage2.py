@@ -9,22 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from melcap.codec import Codec
-from melcap.config import CodecConfig
+from melcap.errors import InputError
 from melcap.mel import LogMel
 from melcap.quantizer import Codebook
 from melcap.stages import Chain, Stage, inputs_for, outputs_of, run
 from melcap.tokenizer import mel_decoder, mel_encoder
 from melcap.training import losses
+from melcap.training.config import TrainingConfig
 from melcap.training.discriminators import (
     MultiPeriodDiscriminator,
     MultiResolutionDiscriminator,
 )
 from melcap.vocoder import vocoder
-
-BETAS = (0.8, 0.99)
-MEL_WEIGHT, STFT_WEIGHT = 1.0, 1.0
-"""Spectral losses alone: the warm start. Under a discriminator both count `SPECTRAL` times more."""
-SPECTRAL, FEATURES, ADVERSARIAL = 5.0, 2.0, 1.0
 
 
 class Stage2:
@@ -32,59 +28,62 @@ class Stage2:
 
     With `tokenizer` (the modules of a stage-1 checkpoint) the encoder and the codebook are frozen
     and mel decoder and vocoder learn from tokens; without it the vocoder learns from true mels.
-    Crops carry all the context that the supervised `columns` depend on. Discriminators cost far
-    more than the vocoder: with `judged_columns` they hear so many columns of each crop, anywhere.
+    Crops carry all the context that the supervised columns depend on. Discriminators cost far more
+    than the vocoder: with `config.judged` they hear so many columns of each crop, anywhere.
+
+    Raises InputError for a tokenizer where the configuration says true mels, or none where not.
     """
 
     bf16 = False
-    peak_rate = 1e-3
-    peak_rate_on_tokens = 7e-4
 
     def __init__(
         self,
-        config: CodecConfig,
-        columns: int = 10,
-        batch: int = 8,
+        config: TrainingConfig,
         tokenizer: Mapping[str, Mapping[str, Tensor]] | None = None,
-        discriminator_width: int = 0,
-        judged_columns: int | None = None,
     ) -> None:
-        self.batch = batch
-        self.front = LogMel(config.mel)
-        self.vocoder = vocoder(config)
+        if config.from_mels != (tokenizer is None):
+            raise InputError("stage 2 needs a tokenizer, or from_mels: one of the two")
+        self.config = config
+        codec = config.codec
+        self.front = LogMel(codec.mel)
+        self.vocoder = vocoder(codec)
         self.decoder: Chain | None = None
         self._frozen: list[Stage] = [self.front]
         self._learning: list[Stage] = list(self.vocoder)
         if tokenizer is not None:
-            self.peak_rate = self.peak_rate_on_tokens
-            encoder, self.decoder = mel_encoder(config), mel_decoder(config)
+            encoder, self.decoder = mel_encoder(codec), mel_decoder(codec)
             encoder.load_state_dict(tokenizer["encoder"])
             self.decoder.load_state_dict(tokenizer["decoder"])
-            self.codebook = Codebook(config.tokenizer.codebook_size, config.tokenizer.codebook_dim)
+            self.codebook = Codebook(codec.tokenizer.codebook_size, codec.tokenizer.codebook_dim)
             self.codebook.vectors.copy_(tokenizer["learner"]["codebook.vectors"])
             self.encoder = encoder.requires_grad_(False)
             self._frozen = [self.front, *encoder]
             self._learning = [*self.decoder, *self.vocoder]
-        supervised = columns * config.column_samples
-        self._judged = min(judged_columns or columns, columns) * config.column_samples
-        middle = inputs_for(self._learning, 0, supervised)
-        first, last = inputs_for(self._frozen, *middle)
-        given = outputs_of(self._learning, *middle)
-        self.samples = last - first
-        self._target = slice(-first, supervised - first)
-        self._output = slice(-given[0], supervised - given[0])
-        self._generator = torch.optim.AdamW(self._parameters(), betas=BETAS, weight_decay=0.01)
+        self._judged = min(config.judged or config.columns, config.columns) * codec.column_samples
+        self.samples, self._target, self._output = self._layout(config.columns)
+        self._run = run
+        self._generator = torch.optim.AdamW(
+            self._parameters(), betas=config.betas, weight_decay=config.weight_decay
+        )
         self.judges: nn.ModuleList | None = None
-        if discriminator_width:
+        if config.discriminators:
             self.judges = nn.ModuleList(
                 [
-                    MultiPeriodDiscriminator(base=discriminator_width),
-                    MultiResolutionDiscriminator(base=discriminator_width),
+                    MultiPeriodDiscriminator(base=config.discriminators),
+                    MultiResolutionDiscriminator(base=config.discriminators),
                 ]
             )
             self._judging = torch.optim.AdamW(
-                self.judges.parameters(), betas=BETAS, weight_decay=0.01
+                self.judges.parameters(), betas=config.betas, weight_decay=config.weight_decay
             )
+
+    def _layout(self, columns: int) -> tuple[int, slice, slice]:
+        """Samples of a crop, and where the supervised ones lie in it and in what is made of it."""
+        supervised = columns * self.config.codec.column_samples
+        middle = inputs_for(self._learning, 0, supervised)
+        first, last = inputs_for(self._frozen, *middle)
+        given = outputs_of(self._learning, *middle)[0]
+        return last - first, slice(-first, supervised - first), slice(-given, supervised - given)
 
     def start_from(self, codec: Codec) -> None:
         """Begin with the codec's vocoder; its tokenizer is given to the constructor."""
@@ -111,36 +110,62 @@ class Stage2:
             found["discriminators"] = self._judging
         return found
 
+    def compile(self, backend: str = "inductor") -> None:
+        for name in ("_run", "_spectral"):
+            setattr(self, name, torch.compile(getattr(self, name), backend=backend, dynamic=False))
+        for judge in self.judges or ():
+            judge.compile(backend=backend, dynamic=False)
+
     def step(self, wave: Tensor, progress: float) -> dict[str, Tensor]:
         with torch.no_grad():
-            given = run(self._frozen, wave)
+            given = self._run(self._frozen, wave)
             if self.decoder is not None:
                 given = self.codebook.latents(self.codebook.tokens(given))
         with self._autocast(wave):
-            features = run(self._learning[:-1], given)
-        made = self._learning[-1](features.float())[..., self._output]  # phases need float32
+            made = self._run(self._learning, given)[..., self._output]
         target = wave[..., self._target]
         first = int(torch.randint(made.shape[1] - self._judged + 1, ()))
-        heard = slice(first, first + self._judged)
-        figures = (
-            self._judge(made.detach()[:, heard], target[:, heard])
-            if self.judges is not None
-            else {}
-        )
-        spectra, wanted = losses.Spectra(made), losses.Spectra(target)
-        stft = losses.multi_resolution_stft_loss(spectra, wanted)
-        mel = losses.multi_scale_mel_loss(spectra, wanted)
-        loss = STFT_WEIGHT * stft + MEL_WEIGHT * mel
-        figures |= {"stft": stft, "mel": mel}
+        # contiguous: compiled, a network serves one layout of memory
+        heard = made[:, first : first + self._judged].contiguous()
+        wanted = target[:, first : first + self._judged].contiguous()
+        figures = self._judge(heard.detach(), wanted) if self.judges is not None else {}
+        stft, mel, texture = self._spectral(made, target)
+        loss = self.config.stft_weight * stft + self.config.mel_weight * mel
+        loss = loss + self.config.texture_weight * texture
+        figures |= {"stft": stft, "mel": mel, "texture": texture}
         if self.judges is not None:
-            adversarial, matching = self._persuade(made[:, heard], target[:, heard])
-            loss = SPECTRAL * loss + ADVERSARIAL * adversarial + FEATURES * matching
+            adversarial, matching = self._persuade(heard, wanted)
+            loss = (
+                self.config.spectral * loss
+                + self.config.adversarial * adversarial
+                + self.config.features * matching
+            )
             figures |= {"adversarial": adversarial, "features": matching}
         self._generator.zero_grad(set_to_none=True)
         loss.backward()
-        figures["gradient"] = nn.utils.clip_grad_norm_(self._parameters(), 10.0)
+        figures["gradient"] = nn.utils.clip_grad_norm_(self._parameters(), self.config.clip)
         self._generator.step()
         return figures
+
+    def samples_for(self, columns: int) -> int:
+        return self._layout(columns)[0]
+
+    @torch.no_grad()
+    def reconstruct(self, wave: Tensor, columns: int) -> tuple[Tensor, Tensor]:
+        _, target, output = self._layout(columns)
+        given = run(self._frozen, wave)
+        if self.decoder is not None:
+            given = self.codebook.latents(self.codebook.tokens(given))
+        return wave[..., target], run(self._learning, given)[..., output]
+
+    @staticmethod
+    def _spectral(made: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        spectra, wanted = losses.Spectra(made), losses.Spectra(target)
+        return (
+            losses.multi_resolution_stft_loss(spectra, wanted),
+            losses.multi_scale_mel_loss(spectra, wanted),
+            losses.texture_loss(spectra, wanted),
+        )
 
     def _autocast(self, wave: Tensor) -> torch.autocast:
         return torch.autocast(wave.device.type, torch.bfloat16, enabled=self.bf16)

@@ -1,0 +1,195 @@
+"""Settings of training: what is refused, JSON in and out, what a run that goes on may change.
+
+Broken once each to see red: a recipe's own defaults left out, a list not made a tuple, no check of
+types, unknown names passed over, the codec left out of the comparison, discriminators let go.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import FrozenInstanceError, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from melcap.config import CodecConfig
+from melcap.errors import InputError, MelcapError
+from melcap.training.config import MAY_CHANGE, TrainingConfig, read_settings
+from tests.helpers import SMALL
+
+HERE = Path("runs/stage2.pt")
+
+
+def test_the_recipes_have_defaults_of_their_own() -> None:
+    found = {
+        config.recipe: (config.columns, config.rate, config.betas, config.clip)
+        for config in (
+            TrainingConfig(),
+            TrainingConfig.of(stage=2, from_mels=True),
+            TrainingConfig.of(stage=2),
+        )
+    }
+    assert found == {
+        "stage1": (24, 1.5e-3, (0.9, 0.99), 1.0),
+        "vocoder": (10, 1e-3, (0.8, 0.99), 10.0),
+        "stage2": (26, 7e-4, (0.8, 0.99), 10.0),
+    }
+    assert TrainingConfig.of(stage=2, rate=0.1).rate == 0.1
+    assert TrainingConfig.of() == TrainingConfig()
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> TrainingConfig:
+    stage = draw(st.sampled_from([1, 2]))
+    above, share = st.floats(1e-6, 1e6), st.floats(0, 0.999)
+    settings: dict[str, Any] = {
+        "stage": stage,
+        "codec": draw(st.sampled_from([SMALL, CodecConfig()])),
+        "seed": draw(st.integers(0, 2**40)),
+        "batch": draw(st.integers(1, 999)),
+        "rate": draw(above),
+        "average": draw(share),
+        "betas": draw(st.tuples(share, share)),
+        "gain_db": draw(st.tuples(st.floats(-60, -1), st.floats(-1, 0))),
+        "class_weights": draw(st.dictionaries(st.text(), above, max_size=3)),
+        "judged": draw(st.none() | st.integers(1, 9)),
+        "spectral": draw(above) if stage == 2 else 5.0,
+        "discriminators": draw(st.integers(0, 32)) if stage == 2 else 0,
+        "from_mels": draw(st.booleans()) if stage == 2 else False,
+    }
+    return TrainingConfig.of(**settings)
+
+
+@given(configs())
+def test_json_in_and_out(config: TrainingConfig) -> None:
+    again = TrainingConfig.from_json(config.to_json())
+    assert again == config
+    again.check_resumes(config, HERE)
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"stage": 3}, "stage must be 1 or 2, not 3"),
+    ({"stage": "1"}, "stage cannot be '1'"),
+    ({"from_mels": True}, "from_mels is for stage 2"),
+    ({"from_mels": 1}, "from_mels cannot be 1"),
+    ({"discriminators": 8}, "discriminators are for stage 2"),
+    ({"stage": 2, "discriminators": -1}, "discriminators must not be negative"),
+    ({"batch": 0}, "batch must be positive, not 0"),
+    ({"batch": 2.5}, "batch cannot be 2.5"),
+    ({"batch": True}, "batch cannot be True"),
+    ({"columns": -1}, "columns must be positive"),
+    ({"judged": 0}, "judged must be positive"),
+    ({"rate": 0.0}, "rate must be positive"),
+    ({"rate": float("nan")}, "rate cannot be nan"),
+    ({"rate": float("inf")}, "rate cannot be inf"),
+    ({"rate": None}, "rate cannot be None"),
+    ({"warmup": 0}, "warmup must be positive"),
+    ({"average": 1.0}, "average must be in 0..1 and below 1, not 1.0"),
+    ({"codebook_decay": -0.1}, "codebook_decay"),
+    ({"betas": (0.9, 1.0)}, "betas must be below 1"),
+    ({"betas": (0.9,)}, "betas cannot be"),
+    ({"gain_db": "loud"}, "gain_db cannot be 'loud'"),
+    ({"gain_db": (0.0, -3.0)}, "low <= high <= 0"),
+    ({"gain_db": (-3.0, 3.0)}, "low <= high <= 0"),
+    ({"class_weights": {"speech": "much"}}, "class_weights cannot be"),
+    ({"class_weights": {"speech": -1.0}}, "class_weights must not be negative"),
+    ({"commitment": -1.0}, "commitment must not be negative"),
+    ({"seed": -1}, "seed must not be negative"),
+    ({"stft_weight": -1.0}, "stft_weight"),
+    ({"codec": replace(SMALL, mel=replace(SMALL.mel, sample_rate=16000))}, "44100 Hz, not at 16"),
+    ({"colour": 1}, "no setting is called 'colour'"),
+]
+
+
+@pytest.mark.parametrize(("settings", "words"), REFUSED)
+def test_what_is_refused(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=f"^training configuration: .*{words}") as caught:
+        TrainingConfig.of(**settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_setting_but_names_is_checked() -> None:
+    for setting in fields(TrainingConfig):
+        with pytest.raises(MelcapError):
+            TrainingConfig.of(**{setting.name: object() if setting.name != "codec" else 3})
+
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+NAMES = st.sampled_from([setting.name for setting in fields(TrainingConfig)])
+
+
+@given(st.dictionaries(NAMES, ANY_JSON, min_size=1, max_size=3))
+def test_any_json_gives_a_configuration_or_one_kind_of_error(data: dict[str, object]) -> None:
+    with suppress(MelcapError):
+        config = TrainingConfig.from_json(json.dumps(data))
+        assert TrainingConfig.from_json(config.to_json()) == config
+
+
+def test_files_of_settings(tmp_path: Path) -> None:
+    path = tmp_path / "settings.json"
+    for content, words in ((b"{", "not JSON"), (b"[1]", "a JSON object was"), (b"\xff", "cannot")):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=words) as caught:
+            read_settings(path)
+        assert str(caught.value).startswith(str(path))
+    path.unlink()
+    with pytest.raises(InputError, match=r"settings\.json: cannot read the settings"):
+        read_settings(path)
+    path.write_text('{"stage": 2, "betas": [0.5, 0.5]}')
+    assert TrainingConfig.of(**read_settings(path)).betas == (0.5, 0.5)
+
+
+OTHERS: dict[str, Any] = {
+    "from_mels": True,
+    "codec": SMALL,
+    "seed": 1,
+    "batch": 9,
+    "columns": 5,
+    "gain_db": (-6.0, 0.0),
+    "class_weights": {"speech": 2.0},
+    "discriminators": 16,
+    "judged": 3,
+    "betas": (0.5, 0.5),
+}
+
+
+@pytest.mark.parametrize("name", [setting.name for setting in fields(TrainingConfig)][1:])
+def test_what_a_run_that_goes_on_may_change(name: str) -> None:
+    before = TrainingConfig.of(stage=2, discriminators=8)
+    value = OTHERS[name] if name in OTHERS else 2 * getattr(before, name) * 0.4
+    if isinstance(getattr(before, name), int) and name not in OTHERS:
+        value = getattr(before, name) + 1
+    now = replace(before, **{name: value})
+    assert now != before
+    if name in MAY_CHANGE:
+        now.check_resumes(before, HERE)
+        return
+    with pytest.raises(InputError, match=rf"^runs/stage2\.pt: this run has {name}\b.*another"):
+        now.check_resumes(before, HERE)
+
+
+def test_discriminators_may_join_and_not_leave() -> None:
+    without, judged = (TrainingConfig.of(stage=2, discriminators=width) for width in (0, 8))
+    judged.check_resumes(without, HERE)
+    with pytest.raises(InputError, match="this run has discriminators 8, not 0"):
+        without.check_resumes(judged, HERE)
+
+
+def test_a_clash_inside_the_codec_is_named() -> None:
+    lite = TrainingConfig.of()
+    finer = replace(lite, codec=replace(lite.codec, mel=replace(lite.codec.mel, n_mels=104)))
+    with pytest.raises(InputError, match=r"this run has codec\.mel\.n_mels 96, not 104"):
+        finer.check_resumes(lite, HERE)
+
+
+def test_configurations_do_not_change() -> None:
+    with pytest.raises(FrozenInstanceError):
+        TrainingConfig().rate = 3  # type: ignore[misc]

@@ -1,0 +1,369 @@
+"""The commands: from clips to an exported codec with its model card, and what they refuse.
+
+Broken once each to see red: settings of the checkpoint forgotten, the codec taken as the lite one,
+history left out, positional shards passed over, a signal let through, the checkpoint of another
+stage loaded, a cell of the licences escaped wrongly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner, Result
+
+import melcap
+from melcap.pretrained import load
+from melcap.training import checkpoint, export, run
+from melcap.training.checkpoint import Checkpoint, exported
+from melcap.training.config import TrainingConfig
+from melcap.training.loop import train
+from melcap.training.stage1 import Stage1
+from tests.helpers import SMALL
+from tests.training_helpers import CLIPS, DATA, cache_of_clips, stage_1, stage_2, train_to
+
+TRAIN, EXPORT = typer.Typer(), typer.Typer()
+TRAIN.command()(run.main)
+EXPORT.command()(export.main)
+
+
+def command(app: typer.Typer, *arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `clips` and the `cache` made of them."""
+    folder = tmp_path_factory.mktemp("data")
+    cache_of_clips(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command ends three steps after it began."""
+
+    def three(*arguments: Any, **options: Any) -> None:
+        path = arguments[2]
+        before = Checkpoint(path).step if path.exists() else 0
+        train(*arguments, **options, steps=before + 3, log_every=1)
+
+    monkeypatch.setattr(run, "train", three)
+
+
+def settings(folder: Path, **values: Any) -> Path:
+    """A file of settings for a small codec."""
+    path = folder / "settings.json"
+    codec = json.loads(SMALL.to_json())
+    path.write_text(json.dumps({"codec": codec, "columns": 6, "batch": 2, "warmup": 1, **values}))
+    return path
+
+
+def training(clips: Path, out: Path, *arguments: object) -> Result:
+    common = ("--data", clips / "clips", "--cache", clips / "cache", "--out", out, "--threads", 1)
+    return command(TRAIN, *common, "--minutes", 9, "--device", "cpu", *arguments)
+
+
+def test_from_clips_to_a_codec_with_its_card(clips: Path, tmp_path: Path) -> None:
+    """All that is said once is kept: later commands take the codec from the checkpoints."""
+    out = tmp_path / "out"
+    file = settings(tmp_path, codebook_warmup=1)
+    for arguments in (
+        ("--stage", 1, "--config", file),
+        ("--stage", 1, "--rate", "1e-4"),
+        ("--stage", 2, "--from-mels", "--config", file),
+        ("--stage", 2, "--batch", 1, "--columns", 7),
+        ("--stage", 2, "--discriminators", 2, "--judged", 1),
+    ):
+        done = training(clips, out, *arguments)
+        assert done.exit_code == 0, done.output
+        assert "seconds of audio a second" in done.stderr
+    last = Checkpoint(out / "stage2.pt")
+    assert last.config == TrainingConfig.of(
+        stage=2, codec=SMALL, batch=1, columns=7, discriminators=2, judged=1
+    )
+    assert Checkpoint(out / "stage1.pt").config == TrainingConfig.of(
+        codec=SMALL, batch=2, columns=6, codebook_warmup=1, warmup=1, rate=1e-4
+    )
+    kept = [
+        (row["recipe"], row["steps"], row["batch"], row["columns"], row["rate"])
+        for row in last.sittings
+    ]
+    assert kept == [
+        ("stage1", 3, 2, 6, 1.5e-3),
+        ("stage1", 3, 2, 6, 1e-4),
+        ("vocoder", 3, 2, 6, 1e-3),
+        ("stage2", 3, 1, 7, 7e-4),
+        ("stage2", 3, 1, 7, 7e-4),
+    ]
+    licences = tmp_path / "data.csv"
+    licences.write_text("package,version,licences,minutes\nklettres,1.2-3,GPL-2+ | MIT,7.5\n")
+    scores = DATA.parents[1] / "docs" / "scorecard" / "scorecard.json"
+    target = tmp_path / "my.safetensors"
+    done = command(EXPORT, out, target, "--licences", licences, "--scorecard", scores)
+    assert done.exit_code == 0, done.output
+    digest = hashlib.sha256(target.read_bytes()).hexdigest()
+    assert (tmp_path / "my.sha256").read_text() == f"{digest}  my.safetensors\n"
+    codec = melcap.load(target)
+    assert codec.config == SMALL
+    for key, value in exported(out / "stage2.pt")["vocoder"].items():
+        torch.testing.assert_close(codec.vocoder.state_dict()[key], value, atol=1e-3, rtol=1e-3)
+    assert codec.decode(codec.encode(torch.zeros(1, 5000), 44100)).shape == (1, 5000)
+    check_card((tmp_path / "my.md").read_text(), last, digest)
+
+
+def check_card(card: str, last: Checkpoint, digest: str) -> None:
+    assert f"SHA-256 `{digest}`" in card
+    assert "one codebook of 300 vectors of 8 numbers, 3 tokens for every 1024 samples" in card
+    assert r"| klettres | 1.2-3 | GPL-2+ \| MIT | 7.5 |" in card
+    hours = last.sittings[-1]["hours"]
+    seconds = {clip: melcap.audio.read(DATA / f"{clip}.flac")[0].shape[1] / 44100 for clip in CLIPS}
+    assert hours == pytest.approx({name: value / 3600 for name, value in seconds.items()}, rel=1e-3)
+    assert "| data | music, hours | sound, hours | speech, hours | all |" in card
+    rows = [line for line in card.splitlines() if "CPU, 1 threads" in line]
+    assert [row.split(" | ")[0] for row in rows] == [
+        *["| stage 1"] * 2,
+        "| stage 2 on true mels",
+        *["| stage 2 on tokens"] * 2,
+    ]
+    figures = last.sittings[-1]["figures"]
+    assert f"discriminator {figures['discriminator']:g}, stft {figures['stft']:g}" in rows[-1]
+    assert f"torch {torch.__version__}" in rows[-1]
+    assert "| codec | class | n | seconds | kbps | visqol |" in card
+    assert "| opus-12 | mean | 24 | " in card
+    assert "| 3.41 | 4.33 [4.11, 4.49] |" in card
+    assert json.loads(card.partition("```json\n")[2].partition("```")[0])["judged"] == 1
+
+
+def test_a_run_from_trained_weights_says_so(
+    clips: Path, tmp_path: Path, small_weights: Path
+) -> None:
+    done = training(clips, tmp_path, "--stage", 2, "--weights", small_weights, "--columns", 6)
+    assert done.exit_code == 0, done.output
+    first, second = Checkpoint(tmp_path / "stage2.pt").sittings
+    assert first == {"recipe": "weights", "model": load(small_weights).model}
+    assert second["recipe"] == "stage2"
+    assert command(EXPORT, tmp_path, tmp_path / "w.safetensors").exit_code == 0
+    assert f"| begun with {first['model']} |" in (tmp_path / "w.md").read_text()
+
+
+def test_data_after_one_flag_or_many_or_none(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / name / name).mkdir(parents=True)
+        (tmp_path / name / name / "clip.flac").write_bytes((DATA / "sound.flac").read_bytes())
+    a, b, c = (tmp_path / name for name in "abc")
+    keys = set()
+    for arguments in (
+        ("--data", a, b, c),
+        ("--data", c, "--data", b, "--data", a),
+        (b, a, c),
+        ("--data", b, c, "--minutes", 0, "--data", a),
+    ):
+        common = ("--stage", 1, "--minutes", 0, "--out", tmp_path / "out", "--threads", 1)
+        done = command(TRAIN, *common, "--config", settings(tmp_path), *arguments)
+        assert done.exit_code == 0, done.output
+        assert "classes a, b, c" in done.stderr
+        keys.add((tmp_path / "out" / "audio" / "index.json").read_text())
+    assert len(keys) == 1, "the order of the shards is no other data"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--stage", 1, "--minutes", 1), "--data: give tar shards or folders"),
+        (("a.tar", "--minutes", 1), "--stage: 1 or 2 must be given"),
+        (("a.tar", "--minutes", 1, "--stage", 3), "--stage"),
+        (("a.tar", "--minutes", -1, "--stage", 1), "--minutes"),
+        (("a.tar", "--minutes", 1, "--stage", 1, "--batch", 0), "--batch"),
+        (("a.tar", "--stage", 1), "--minutes"),
+        (("a.tar", "--minutes", 1, "--stage", 1, "--device", "tpu"), "none of cpu, cuda"),
+    ],
+)
+def test_wrong_usage(arguments: tuple[object, ...], words: str) -> None:
+    done = command(TRAIN, *arguments)
+    assert done.exit_code == 2
+    assert words in " ".join(done.stderr.replace("│", "").replace("'", "").split())
+
+
+def refusal(done: Result) -> str:
+    """The one sentence that a command ended with."""
+    assert done.exit_code == 1, done.output
+    assert isinstance(done.exception, SystemExit), done.exception
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
+    return line
+
+
+@pytest.fixture(scope="module")
+def trained(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with checkpoints of a small codec, of all three recipes, after one step."""
+    out = tmp_path_factory.mktemp("trained")
+    cache = melcap.training.data.AudioCache(clips / "cache")
+    first = stage_1(codebook_warmup=0)
+    train_to(1, first, cache, out / "stage1.pt")
+    tokens = {name: module.state_dict() for name, module in first.modules().items()}
+    train_to(1, stage_2(), cache, out / "vocoder.pt")
+    train_to(1, stage_2(tokens, discriminators=2), cache, out / "stage2.pt")
+    return out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--stage", 1, "--seed", 1), "stage1.pt: this run has seed 0, not 1"),
+        (("--stage", 2, "--discriminators", 4), "this run has discriminators 2, not 4"),
+        (("--stage", 2, "--discriminators", 0), "this run has discriminators 2, not 0"),
+        (("--stage", 1, "--discriminators", 4), "discriminators are for stage 2"),
+        (("--stage", 1, "--weights", "default"), "a codec whose mel.n_fft is 1024, not 512"),
+        (("--stage", 2, "--weights", "none.safetensors"), "none.safetensors: cannot read"),
+        (("--stage", 1, "--config", "none.json"), "none.json: cannot read the settings"),
+        (("--stage", 1, "--codec", "none.json"), "none.json: cannot read the settings"),
+        (("--stage", 1, "none.tar"), "none.tar does not exist"),
+        (("--stage", 1, "--device", "cuda:77"), "no device cuda:77 here"),
+    ],
+)
+def test_what_a_run_refuses_in_a_sentence(
+    clips: Path, trained: Path, arguments: tuple[object, ...], words: str
+) -> None:
+    before = {file: file.read_bytes() for file in trained.glob("*.pt")}
+    assert words in refusal(training(clips, trained, *arguments))
+    assert before == {file: file.read_bytes() for file in trained.glob("*.pt")}
+
+
+def test_another_codec_is_refused(clips: Path, trained: Path, tmp_path: Path) -> None:
+    """But stage 2 may give an old tokenizer a new vocoder."""
+    file = tmp_path / "codec.json"
+    file.write_text(replace(SMALL, vocoder=replace(SMALL.vocoder, dim=20)).to_json())
+    said = refusal(training(clips, trained, "--stage", 2, "--codec", file))
+    assert "stage2.pt: is of a codec whose vocoder.dim is 16, not 20" in said
+    said = refusal(training(clips, trained, "--stage", 1, "--codec", file))
+    assert "stage1.pt: this run has codec.vocoder.dim 16, not 20" in said
+    (tmp_path / "stage1.pt").write_bytes((trained / "stage1.pt").read_bytes())
+    done = training(clips, tmp_path, "--stage", 2, "--codec", file, "--columns", 6)
+    assert done.exit_code == 0, done.output
+    assert Checkpoint(tmp_path / "stage2.pt").codec.vocoder.dim == 20
+    (tmp_path / "stage2.pt").unlink()
+    file.write_text(replace(SMALL, tokenizer=replace(SMALL.tokenizer, codebook_dim=9)).to_json())
+    said = refusal(training(clips, tmp_path, "--stage", 2, "--codec", file))
+    assert "stage1.pt: is of a codec whose tokenizer.codebook_dim is 8, not 9" in said
+
+
+def test_a_vocoder_of_another_codec_is_refused(clips: Path, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "stage1.pt").write_bytes((trained / "stage1.pt").read_bytes())
+    other = stage_2(codec=replace(SMALL, vocoder=replace(SMALL.vocoder, dim=20)))
+    train_to(0, other, melcap.training.data.AudioCache(clips / "cache"), tmp_path / "vocoder.pt")
+    said = refusal(training(clips, tmp_path, "--stage", 2))
+    assert "vocoder.pt: is of a codec whose vocoder.dim is 20, not 16" in said
+
+
+def test_checkpoints_that_are_none_of_this_run(clips: Path, trained: Path, tmp_path: Path) -> None:
+    assert "run --stage 1 first" in refusal(training(clips, tmp_path, "--stage", 2))
+    (tmp_path / "stage2.pt").write_bytes((trained / "vocoder.pt").read_bytes())
+    said = refusal(training(clips, tmp_path, "--stage", 2))
+    assert "stage2.pt: the checkpoint of another stage: vocoder, not stage2" in said
+    assert "vocoder, not stage2" in refusal(command(EXPORT, tmp_path, tmp_path / "x.safetensors"))
+    (tmp_path / "stage1.pt").write_bytes((trained / "stage2.pt").read_bytes())
+    said = refusal(training(clips, tmp_path, "--stage", 1))
+    assert "stage1.pt: the checkpoint of another stage: stage2, not stage1" in said
+    (tmp_path / "stage2.pt").unlink()
+    assert "stage2, not stage1" in refusal(training(clips, tmp_path, "--stage", 2))
+    (tmp_path / "stage1.pt").write_bytes((trained / "stage1.pt").read_bytes()[:-999])
+    said = refusal(training(clips, tmp_path, "--stage", 1))
+    assert "stage1.pt: not a checkpoint of melcap.training" in said
+    (tmp_path / "stage1.pt").write_text("words")
+    assert "not a checkpoint" in refusal(training(clips, tmp_path, "--stage", 1))
+    torch.save([1, 2], tmp_path / "stage1.pt")
+    assert "not a checkpoint" in refusal(training(clips, tmp_path, "--stage", 1))
+
+
+def test_checkpoints_from_before_there_were_configurations(
+    clips: Path, trained: Path, tmp_path: Path
+) -> None:
+    """They are the first lite codec's; here that is the small one."""
+    for file in trained.glob("*.pt"):
+        state = torch.load(file, weights_only=True)
+        state = {key: state[key] for key in state.keys() - {"config", "sittings", "cuda"}}
+        torch.save(state, tmp_path / file.name)
+    codec = tmp_path / "codec.json"
+    codec.write_text(SMALL.to_json())
+    said = refusal(training(clips, tmp_path, "--stage", 1, "--codec", codec))
+    assert "is of a codec whose mel.n_fft is 1024, not 512" in said
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "FIRST_LITE", SMALL)
+        done = training(clips, tmp_path, "--stage", 2, "--columns", 6, "--discriminators", 2)
+        assert done.exit_code == 0, done.output
+        said = refusal(training(clips, tmp_path, "--stage", 2, "--discriminators", 4))
+        assert "has discriminators 2, not 4" in said
+        old, new = Checkpoint(tmp_path / "stage2.pt").sittings
+        assert old["steps"] == 1
+        assert new["steps"] == 3
+        assert command(EXPORT, tmp_path, tmp_path / "x.safetensors").exit_code == 0
+        assert "| stage 2 on tokens | 1 | " in (tmp_path / "x.md").read_text()
+
+
+def test_widths_that_no_configuration_told_of(clips: Path, trained: Path, tmp_path: Path) -> None:
+    state = torch.load(trained / "stage2.pt", weights_only=True)
+    state["config"] = None
+    torch.save(state, tmp_path / "stage2.pt")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "FIRST_LITE", SMALL)
+        said = refusal(training(clips, tmp_path, "--stage", 2, "--discriminators", 4))
+    assert "stage2.pt: discriminators is of other sizes than these settings" in said
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_stopped_saves_first(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, status: int
+) -> None:
+    step = Stage1.step
+
+    def stopped(recipe: Stage1, *arguments: Any) -> Any:
+        if int(recipe.learner.seen) == 1:
+            signal.raise_signal(number)
+        return step(recipe, *arguments)
+
+    monkeypatch.setattr(Stage1, "step", stopped)
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    done = training(clips, tmp_path, "--stage", 1, "--config", settings(tmp_path))
+    assert done.exit_code == status, done.output
+    assert "the same command goes on" in done.stderr
+    assert Checkpoint(tmp_path / "stage1.pt").step == 2
+    assert handlers == [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+
+
+@pytest.mark.parametrize(
+    ("option", "content", "words"),
+    [
+        ("--licences", "", "needs rows, with columns called package and licences"),
+        ("--licences", "package,version\na,1\n", "needs rows, with columns"),
+        ("--licences", "package,licences\na\n", "not all rows have as many cells"),
+        ("--licences", "package,licences\na,b,c\n", "not all rows have as many cells"),
+        ("--scorecard", "{", "cannot read the scorecard"),
+        ("--scorecard", "[]", "not a scorecard.json"),
+        ("--scorecard", '{"table": []}', "not a scorecard.json"),
+    ],
+)
+def test_tables_that_no_card_can_be_made_of(
+    trained: Path, tmp_path: Path, option: str, content: str, words: str
+) -> None:
+    file = tmp_path / "table"
+    file.write_text(content)
+    target = tmp_path / "x.safetensors"
+    for wrong in (file, tmp_path / "absent"):
+        said = refusal(command(EXPORT, trained, target, option, wrong))
+        assert f"error: {wrong}: " in said
+        assert words in said or "cannot read the" in said
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_what_an_export_refuses(trained: Path, tmp_path: Path) -> None:
+    said = refusal(command(EXPORT, tmp_path, tmp_path / "x.safetensors"))
+    assert "stage2.pt: cannot read the checkpoint" in said
+    assert "must end in .safetensors" in refusal(command(EXPORT, trained, tmp_path / "x.pt"))
+    assert not list(tmp_path.iterdir())
