@@ -90,7 +90,8 @@ class VocoderConfig:
     """The vocoder: ConvNeXt blocks at the frame rate, upsampling stages, and an iSTFT head.
 
     Stage i multiplies the rate by `strides[i]`, leaves `stage_channels[i]` channels, and has
-    `stage_blocks[i]` ConvNeXt blocks. The head's window is `head_overlap` of its hops long.
+    `stage_blocks[i]` ConvNeXt blocks. The head's window is `head_overlap` of its hops long. Behind
+    it come `griffin_lim_steps`, on the STFT of the front end.
     """
 
     dim: int = 256
@@ -100,6 +101,8 @@ class VocoderConfig:
     stage_channels: tuple[int, ...] = (128,)
     stage_blocks: tuple[int, ...] = (3,)
     head_overlap: int = 4
+    griffin_lim_steps: int = 4
+    griffin_lim_momentum: float = 0.99
 
     def __post_init__(self) -> None:
         _require(
@@ -111,6 +114,14 @@ class VocoderConfig:
         )
         # with 2 the squared windows would not add up to a constant
         _require(self.head_overlap >= 3, f"head_overlap must be 3 or more, not {self.head_overlap}")
+        _require(
+            self.griffin_lim_steps >= 0,
+            f"griffin_lim_steps must not be negative, not {self.griffin_lim_steps}",
+        )
+        _require(
+            0 <= self.griffin_lim_momentum < 1,
+            f"griffin_lim_momentum must be in 0..1 and below 1, not {self.griffin_lim_momentum}",
+        )
 
 
 @dataclass(frozen=True)
@@ -133,6 +144,12 @@ class CodecConfig:
         _require(
             self.mel.hop % upsampled == 0,
             f"the product of the vocoder's strides ({upsampled}) must divide hop ({self.mel.hop})",
+        )
+        _require(
+            not self.vocoder.griffin_lim_steps
+            or (self.mel.n_fft % (2 * self.mel.hop) == 0 and self.mel.n_fft > 2 * self.mel.hop),
+            "griffin_lim_steps need an n_fft of 4, 6, 8 ... hops, "
+            f"not {self.mel.n_fft} with hop {self.mel.hop}",
         )
 
     @property
@@ -165,7 +182,8 @@ class CodecConfig:
                 name=str(data["name"]),
                 mel=MelSpec(**data["mel"]),
                 tokenizer=TokenizerConfig(**_tuples(data["tokenizer"])),
-                vocoder=VocoderConfig(**_tuples(data["vocoder"])),
+                # weights from before there were such steps
+                vocoder=VocoderConfig(**{"griffin_lim_steps": 0, **_tuples(data["vocoder"])}),
             )
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise WeightsError(f"not a melcap configuration: {error}") from error

@@ -27,6 +27,14 @@ class ChannelNorm(nn.Module):
         return F.layer_norm(last, self.weight.shape, self.weight, self.bias, 1e-6).movedim(-1, 1)
 
 
+def in_full(layer: nn.Module, x: Tensor) -> Tensor:
+    """The layer in float32 or better, under autocast too: a phase in bfloat16 is none."""
+    known = torch.amp.is_autocast_available(x.device.type)  # the meta device has no autocast
+    with torch.autocast(x.device.type if known else "cpu", enabled=False):
+        full: Tensor = layer(x.to(torch.promote_types(x.dtype, torch.float32)))
+    return full
+
+
 class HaarSplit(Stage):
     """Haar patches: [B, C, F, T] -> [B, 4C, F / 2, T / 2], orthonormal."""
 

@@ -1,7 +1,8 @@
 """The vocoder: log-mel to waveform through ConvNeXt blocks, upsampling convolutions and an iSTFT.
 
 Backbone and head follow Vocos (arXiv 2306.00814); the upsampling stages between them let the head
-work on short windows, where phase is easier to predict (iSTFTNet, arXiv 2203.02395).
+work on short windows, where phase is easier to predict (iSTFTNet, arXiv 2203.02395). Griffin-Lim
+steps end it.
 """
 
 from __future__ import annotations
@@ -10,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from melcap.config import CodecConfig
-from melcap.layers import Conv1d, ConvNeXt1d, Upsample1d
+from melcap.griffin_lim import LOUDEST_LN_MAGNITUDE, FirstGuess, GriffinLimStep, Unfold
+from melcap.layers import Conv1d, ConvNeXt1d, Upsample1d, in_full
 from melcap.stages import Chain, Stage
-
-_LOUDEST_LN_MAGNITUDE = 6.0
 
 
 class ISTFTHead(Stage):
@@ -37,8 +37,8 @@ class ISTFTHead(Stage):
         self._front = self.left * hop + (self.n_fft - hop) // 2 - (overlap - 1) * hop
 
     def forward(self, x: Tensor) -> Tensor:
-        ln_magnitude, phase = self.linear(x.transpose(1, 2)).float().chunk(2, dim=-1)
-        magnitude = ln_magnitude.clamp(max=_LOUDEST_LN_MAGNITUDE).exp()
+        ln_magnitude, phase = in_full(self.linear, x.transpose(1, 2)).chunk(2, dim=-1)
+        magnitude = ln_magnitude.clamp(max=LOUDEST_LN_MAGNITUDE).exp()
         spectrum = torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
         frames = torch.fft.irfft(spectrum, self.n_fft) * self.window
         whole = frames.shape[1] - self.overlap + 1
@@ -56,11 +56,18 @@ def vocoder(config: CodecConfig) -> Chain:
     stages: list[Stage] = [Conv1d(config.mel.n_mels, voc.dim, 5)]
     stages.extend(ConvNeXt1d(voc.dim, voc.hidden, 1 / blocks) for _ in range(voc.blocks))
     width, hop = voc.dim, config.mel.hop
+    fine: list[Stage] = []
     for stride, channels, count in zip(
         voc.strides, voc.stage_channels, voc.stage_blocks, strict=True
     ):
-        stages.append(Upsample1d(width, channels, stride))
-        stages.extend(ConvNeXt1d(channels, 2 * channels, 1 / blocks) for _ in range(count))
+        fine.append(Upsample1d(width, channels, stride))
+        fine.extend(ConvNeXt1d(channels, 2 * channels, 1 / blocks) for _ in range(count))
         width, hop = channels, hop // stride
-    stages.append(ISTFTHead(width, hop, voc.head_overlap))
-    return Chain(*stages)
+    fine.append(ISTFTHead(width, hop, voc.head_overlap))
+    if not voc.griffin_lim_steps:
+        return Chain(*stages, *fine)
+    n_fft, hop = config.mel.n_fft, config.mel.hop
+    stages.append(FirstGuess(Chain(*fine), voc.dim, n_fft, hop))
+    for step in range(voc.griffin_lim_steps):
+        stages.append(GriffinLimStep(n_fft, hop, voc.griffin_lim_momentum if step else 0.0))
+    return Chain(*stages, Unfold(hop))

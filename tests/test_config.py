@@ -54,7 +54,13 @@ def test_lite_is_what_the_format_says() -> None:
         codebook_size=st.integers(2, 65536),
         codebook_dim=st.integers(1, 64),
     ),
-    st.builds(VocoderConfig, blocks=st.integers(0, 8), head_overlap=st.sampled_from([4, 6, 8])),
+    st.builds(
+        VocoderConfig,
+        blocks=st.integers(0, 8),
+        head_overlap=st.sampled_from([4, 6, 8]),
+        griffin_lim_steps=st.just(0),  # these ask for an n_fft of so many hops
+        griffin_lim_momentum=st.floats(0, 0.99),
+    ),
     st.text(min_size=1),
 )
 def test_json_and_back(
@@ -98,7 +104,17 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("vocoder", {"strides": (0,)}, "strides must be positive"),
     ("vocoder", {"strides": (-4,)}, "strides must be positive"),
     ("vocoder", {"head_overlap": 2}, "head_overlap must be 3 or more, not 2"),
+    ("vocoder", {"griffin_lim_steps": -1}, "griffin_lim_steps must not be negative, not -1"),
+    ("vocoder", {"griffin_lim_momentum": 1.0}, "griffin_lim_momentum must be in 0..1"),
+    ("mel", {"n_fft": 640}, "4, 6, 8 ... hops, not 640 with hop 128"),
+    ("mel", {"n_fft": 256}, "4, 6, 8 ... hops, not 256 with hop 128"),
 ]
+
+
+def test_weights_from_before_griffin_lim_have_no_steps() -> None:
+    data = json.loads(CodecConfig().to_json())
+    del data["vocoder"]["griffin_lim_steps"], data["vocoder"]["griffin_lim_momentum"]
+    assert CodecConfig.from_json(json.dumps(data)).vocoder.griffin_lim_steps == 0
 
 
 @pytest.mark.parametrize(("section", "values", "words"), REFUSED)

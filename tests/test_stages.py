@@ -21,6 +21,7 @@ from torch import Tensor
 
 from melcap.codec import Codec
 from melcap.config import CodecConfig
+from melcap.griffin_lim import FirstGuess, GriffinLimStep, Unfold
 from melcap.layers import (
     ChannelNorm,
     Conv1d,
@@ -35,7 +36,7 @@ from melcap.layers import (
     Upsample1d,
 )
 from melcap.mel import LogMel
-from melcap.stages import Stage, StageStream, inputs_for, outputs_of, rate, run
+from melcap.stages import Chain, Stage, StageStream, inputs_for, outputs_of, rate, run
 from melcap.tokenizer import FromPicture, ToPicture, mel_decoder, mel_encoder
 from melcap.vocoder import ISTFTHead, vocoder
 from tests.helpers import SMALL, cut, draw_weights, noise, piece_sizes
@@ -83,7 +84,8 @@ def layers(draw: st.DrawFn) -> list[Stage]:
                 made.append(Upsample1d(3, 3, draw(st.integers(2, 5))))
         if draw(st.booleans()):
             overlap = draw(st.integers(3, 6))
-            made.append(ISTFTHead(3, 2 * draw(st.integers(1, 4)), overlap))
+            head = ISTFTHead(3, 2 * draw(st.integers(1, 4)), overlap)
+            made = griffin_lim(made, head) if draw(st.booleans()) else [*made, head]
     else:
         rows = 8
         strides = draw(st.integers(0, 2))
@@ -99,6 +101,15 @@ def layers(draw: st.DrawFn) -> list[Stage]:
             )
             rows *= 2 if kind == "u" else 1
     return [lively(stage, seed) for stage in made]
+
+
+def griffin_lim(before: list[Stage], head: ISTFTHead) -> list[Stage]:
+    """The stages and the head as a first guess, then one step; 3 channels."""
+    hop = head.up
+    for stage in before:
+        hop *= stage.up
+    guess = FirstGuess(Chain(*before, head), 3, 4 * hop, hop)
+    return [guess, GriffinLimStep(4 * hop, hop, 0.5), Unfold(hop)]
 
 
 def lively(stage: Stage, seed: int) -> Stage:
@@ -127,7 +138,7 @@ def signal(stages: list[Stage], steps: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     shape: tuple[int, ...] = (1, steps)
     if not isinstance(stages[0], Windowed):
-        flat = isinstance(stages[0], (Conv1d, ConvNeXt1d, Upsample1d, ISTFTHead))
+        flat = isinstance(stages[0], (Conv1d, ConvNeXt1d, Upsample1d, ISTFTHead, FirstGuess))
         shape = (1, 3, steps) if flat else (1, 3, 8, steps)
     return torch.randn(shape, generator=generator, dtype=torch.float64)
 
