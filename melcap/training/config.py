@@ -74,7 +74,7 @@ class TrainingConfig:
     codebook_dead: float = 0.03
     stft_weight: float = 1.0
     mel_weight: float = 1.0
-    texture_weight: float = 2.0
+    texture_weight: float = 1.0
     discriminators: int = 0
     judged: int | None = None
     spectral: float = 5.0
