@@ -66,6 +66,14 @@ def test_stage_2_learns_from_mels_and_from_tokens(cache: AudioCache) -> None:
         assert after < 0.75 * before
 
 
+@pytest.mark.parametrize("alone", ["stft_weight", "mel_weight", "texture_weight", None])
+def test_each_spectral_loss_of_stage_2_counts(alone: str | None) -> None:
+    weights = dict.fromkeys(("stft_weight", "mel_weight", "texture_weight"), 0.0)
+    recipe = stage_2(**(weights | ({alone: 1.0} if alone else {})))
+    gradient = recipe.step(noise(2, recipe.samples), 0.0)["gradient"]
+    assert (gradient > 0) == (alone is not None)
+
+
 def test_stage_2_leaves_encoder_and_codebook_alone(cache: AudioCache) -> None:
     torch.manual_seed(0)
     recipe = stage_2(tokenizer(), discriminators=4)
