@@ -9,7 +9,7 @@ gradients: the network learns the guess that is best after the steps.
 Between these stages a frame is a column of channels: `hop` samples of the wave, as many of the wave
 one step before, and `n_fft / 2 + 1` magnitudes. Frames are those of the log-mel, centred on their
 hop; the samples of frame t are [t * hop + hop / 2, (t + 1) * hop + hop / 2), so that a window is
-a whole number of such blocks.
+a whole number of such blocks. In memory a frame is one piece: the tensors are transposed views.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class FirstGuess(Stage):
         given, _ = outputs_of([*self.chain], -self.left, frames + self.right)
         begin = self.hop // 2 - given
         wave = run(self.chain, x)[:, begin : begin + frames * self.hop]
-        blocks = wave.unflatten(1, (frames, self.hop)).transpose(1, 2)
+        blocks = wave.unflatten(1, (frames, self.hop))
         own = x[..., self.left : self.left + frames].transpose(1, 2)
         ln_magnitude = in_full(self.magnitude, own).clamp(max=LOUDEST_LN_MAGNITUDE)
-        return torch.cat((blocks, blocks, ln_magnitude.exp().transpose(1, 2)), dim=1)
+        return torch.cat((blocks, blocks, ln_magnitude.exp()), dim=-1).transpose(1, 2)
 
 
 class GriffinLimStep(Stage):
@@ -74,14 +74,15 @@ class GriffinLimStep(Stage):
         self.register_buffer("inverse", inverse.float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        rest = x.shape[1] - 2 * self.hop
-        wave, before, magnitude = x.split((self.hop, self.hop, rest), dim=1)
-        blocks = torch.lerp(before, wave, 1 + self.momentum).transpose(1, 2)
+        by_frame = x.transpose(1, 2)
+        wave, before = by_frame[..., : self.hop], by_frame[..., self.hop : 2 * self.hop]
+        magnitude = by_frame[..., 2 * self.hop :]
+        blocks = torch.lerp(before, wave, 1 + self.momentum)
         frames = x.shape[-1] - self.blocks + 1
         windows = [blocks[:, k : k + frames] for k in range(self.blocks)]
         spectrum = torch.fft.rfft(torch.cat(windows, dim=-1) * self.window)
         power = spectrum.real.square() + spectrum.imag.square()
-        wanted = magnitude[..., self.blocks // 2 :][..., :frames].transpose(1, 2)
+        wanted = magnitude[:, self.blocks // 2 :][:, :frames]
         spectrum = spectrum * (wanted * torch.rsqrt(power + QUIETEST_POWER))
         made = torch.fft.irfft(spectrum, self.n_fft) * self.inverse
         parts = made.unflatten(-1, (self.blocks, self.hop))
@@ -90,7 +91,7 @@ class GriffinLimStep(Stage):
         for k in range(self.blocks):
             agreed = agreed + parts[:, k : k + whole, self.blocks - 1 - k]
         kept = slice(self.left, self.left + whole)
-        return torch.cat((agreed.transpose(1, 2), wave[..., kept], magnitude[..., kept]), dim=1)
+        return torch.cat((agreed, wave[:, kept], magnitude[:, kept]), dim=-1).transpose(1, 2)
 
 
 class Unfold(Stage):
