@@ -136,7 +136,8 @@ def check_card(card: str, last: Checkpoint, digest: str) -> None:
     figures = last.sittings[-1]["figures"]
     assert f"discriminator {figures['discriminator']:g}, stft {figures['stft']:g}" in rows[-1]
     assert f"torch {torch.__version__}" in rows[-1]
-    assert "| codec | class | n | seconds | kbps | visqol |" in card
+    speeds = "encode_speed | decode_speed"
+    assert f"| codec | class | n | seconds | kbps | {speeds} | visqol |" in card
     assert "| opus-12 | mean | 24 | " in card
     assert "| 3.41 | 4.33 [4.11, 4.49] |" in card
     assert json.loads(card.partition("```json\n")[2].partition("```")[0])["judged"] == 1

@@ -137,9 +137,13 @@ def _training(records: Iterable[Record]) -> str:
 
 
 def _scores(scorecard: Mapping[str, Any]) -> list[str]:
-    """The table with whatever measures are in it."""
+    """The table with whatever measures are in it; flags and figures of a codebook are left out."""
     lines: list[dict[str, Any]] = scorecard["table"]
-    names = list(dict.fromkeys(name for line in lines for name in line))
+    names = [
+        name
+        for name in dict.fromkeys(name for line in lines for name in line)
+        if all(_is_told(line.get(name)) for line in lines)
+    ]
     clips, seconds = scorecard["clips_per_class"], scorecard["seconds_at_most"]
     return [
         f"`melcap.evaluation.scorecard` on {scorecard['data']}, at most {clips} clips of each "
@@ -147,6 +151,10 @@ def _scores(scorecard: Mapping[str, Any]) -> list[str]:
         "intervals:",
         _table(names, ([_score(line.get(name)) for name in names] for line in lines)),
     ]
+
+
+def _is_told(value: Any) -> bool:
+    return "mean" in value if isinstance(value, Mapping) else not isinstance(value, bool)
 
 
 def _score(value: Any) -> str:
