@@ -22,9 +22,9 @@ from melcap.stages import Chain, Stage, inputs_for, outputs_of, run
 
 LOUDEST_LN_MAGNITUDE = 6.0
 QUIET_LN_MAGNITUDE = -3.0
-"""About the mean over music and speech, where training starts."""
+"""Where training starts: magnitudes of an untrained layer, about 1, would be deafening."""
 QUIETEST_POWER = 1e-6
-"""Bins far below this keep their magnitude: where there is no phase, none is made up."""
+"""A bin far below this is scaled by a constant, not set: where there is no phase, none is made up."""
 
 
 class FirstGuess(Stage):

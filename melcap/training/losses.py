@@ -152,8 +152,8 @@ def texture_loss(
     Losses that compare pixels are least for the median of all that might have been there, which is
     smooth. Here only the energy of a picture's 2D Laplacian in each patch of 8 x 8 counts, wherever
     in the patch it lies: mean L1 of ln RMS, averaged over `scales`, each (FFT size, mel bins). It
-    plays the part of the Gram matrices of the paper (arXiv 2510.01903). Raises
-    InputError for waves of fewer than three frames.
+    plays the part of the Gram matrices of the paper (arXiv 2510.01903). Raises InputError for waves
+    of fewer than three frames.
     """
     output, target = _pair(output, target)
     total = output.wave.new_zeros((), dtype=torch.float32)
