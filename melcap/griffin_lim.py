@@ -24,7 +24,7 @@ LOUDEST_LN_MAGNITUDE = 6.0
 QUIET_LN_MAGNITUDE = -3.0
 """Where training starts: magnitudes of an untrained layer, about 1, would be deafening."""
 QUIETEST_POWER = 1e-6
-"""A bin far below this is scaled by a constant, not set: where there is no phase, none is made up."""
+"""A bin far below this is scaled, not set: where there is no phase, none is made up."""
 
 
 class FirstGuess(Stage):
