@@ -21,7 +21,9 @@ def evaluate(
     ],
     codecs: Annotated[
         str,
-        typer.Option(help=f"Separated by commas: {', '.join(CODECS)}, or a weights file."),
+        typer.Option(
+            help=f"Separated by commas: {', '.join(CODECS)}, a weights file, or a checkpoint."
+        ),
     ] = "melcap,opus-12",
     clips_per_class: Annotated[int, typer.Option(min=1)] = 8,
     seconds: Annotated[float, typer.Option(min=1, help="At most so much of each clip.")] = 10.0,

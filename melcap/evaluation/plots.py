@@ -89,7 +89,7 @@ def clip(path: Path, job: Job, which: str, visqol: float) -> None:
         codec.decode(coded),
         coded.tokens,
         RATE,
-        f"{Path(job.codec).stem}, {which} clip: ViSQOL {visqol:.2f}, {job.clip.name}",
+        f"{peers.label(job.codec)}, {which} clip: ViSQOL {visqol:.2f}, {job.clip.name}",
         codebook_size=codec.config.tokenizer.codebook_size,
         column_seconds=codec.config.column_samples / codec.config.mel.sample_rate,
     )
@@ -97,7 +97,7 @@ def clip(path: Path, job: Job, which: str, visqol: float) -> None:
 
 def _family(name: str) -> str:
     """The codec without its rate."""
-    return Path(name).stem if name.endswith(".safetensors") else name.rpartition("-")[0] or name
+    return name.rpartition("-")[0] or name if peers.label(name) == name else peers.label(name)
 
 
 def _styles(lines: Sequence[Row]) -> dict[str, dict[str, Any]]:

@@ -54,10 +54,10 @@ def score(
     rows, failures = compute(jobs, out / "scores.jsonl", processes, begin(len(jobs)))
     lines = summarise(sorted(rows, key=lambda row: names.index(row["codec"])))
     settings = {"data": data.name, "clips_per_class": clips_per_class, "seconds_at_most": seconds}
-    summary = {**_machine(), **settings, "failures": failures, "table": lines}
-    _write(out / "scorecard.json", json.dumps(summary, indent=2) + "\n")
-    _write(out / "scorecard.md", markdown(lines))
-    _write(out / "scorecard-full.md", markdown_in_full(lines))
+    summary = {**machine(), **settings, "failures": failures, "table": lines}
+    write(out / "scorecard.json", json.dumps(summary, indent=2) + "\n")
+    write(out / "scorecard.md", markdown(lines))
+    write(out / "scorecard-full.md", markdown_in_full(lines))
     if lines:
         plots.quality(out / "quality.png", lines)
     _pictures(out, jobs, rows)
@@ -73,15 +73,15 @@ def _pictures(out: Path, jobs: Sequence[Job], rows: Sequence[Row]) -> None:
             ranked = sorted(measured, key=lambda row: (row["visqol"], row["clip"]))
             for which, row in (("worst", ranked[0]), ("best", ranked[-1])):
                 job = clips[name, row["clip"]]
-                plots.clip(out / f"{which}-{Path(name).stem}.png", job, which, row["visqol"])
+                plots.clip(out / f"{which}-{peers.label(name)}.png", job, which, row["visqol"])
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> None:
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _machine() -> Row:
+def machine() -> Row:
     """When, on which processor and with which versions the figures were made."""
     packages = ("melcap", "torch", "numpy", *PACKAGES, "av", "soxr", "pycodec2")
     try:

@@ -8,32 +8,38 @@ Ogg pages around them, for Codec 2 and Speex the bits of the frames; for melcap 
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 from melcap.errors import InputError
 from melcap.evaluation import CODECS
 from melcap.evaluation.peers.base import Audio, Codec, Coded
 
-__all__ = ["Audio", "Codec", "Coded", "codec"]
+__all__ = ["Audio", "Codec", "Coded", "codec", "label"]
 
 
 @cache
 def codec(name: str) -> Codec:
     """The codec of that name, built once in a process.
 
-    One of `CODECS`, `opus-KBPS`, `codec2-BPS`, `speex-KBPS`, or a melcap weights file,
-    FILE.safetensors. Raises `InputError` for an unknown name or a rate that the codec does not
-    have, `WeightsError` for a file that holds no weights, and `MelcapError`, with what to install,
-    for a codec that is not installed.
+    One of `CODECS`, `opus-KBPS`, `codec2-BPS`, `speex-KBPS`, a melcap weights file,
+    FILE.safetensors, or a checkpoint of its training, FILE.pt. Raises `InputError` for an unknown
+    name, a rate that the codec does not have and a file that is no checkpoint, `WeightsError` for
+    one that holds no weights, and `MelcapError`, with what to install, for a codec that is not
+    installed.
     """
     from melcap.evaluation.peers.bounds import GriffinLim, Original
+    from melcap.evaluation.peers.checkpoint import trained
     from melcap.evaluation.peers.codec2 import Codec2
     from melcap.evaluation.peers.opus import Opus
     from melcap.evaluation.peers.own import Melcap
     from melcap.evaluation.peers.speex import Speex
+    from melcap.pretrained import load
 
     family, _, rate = name.partition("-")
     if name.endswith(".safetensors"):
-        return Melcap(name)
+        return Melcap(name, load(name))
+    if name.endswith(".pt"):
+        return trained(name)
     if family == "opus" and rate.isdecimal():
         return Opus(int(rate))
     if family == "codec2" and rate.isdecimal():
@@ -41,9 +47,19 @@ def codec(name: str) -> Codec:
     if name == "speex" or (family == "speex" and rate.isdecimal()):
         return Speex(int(rate or 4), name)
     if name == "melcap":
-        return Melcap()
+        return Melcap(name, load())
     if name == "griffin-lim":
         return GriffinLim()
     if name == "original":
         return Original()
-    raise InputError(f"unknown codec {name!r}: choose among {', '.join(CODECS)}, FILE.safetensors")
+    raise InputError(
+        f"unknown codec {name!r}: choose among {', '.join(CODECS)}, FILE.safetensors, FILE.pt"
+    )
+
+
+def label(name: str) -> str:
+    """What a file of weights, or a checkpoint, is called in pictures; other names as they are."""
+    path = Path(name)
+    if path.suffix == ".pt":  # those of all runs have the same names
+        return f"{path.absolute().parent.name}-{path.stem}"
+    return path.stem if path.suffix == ".safetensors" else name

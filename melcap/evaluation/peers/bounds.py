@@ -46,10 +46,14 @@ class GriffinLim(Codec):
         return Coded((mel, len(source)), 0, len(wave), sample_rate)
 
     def decode(self, coded: Coded) -> Audio:
-        mel, samples = coded.payload
-        decoded = self._wave(magnitude_from_mel(mel, _filters()), samples).numpy()
+        decoded = self.wave(*coded.payload).numpy()
         resampled = resample(decoded, MEL.sample_rate, coded.sample_rate)[: coded.samples]
         return resampled.astype(np.float32)
+
+    def wave(self, mel: Tensor, samples: int) -> Tensor:
+        """Mel magnitudes [n_mels, 1 + samples // hop], frames centred on multiples of the hop, to
+        [samples]."""
+        return self._wave(magnitude_from_mel(mel, _filters()), samples)
 
     def _wave(self, magnitude: Tensor, samples: int) -> Tensor:
         """Fast Griffin-Lim (Perraudin et al. 2013), momentum 0.99, from random phase."""

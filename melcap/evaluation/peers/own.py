@@ -1,4 +1,4 @@
-"""melcap itself."""
+"""melcap itself: the weights that ship, or those of a file."""
 
 from __future__ import annotations
 
@@ -7,27 +7,28 @@ from pathlib import Path
 
 import torch
 
+from melcap import Codec as Weights
 from melcap import container
 from melcap.codes import Codes
 from melcap.evaluation.peers.base import Audio, Codec, Coded
-from melcap.pretrained import load, weights_hash
+from melcap.pretrained import weights_hash
 
 
 class Melcap(Codec):
-    """melcap with the weights that ship, or of a file, through a real `.melcap` file."""
+    """melcap with these weights, through a real `.melcap` file."""
 
-    def __init__(self, weights: str | None = None) -> None:
-        self.name = weights or "melcap"
-        self._codec = load(weights)
-        self.config = self._codec.config
-        self.identity = self._codec.model
+    def __init__(self, name: str, weights: Weights) -> None:
+        self.name = name
+        self.weights = weights
+        self.config = weights.config
+        self.identity = weights.model
         self.codebook_size = self.config.tokenizer.codebook_size
 
     def encode(self, wave: Audio, sample_rate: int) -> Coded:
-        tokens = self._codec.encode(wave, sample_rate).tokens.numpy()
+        tokens = self.weights.encode(wave, sample_rate).tokens.numpy()
         header = container.Header(
             model=self.config.name,
-            weights=weights_hash(self._codec),
+            weights=weights_hash(self.weights),
             sample_rate=sample_rate,
             channels=1,
             samples=len(wave),
@@ -42,16 +43,19 @@ class Melcap(Codec):
         return Coded(payload, len(payload), len(wave), sample_rate, tokens[0])
 
     def decode(self, coded: Coded) -> Audio:
+        wave: Audio = self.weights.decode(self.codes(coded))[0].numpy()
+        return wave
+
+    def codes(self, coded: Coded) -> Codes:
+        """What is in the file."""
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "clip.melcap"
             file.write_bytes(coded.payload)
             header, tokens = container.read(file)
-        codes = Codes(
+        return Codes(
             torch.from_numpy(tokens),
             (header.columns,),
             (header.samples,),
             header.sample_rate,
             self.identity,
         )
-        wave: Audio = self._codec.decode(codes)[0].numpy()
-        return wave
