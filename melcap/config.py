@@ -55,6 +55,7 @@ class TokenizerConfig:
     """The 2D tokenizer: a Haar patch, then a strided level for each of `channels` but the first.
 
     `encoder_blocks` and `decoder_blocks` count the residual blocks of each level, finest first.
+    With `unit_latents` latents and codes are directions, compared by their cosine.
     """
 
     channels: tuple[int, ...] = (32, 64, 128)
@@ -62,6 +63,7 @@ class TokenizerConfig:
     decoder_blocks: tuple[int, ...] = (1, 3, 2)
     codebook_size: int = 8192
     codebook_dim: int = 32
+    unit_latents: bool = False
 
     def __post_init__(self) -> None:
         _require(

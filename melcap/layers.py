@@ -86,6 +86,18 @@ class Output2d(Conv2d):
         return super().forward(F.silu(self.norm(x)))
 
 
+def to_unit(x: Tensor, dim: int) -> Tensor:
+    """Vectors along `dim` with a mean square of 1."""
+    return F.normalize(x, dim=dim) * x.shape[dim] ** 0.5
+
+
+class UnitLatents(Stage):
+    """[batch, channels, rows, columns]: each position a direction, its length always the same."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return to_unit(x, 1)
+
+
 class ResBlock2d(Stage):
     """Residual block: 3 x 3, then 3 x 1 (frequency only, which keeps the reach in time short)."""
 

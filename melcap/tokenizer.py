@@ -5,7 +5,16 @@ from __future__ import annotations
 from torch import Tensor
 
 from melcap.config import CodecConfig
-from melcap.layers import Conv2d, Down2d, HaarMerge, HaarSplit, Output2d, ResBlock2d, Up2d
+from melcap.layers import (
+    Conv2d,
+    Down2d,
+    HaarMerge,
+    HaarSplit,
+    Output2d,
+    ResBlock2d,
+    UnitLatents,
+    Up2d,
+)
 from melcap.stages import Chain, Stage
 
 
@@ -34,6 +43,8 @@ def mel_encoder(config: CodecConfig) -> Chain:
             stages.append(Down2d(width[level - 1], width[level]))
         stages.extend(ResBlock2d(width[level]) for _ in range(blocks))
     stages.append(Output2d(width[-1], tokenizer.codebook_dim))
+    if tokenizer.unit_latents:
+        stages.append(UnitLatents())
     return Chain(*stages)
 
 

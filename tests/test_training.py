@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from melcap.training.crops import CropSampler
 from melcap.training.data import AudioCache
 from melcap.training.loop import Recipe, exported
 from melcap.training.run import main
+from melcap.training.stage1 import Stage1
 from tests.helpers import SMALL, noise
 from tests.training_helpers import DATA, cache_of_clips, flat, stage_1, stage_2, tokenizer, train_to
 
@@ -36,7 +38,7 @@ def steps(recipe: Recipe, cache: AudioCache, count: int) -> list[dict[str, float
     sampler = CropSampler(cache, recipe.samples, 2, seed=0)
     for optimiser in recipe.optimisers().values():
         for group in optimiser.param_groups:
-            group["lr"] = 3e-3
+            group["lr"] = 1e-2
     rows = [recipe.step(sampler.next(), 0.5) for _ in range(count)]
     return [{name: float(value.detach()) for name, value in row.items()} for row in rows]
 
@@ -49,7 +51,7 @@ def test_stage_1_learns(cache: AudioCache) -> None:
     torch.manual_seed(0)
     recipe = stage_1(codebook_warmup=10)
     rows = steps(recipe, cache, 50)
-    assert mean(rows[-5:], "mel_l1") < 0.7 * mean(rows[:5], "mel_l1")
+    assert mean(rows[-5:], "loudness_l1") < 0.7 * mean(rows[:5], "loudness_l1")
     assert rows[9]["codes_in_batch"] == 0
     assert rows[-1]["codes_in_batch"] > 16
     before = recipe.encoder[2].conv.weight.clone()
@@ -66,12 +68,51 @@ def test_stage_2_learns_from_mels_and_from_tokens(cache: AudioCache) -> None:
         assert after < 0.75 * before
 
 
-@pytest.mark.parametrize("alone", ["stft_weight", "mel_weight", "texture_weight", None])
+SPECTRAL = ("stft_weight", "mel_weight", "texture_weight", "complex_weight", "phase_weight")
+
+
+@pytest.mark.parametrize("alone", [*SPECTRAL, None])
 def test_each_spectral_loss_of_stage_2_counts(alone: str | None) -> None:
-    weights = dict.fromkeys(("stft_weight", "mel_weight", "texture_weight"), 0.0)
+    weights = dict.fromkeys(SPECTRAL, 0.0)
     recipe = stage_2(**(weights | ({alone: 1.0} if alone else {})))
     gradient = recipe.step(noise(2, recipe.samples), 0.0)["gradient"]
     assert (gradient > 0) == (alone is not None)
+
+
+def test_stage_1_learns_texture_and_from_a_discriminator(cache: AudioCache) -> None:
+    """Each of them moves the encoder in its own direction; the discriminator itself learns."""
+    moved = []
+    for settings in ({}, {"texture_weight": 1.0}, {"discriminators": 2, "columns": 16}):
+        torch.manual_seed(0)
+        recipe = stage_1(**{"columns": 16, "codebook_warmup": 0, **settings})
+        judges = recipe.modules().get("discriminators")
+        before = [value.clone() for value in judges.parameters()] if judges else []
+        figures = recipe.step(noise(2, recipe.samples), 0.0)
+        moved.append(torch.cat([value.flatten() for value in recipe.encoder.parameters()]))
+        assert ("texture" in figures) == ("texture_weight" in settings)
+        if judges:
+            assert {"discriminator", "adversarial", "features"} <= figures.keys()
+            assert any(
+                not torch.equal(a, b) for a, b in zip(judges.parameters(), before, strict=True)
+            )
+    assert not torch.equal(moved[0], moved[1])
+    assert not torch.equal(moved[0], moved[2])
+
+
+def test_unit_latents_and_their_codes_are_directions(cache: AudioCache) -> None:
+    codec = replace(SMALL, tokenizer=replace(SMALL.tokenizer, unit_latents=True))
+    for warmup in (0, 2):  # codes drawn at random, or by k-means
+        torch.manual_seed(0)
+        recipe = stage_1(codec=codec, codebook_warmup=warmup)
+        steps(recipe, cache, 4)
+        with torch.no_grad():
+            latents = recipe.encoder(recipe.front(noise(1, recipe.samples)))
+        lengths = torch.cat([latents.square().mean(1).flatten(), lengths_of_codes(recipe)])
+        assert (lengths - 1).abs().max() < 1e-5
+
+
+def lengths_of_codes(recipe: Stage1) -> Tensor:
+    return recipe.codebook.vectors.square().mean(1)
 
 
 def test_stage_2_leaves_encoder_and_codebook_alone(cache: AudioCache) -> None:
@@ -126,13 +167,14 @@ def test_discriminators_hear_a_part_that_moves(
 ) -> None:
     recipe = stage_2(columns=6, discriminators=2, judged=2)
     heard: list[tuple[Tensor, Tensor]] = []
-    judge = recipe._judge
+    assert recipe.adversary is not None
+    learn = recipe.adversary.learn
 
-    def watched(made: Tensor, target: Tensor) -> dict[str, Tensor]:
+    def watched(made: Tensor, target: Tensor, bf16: bool) -> Tensor:
         heard.append((made, target))
-        return judge(made, target)
+        return learn(made, target, bf16)
 
-    monkeypatch.setattr(recipe, "_judge", watched)
+    monkeypatch.setattr(recipe.adversary, "learn", watched)
     sampler = CropSampler(cache, recipe.samples, 2, seed=0)
     batches = [sampler.next() for _ in range(3)]
     torch.manual_seed(0)
@@ -239,7 +281,7 @@ def test_discriminators_join_a_run_later(cache: AudioCache, tmp_path: Path) -> N
 
 
 def test_what_is_exported_is_the_average(cache: AudioCache, tmp_path: Path) -> None:
-    recipe, path = stage_2(warmup=2, average=0.75), tmp_path / "vocoder.pt"
+    recipe, path = stage_2(warmup=2, average=0.2), tmp_path / "vocoder.pt"
     seen = []
     for steps in range(1, 6):
         train_to(steps, recipe, cache, path)
@@ -249,7 +291,8 @@ def test_what_is_exported_is_the_average(cache: AudioCache, tmp_path: Path) -> N
             assert all(torch.equal(found[key], value) for key, value in seen[-1].items())
     found = exported(path)["vocoder"]
     for key, first in seen[2].items():
-        expected = 0.75 * (0.75 * first + 0.25 * seen[3][key]) + 0.25 * seen[4][key]
+        second = first + (seen[3][key] - first) * 9 / 11  # two of eleven: it has just begun
+        expected = 0.2 * second + 0.8 * seen[4][key]
         torch.testing.assert_close(found[key], expected)
     assert not torch.equal(found["0.conv.weight"], seen[-1]["0.conv.weight"])
 

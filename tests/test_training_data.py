@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from melcap.errors import InputError
 from melcap.training import data
-from melcap.training.crops import SILENT_PEAK, CropSampler
+from melcap.training.crops import NARROW_HZ, SILENT_PEAK, CropSampler
 from melcap.training.data import AudioCache, build_cache
 
 soundfile = pytest.importorskip("soundfile")
@@ -298,7 +298,7 @@ class TestSampler:
         self, cache: AudioCache, samples: int, seed: int
     ) -> None:
         sampler = CropSampler(cache, samples, 1, seed)
-        draws = np.random.default_rng(seed).random(5)
+        draws = np.random.default_rng(seed).random(7)
         clip = sampler._choose(draws[0], draws[1])
         silence = np.zeros(samples, np.float32)
         extended = np.concatenate([silence, cache.wave(clip), silence])
@@ -335,6 +335,25 @@ class TestSampler:
         write(tmp_path / "in" / "x" / "a.wav", noise(5000, peak=SILENT_PEAK / 2))
         batch = CropSampler(opened(tmp_path / "in", tmp_path), 1000, 8, 0).next()
         assert 0 < batch.abs().max() <= SILENT_PEAK / 2 + 1e-4
+
+    def test_a_share_is_narrowed(self, cache: AudioCache) -> None:
+        """The same crops with and without: below its frequency a crop stays, above it is gone."""
+        bands = []
+        for share in (0.0, 0.5):
+            # gain is by the peak, which a narrower band lowers: compare shapes of spectra
+            batch = CropSampler(cache, 4096, 64, 0, narrowed=share).next().numpy()
+            power = np.abs(np.fft.rfft(batch)) ** 2
+            bands.append(power / power[:, 10:250].sum(1, keepdims=True))  # 100 to 2700 Hz
+        whole, narrowed = bands
+        kept = np.abs(whole - narrowed).max(1) < 1e-6 * whole.max(1)
+        assert 0.3 < kept.mean() < 0.7
+        ends = [int((row > 1e-9 * row.max()).nonzero()[0][-1]) for row in narrowed[~kept]]
+        hertz = np.array(ends) * 44100 / 4096
+        assert hertz.max() < 1.11 * NARROW_HZ[1]
+        assert hertz.min() > NARROW_HZ[0]
+        assert hertz.std() > 2000
+        below = slice(10, 250)
+        assert np.abs(whole - narrowed)[:, below].max() < 1e-5 * whole[:, below].max()
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

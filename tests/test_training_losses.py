@@ -28,8 +28,10 @@ from melcap.training.losses import (
     feature_matching_loss,
     hinge_discriminator_loss,
     hinge_generator_loss,
+    loudness_l1,
     multi_resolution_stft_loss,
     multi_scale_mel_loss,
+    phase_loss,
     stft,
     texture_loss,
 )
@@ -223,6 +225,54 @@ class TestTexture:
     def test_too_short_to_have_one(self) -> None:
         with pytest.raises(InputError, match="too small to have a texture"):
             texture_loss(noise(1, 500), noise(1, 500))
+
+
+class TestPhase:
+    def test_what_is_off_counts_alone(self) -> None:
+        """Turned by a half, all phases are opposite, and no step between two of them is wrong; a
+        delay shifts each bin by itself, but the step from frame to frame stays."""
+        wave = noise(2, 20_000)
+        assert phase_loss(wave, wave.clone()) == pytest.approx(0, abs=1e-3)
+        assert phase_loss(3 * wave, wave) == pytest.approx(0, abs=1e-3)
+        assert phase_loss(-wave, wave) == pytest.approx(2 / 3, abs=1e-2)
+        assert 0.7 < phase_loss(noise(2, 20_000, seed=1), wave) < 0.9
+        delayed = phase_loss(wave.roll(8, 1), wave, sizes=(1024,))
+        assert 0.3 < delayed < 0.4  # of the three errors the phase's own alone, which is any
+
+    def test_loud_bins_count_most(self) -> None:
+        place = torch.arange(20_000)
+        loud, faint = (0.3 * (0.3 * place).sin(), 0.003 * (1.5 * place).sin())
+        target = (loud + faint)[None]
+        assert phase_loss((loud - faint)[None], target) < phase_loss((faint - loud)[None], target)
+
+    @pytest.mark.parametrize(("output", "target"), [(0, 0), (0, 0.1), (0.1, 0), (1e-12, 0.1)])
+    def test_gradients_are_finite_at_silence(self, output: float, target: float) -> None:
+        made = noise(2, 4000, level=output).requires_grad_()
+        phase_loss(made, noise(2, 4000, seed=1, level=target)).backward()
+        assert made.grad is not None
+        assert made.grad.isfinite().all()
+
+
+class TestLoudness:
+    def test_by_hand(self) -> None:
+        target = torch.tensor([[[0.0, -1.0], [-2.0, 1.0]]])
+        output = target + torch.tensor([[[0.1, -0.2], [0.3, 0.4]]])
+        weights = [math.exp(0.5 * value) for value in (0.0, -1.0, -2.0, 1.0)]
+        errors = (0.1, 0.2, 0.3, 0.4)
+        expected = sum(w * e for w, e in zip(weights, errors, strict=True)) / sum(weights)
+        assert loudness_l1(output, target, 0.5) == pytest.approx(expected, rel=1e-5)
+
+    @given(seed=st.integers(0, 1000), power=st.floats(0, 2), level=st.floats(-50, 50))
+    def test_scale(self, seed: int, power: float, level: float) -> None:
+        """An error that is the same everywhere counts as it is, whatever the level of a picture."""
+        target = noise(3, 8, 9, seed=seed, level=3)
+        assert loudness_l1(target + 0.5, target, power) == pytest.approx(0.5, rel=1e-3)
+        output = target + noise(3, 8, 9, seed=seed + 1)
+        loss = float(loudness_l1(output, target, power))
+        assert loudness_l1(output + level, target + level, power) == pytest.approx(loss, rel=1e-3)
+        assert loudness_l1(output, target, 0) == pytest.approx(
+            float((output - target).abs().mean())
+        )
 
 
 class TestAdversarial:

@@ -222,7 +222,6 @@ def trained(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("--stage", 1, "--seed", 1), "stage1.pt: this run has seed 0, not 1"),
         (("--stage", 2, "--discriminators", 4), "this run has discriminators 2, not 4"),
         (("--stage", 2, "--discriminators", 0), "this run has discriminators 2, not 0"),
-        (("--stage", 1, "--discriminators", 4), "discriminators are for stage 2"),
         (("--stage", 1, "--weights", "default"), "a codec whose mel.n_fft is 1024, not 512"),
         (("--stage", 2, "--weights", "none.safetensors"), "none.safetensors: cannot read"),
         (("--stage", 1, "--config", "none.json"), "none.json: cannot read the settings"),

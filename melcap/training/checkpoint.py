@@ -7,6 +7,7 @@ configurations are those of the lite codec as it was then.
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,6 +34,8 @@ FIRST_LITE = CodecConfig(
     vocoder=VocoderConfig(256, 512, 4, (4,), (128,), (3,), 4, griffin_lim_steps=0),
 )
 """The codec of checkpoints that do not name theirs."""
+BEFORE = {"muon": False, "loudness": 0.0}
+"""What was done before these were settings."""
 
 
 class Checkpoint:
@@ -53,7 +56,7 @@ class Checkpoint:
         except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
             raise InputError(f"{path}: not a checkpoint of melcap.training") from error
         text = self.state.get("config")
-        self.config = None if text is None else TrainingConfig.from_json(text)
+        self.config = None if text is None else TrainingConfig.of(**{**BEFORE, **json.loads(text)})
         if recipe not in (None, self.recipe):
             raise InputError(
                 f"{path}: the checkpoint of another stage: {self.recipe}, not {recipe}"
@@ -174,7 +177,8 @@ def resume(
                 continue
             if kind == "optimisers":
                 for entry in kept[name]["state"].values():
-                    entry["step"] = entry["step"].cpu()  # or each step would wait for the GPU
+                    if "step" in entry:
+                        entry["step"] = entry["step"].cpu()  # or each step would wait for the GPU
             try:
                 part.load_state_dict(kept[name])
             except (RuntimeError, ValueError) as error:

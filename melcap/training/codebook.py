@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from melcap.layers import to_unit
 from melcap.ops import nearest_code
 from melcap.quantizer import Codebook
 
@@ -16,7 +17,8 @@ class CodebookLearner(nn.Module):
     The first `warmup` batches pass through unquantised while their last latents are kept; k-means
     on those starts the codebook (an EMA codebook started at random collapses). After that each code
     is the moving average of the latents nearest to it, and a code whose average count per batch
-    falls below `dead` is put on a random latent of the batch.
+    falls below `dead` is put on a random latent of the batch. With `unit` the latents come as
+    `UnitLatents`, and codes are kept as long as they are.
     """
 
     count: Tensor
@@ -24,11 +26,16 @@ class CodebookLearner(nn.Module):
     seen: Tensor
 
     def __init__(
-        self, codebook: Codebook, warmup: int = 300, decay: float = 0.99, dead: float = 0.03
+        self,
+        codebook: Codebook,
+        warmup: int = 300,
+        decay: float = 0.99,
+        dead: float = 0.03,
+        unit: bool = False,
     ) -> None:
         super().__init__()
         self.codebook = codebook
-        self.warmup, self.decay, self.dead = warmup, decay, dead
+        self.warmup, self.decay, self.dead, self.unit = warmup, decay, dead, unit
         self.register_buffer("count", torch.ones(len(codebook.vectors)))
         self.register_buffer("total", codebook.vectors.clone())
         self.register_buffer("seen", torch.zeros((), dtype=torch.long))
@@ -84,7 +91,7 @@ class CodebookLearner(nn.Module):
             total = torch.zeros_like(centres).index_add_(0, codes, points)
             spare = points[torch.randint(len(points), (size,), device=points.device)]
             centres = torch.where(count[:, None] > 0, total / count.clamp(min=1)[:, None], spare)
-        self.codebook.vectors.copy_(centres)
+        self.codebook.vectors.copy_(to_unit(centres, 1) if self.unit else centres)
         self.count.copy_((count / len(self._kept)).clamp(min=2 * self.dead))
         self.total.copy_(centres * self.count[:, None])
         self._kept.clear()
@@ -100,4 +107,5 @@ class CodebookLearner(nn.Module):
             fresh = flat[torch.randint(len(flat), (len(dead),), device=flat.device)]
             self.count[dead] = 4 * self.dead
             self.total[dead] = 4 * self.dead * fresh
-        vectors.copy_(self.total / self.count[:, None])
+        mean = self.total / self.count[:, None]
+        vectors.copy_(to_unit(mean, 1) if self.unit else mean)

@@ -17,10 +17,14 @@ from melcap.training.data import SAMPLE_RATE
 MAY_CHANGE = frozenset({"rate", "batch", "columns", "judged"})
 """What a run that goes on may do otherwise than before; discriminators may join it as well."""
 
+_OF_WAVES: dict[str, Any] = {
+    **{"betas": (0.8, 0.99), "clip": 10.0, "texture_weight": 1.0},
+    **{"loudness": 0.0, "spectral": 5.0, "features": 2.0, "adversarial": 1.0},
+}
 _OWN: dict[str, dict[str, Any]] = {
     "stage1": {},
-    "vocoder": {"columns": 10, "rate": 1e-3, "betas": (0.8, 0.99), "clip": 10.0},
-    "stage2": {"columns": 26, "rate": 7e-4, "betas": (0.8, 0.99), "clip": 10.0},
+    "vocoder": {"columns": 10, "rate": 1e-3, **_OF_WAVES},
+    "stage2": {"columns": 26, "rate": 7e-4, **_OF_WAVES},
 }
 """Where the defaults of a recipe are not those of stage 1."""
 
@@ -40,16 +44,20 @@ class TrainingConfig:
     stage, from_mels: 1, the tokenizer; 2, the vocoder, on true mels or on tokens.
     seed: of the weights and of the order of the data.
     batch, columns: crops in a batch, and supervised columns of tokens in each.
-    gain_db, class_weights: see `CropSampler`.
+    gain_db, class_weights, narrowed: see `CropSampler`.
     rate, warmup: the highest learning rate, and the steps over which it is reached.
-    average: decay of the moving average of the weights, which begins behind the warm-up.
+    average: decay of the moving average of the weights, which begins behind the warm-up; at first
+    it is less, for an average over the last ninth of the steps since then.
+    muon: whether Muon teaches the matrices (see `melcap.training.muon`), and AdamW only the rest.
     betas, weight_decay: of AdamW. clip: the norm that gradients are cut to.
+    loudness: the power of magnitudes in `loudness_l1`, in all losses of log magnitudes.
     commitment and codebook_*: stage 1, see `CodebookLearner`.
-    stft_weight, mel_weight, texture_weight: stage 2, the spectral losses; alone they are the warm
-    start.
-    discriminators, judged: stage 2, their width (0: none), and the columns of a crop that they
-    hear (None: all). Under them the spectral losses count `spectral` times more, beside `features`
-    times feature matching and `adversarial` times the hinge loss.
+    stft_weight, mel_weight: stage 2, of magnitudes. complex_weight, phase_weight: of phases too.
+    texture_weight: of `roughness_loss` in stage 1, of `texture_loss` in stage 2.
+    discriminators: their width (0: none); of log-mel pictures in stage 1, of waves in stage 2.
+    judged: stage 2, the columns of a crop that they hear (None: all).
+    spectral, features, adversarial: under discriminators all other losses count `spectral` times,
+    beside `features` times feature matching and `adversarial` times the hinge loss.
 
     Raises InputError for what cannot be.
     """
@@ -62,24 +70,29 @@ class TrainingConfig:
     columns: int = 24
     gain_db: tuple[float, float] = (-18.0, 0.0)
     class_weights: Mapping[str, float] = field(default_factory=dict)
+    narrowed: float = 0.0
     rate: float = 1.5e-3
     warmup: int = 100
     average: float = 0.999
+    muon: bool = True
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.01
     clip: float = 1.0
+    loudness: float = 0.3
     commitment: float = 0.25
     codebook_warmup: int = 300
     codebook_decay: float = 0.99
     codebook_dead: float = 0.03
     stft_weight: float = 1.0
     mel_weight: float = 1.0
-    texture_weight: float = 1.0
+    complex_weight: float = 0.0
+    phase_weight: float = 0.0
+    texture_weight: float = 0.0
     discriminators: int = 0
     judged: int | None = None
-    spectral: float = 5.0
-    features: float = 2.0
-    adversarial: float = 1.0
+    spectral: float = 1.0
+    features: float = 0.1
+    adversarial: float = 0.05
 
     def __post_init__(self) -> None:
         for setting in dataclasses.fields(self):
@@ -87,7 +100,6 @@ class TrainingConfig:
             _require(_fits(str(setting.type), value), f"{setting.name} cannot be {value!r}")
         _require(self.stage in (1, 2), f"stage must be 1 or 2, not {self.stage}")
         _require(self.stage == 2 or not self.from_mels, "from_mels is for stage 2")
-        _require(self.stage == 2 or not self.discriminators, "discriminators are for stage 2")
         _require(
             self.codec.mel.sample_rate == SAMPLE_RATE,
             f"training audio is at {SAMPLE_RATE} Hz, not at {self.codec.mel.sample_rate}",
@@ -99,6 +111,7 @@ class TrainingConfig:
             value = getattr(self, name)
             _require(0 <= value < 1, f"{name} must be in 0..1 and below 1, not {value}")
         _require(all(0 <= b < 1 for b in self.betas), f"betas must be below 1: {self.betas}")
+        _require(0 <= self.narrowed <= 1, f"narrowed must be in 0..1, not {self.narrowed}")
         low, high = self.gain_db
         _require(low <= high <= 0, f"gain_db must be low <= high <= 0, not {self.gain_db}")
         _require(
@@ -106,8 +119,15 @@ class TrainingConfig:
             f"class_weights must not be negative: {self.class_weights}",
         )
         for name in (
-            *("seed", "weight_decay", "commitment", "codebook_warmup", "codebook_dead"),
-            *("stft_weight", "mel_weight", "texture_weight", "discriminators", "spectral"),
+            *("seed", "weight_decay", "loudness", "commitment", "codebook_warmup", "codebook_dead"),
+            *(
+                "stft_weight",
+                "mel_weight",
+                "complex_weight",
+                "texture_weight",
+                "discriminators",
+                "spectral",
+            ),
             *("features", "adversarial"),
         ):
             value = getattr(self, name)

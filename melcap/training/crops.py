@@ -7,14 +7,18 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from melcap.errors import InputError
-from melcap.training.data import FULL_SCALE, AudioCache, Clip
+from melcap.training.data import FULL_SCALE, SAMPLE_RATE, AudioCache, Clip
 
 SILENT_PEAK = 3e-3
 """Crops whose peak is below this (-50 dB) are not scaled: it would only raise their noise."""
+
+NARROW_HZ = (3000.0, 16000.0)
+"""Between a telephone and a compressed file."""
 
 
 class CropSampler:
@@ -24,7 +28,9 @@ class CropSampler:
     weight 1); within a class a clip is chosen in proportion to its length. Clips are extended by
     silence on both sides and a crop starts anywhere in [-samples/2, length - samples/2], so starts,
     ends and clips shorter than the crop occur as they do in use. Each crop's peak is scaled to a
-    level drawn evenly from `gain_db` (dB of full scale), and its polarity is random.
+    level drawn evenly from `gain_db` (dB of full scale), and its polarity is random. A share of
+    `narrowed` loses what is above a frequency drawn from `NARROW_HZ`, evenly in octaves, as if it
+    had been recorded or coded at a lower rate.
 
     The same seed gives the same batches; `state_dict` and `load_state_dict` resume exactly.
 
@@ -39,6 +45,7 @@ class CropSampler:
         seed: int,
         gain_db: tuple[float, float] = (-18.0, 0.0),
         class_weights: Mapping[str, float] | None = None,
+        narrowed: float = 0.0,
     ) -> None:
         if samples < 1 or batch < 1:
             raise InputError(f"samples and batch must be at least 1, not {samples} and {batch}")
@@ -54,6 +61,7 @@ class CropSampler:
         self.samples = samples
         self.batch = batch
         self.gain_db = gain_db
+        self.narrowed = narrowed
         self.batches = 0
         self._rng = np.random.default_rng(seed)
         ends = np.cumsum(weights)
@@ -65,12 +73,14 @@ class CropSampler:
         """The next batch: float32 [batch, samples] in [-1, 1], on the CPU."""
         out = np.zeros((self.batch, self.samples), np.float32)
         # A fixed number of draws per crop, whatever they decide.
-        for row, draws in zip(out, self._rng.random((self.batch, 5)), strict=True):
+        for row, draws in zip(out, self._rng.random((self.batch, 7)), strict=True):
             clip = self._choose(draws[0], draws[1])
             start = int(np.floor(draws[2] * (clip.length + 1))) - self.samples // 2
             first, end = max(start, 0), min(start + self.samples, clip.length)
             crop = self.cache.samples[clip.start + first : clip.start + end]
             row[first - start : end - start] = crop
+            if draws[5] < self.narrowed:
+                row[:] = _narrow(row, NARROW_HZ[0] * (NARROW_HZ[1] / NARROW_HZ[0]) ** draws[6])
             row *= self._factor(float(np.abs(row).max()) / FULL_SCALE, draws[3], draws[4])
         self.batches += 1
         return torch.from_numpy(out)
@@ -96,6 +106,15 @@ class CropSampler:
             raise InputError("this is not the state of a CropSampler: resume from a checkpoint")
         self._rng.bit_generator.state = generator
         self.batches = batches
+
+
+def _narrow(wave: npt.NDArray[np.float32], hertz: float) -> npt.NDArray[np.float32]:
+    """[samples] without what is above a frequency; the edge is a tenth of it wide."""
+    spectrum = np.fft.rfft(wave)
+    frequency = np.fft.rfftfreq(len(wave), 1 / SAMPLE_RATE)
+    place = np.clip((frequency / hertz - 1) / 0.1, 0, 1)
+    narrow = np.fft.irfft(spectrum * np.cos(np.pi / 2 * place) ** 2, len(wave))
+    return narrow.astype(np.float32)
 
 
 class Batches:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +83,10 @@ class TrainingLog:
     def __enter__(self) -> TrainingLog:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        # A full disk ends the log as well: what ended the run is to be told.
+        with suppress(OSError) if kind else nullcontext():
+            self.close()
 
 
 def crops_by_class(cache: AudioCache, recipe: Recipe, device: str) -> dict[str, Tensor]:

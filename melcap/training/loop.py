@@ -55,10 +55,7 @@ def train(
     """
     config = recipe.config
     console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
-    averages = {
-        name: AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(config.average))
-        for name, module in recipe.averaged().items()
-    }
+    averages = {name: AveragedModel(module) for name, module in recipe.averaged().items()}
     step, before, earlier = 0, 0.0, list(history)
     if checkpoint.exists():
         found = resume(checkpoint, recipe, averages, device)
@@ -89,7 +86,11 @@ def train(
             sitting.add(recipe.step(batches.next(), progress))
             step += 1
             if step > config.warmup:
+                # Over the last ninth of the steps at most: a short run forgets its start.
+                count = step - config.warmup
+                average = get_ema_multi_avg_fn(min(config.average, count / (count + 9)))
                 for name, module in recipe.averaged().items():
+                    averages[name].multi_avg_fn = average
                     averages[name].update_parameters(module)
             if step % log_every == 0:
                 row = {"step": step, "minutes": round(before + spent, 2), "rate": rate}

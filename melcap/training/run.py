@@ -70,7 +70,7 @@ def main(
     ] = None,
     discriminators: Annotated[
         int | None,
-        typer.Option(help="stage 2: width of the discriminators; 0 trains without", min=0),
+        typer.Option(help="width of the discriminators; 0 trains without", min=0),
     ] = None,
     judged: Annotated[
         int | None,
@@ -145,6 +145,7 @@ def main(
             *(audio, recipe.samples, settings.batch, settings.seed),
             gain_db=settings.gain_db,
             class_weights=settings.class_weights,
+            narrowed=settings.narrowed,
         )
         with _stopping() as stop:
             train(

@@ -11,12 +11,18 @@ from melcap.mel import LogMel
 from melcap.quantizer import Codebook
 from melcap.stages import inputs_for, outputs_of, run
 from melcap.tokenizer import mel_decoder, mel_encoder
+from melcap.training import losses
+from melcap.training.adversary import Adversary
 from melcap.training.codebook import CodebookLearner
 from melcap.training.config import TrainingConfig
+from melcap.training.discriminators import MelDiscriminator
+from melcap.training.muon import descend, optimisers_of
 
 
 class Stage1:
     """L1 on the normalised log-mel plus commitment; the codebook learns by moving averages.
+
+    Texture and a discriminator of pictures join it where the configuration says so.
 
     Crops carry the context of encoder and decoder, so every supervised frame is computed exactly as
     it will be in use: `config.columns` columns of the picture are compared in each crop.
@@ -32,12 +38,19 @@ class Stage1:
         self.decoder = mel_decoder(codec)
         self.codebook = Codebook(codec.tokenizer.codebook_size, codec.tokenizer.codebook_dim)
         self.learner = CodebookLearner(
-            self.codebook, config.codebook_warmup, config.codebook_decay, config.codebook_dead
+            *(self.codebook, config.codebook_warmup, config.codebook_decay, config.codebook_dead),
+            unit=codec.tokenizer.unit_latents,
         )
         self.samples, self._target, self._output = self._layout(config.columns)
-        self._optimiser = torch.optim.AdamW(
-            self._parameters(), betas=config.betas, weight_decay=config.weight_decay
-        )
+        named = [
+            *self.encoder.named_parameters("encoder"),
+            *self.decoder.named_parameters("decoder"),
+        ]
+        self._parameters = [parameter for _, parameter in named]
+        self._optimisers = optimisers_of("tokenizer", named, config)
+        self.adversary: Adversary | None = None
+        if config.discriminators:
+            self.adversary = Adversary([MelDiscriminator(base=config.discriminators)], config)
 
     def _layout(self, columns: int) -> tuple[int, slice, slice]:
         """Samples of a crop, and where the supervised frames lie in its mel and in what is made."""
@@ -49,9 +62,6 @@ class Stage1:
         given = outputs_of([*self.decoder], *latents)[0]
         return last - first, slice(-heard, frames - heard), slice(-given, frames - given)
 
-    def _parameters(self) -> list[nn.Parameter]:
-        return [*self.encoder.parameters(), *self.decoder.parameters()]
-
     def start_from(self, codec: Codec) -> None:
         """Begin with the codec's weights; the codebook needs no k-means then."""
         self.encoder.load_state_dict(codec.encoder.state_dict())
@@ -59,17 +69,25 @@ class Stage1:
         self.learner.start_from(codec.codebook.vectors)
 
     def modules(self) -> dict[str, nn.Module]:
-        return {"encoder": self.encoder, "decoder": self.decoder, "learner": self.learner}
+        found: dict[str, nn.Module] = {"encoder": self.encoder, "decoder": self.decoder}
+        found["learner"] = self.learner
+        if self.adversary is not None:
+            found["discriminators"] = self.adversary.judges
+        return found
 
     def averaged(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder, "decoder": self.decoder}
 
     def optimisers(self) -> dict[str, torch.optim.Optimizer]:
-        return {"tokenizer": self._optimiser}
+        if self.adversary is None:
+            return self._optimisers
+        return self._optimisers | {"discriminators": self.adversary.optimiser}
 
     def compile(self, backend: str = "inductor") -> None:
         for module in (self.encoder, self.decoder):
             module.compile(backend=backend, dynamic=False)
+        if self.adversary is not None:
+            self.adversary.compile(backend)
 
     def step(self, wave: Tensor, progress: float) -> dict[str, Tensor]:
         with torch.no_grad():
@@ -79,19 +97,33 @@ class Stage1:
         quantised, commitment, codes = self.learner(latents.float())
         with torch.autocast(wave.device.type, torch.bfloat16, enabled=self.bf16):
             decoded = self.decoder(quantised)[..., self._output]
-        distance = F.l1_loss(decoded.float(), mel[..., self._target])
-        loss = distance + self.config.commitment * commitment
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self._parameters(), self.config.clip)
-        self._optimiser.step()
+        decoded, target = decoded.float(), mel[..., self._target]
+        loss, figures = self._objective(decoded, target, commitment)
+        figures["gradient"] = descend(loss, self._parameters, self._optimisers, self.config.clip)
         used = codes.unique().numel() if codes is not None else 0
-        return {
-            "mel_l1": distance,
-            "commitment": commitment,
-            "gradient": norm,
-            "codes_in_batch": torch.tensor(float(used)),
-        }
+        return figures | {"codes_in_batch": torch.tensor(float(used))}
+
+    def _objective(
+        self, decoded: Tensor, target: Tensor, commitment: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What is minimised, for pictures [batch, mels, frames], and the figures to log."""
+        config = self.config
+        # The picture's values are log magnitudes over `std`.
+        loudness = losses.loudness_l1(decoded, target, config.loudness * config.codec.mel.std)
+        figures = {"mel_l1": F.l1_loss(decoded, target), "loudness_l1": loudness}
+        figures["commitment"] = commitment
+        loss = loudness + config.commitment * commitment
+        if config.texture_weight:
+            figures["texture"] = losses.roughness_loss(decoded, target)
+            loss = loss + config.texture_weight * figures["texture"]
+        if self.adversary is not None:
+            pictures = decoded[:, None], target[:, None].contiguous()
+            figures["discriminator"] = self.adversary.learn(*pictures, self.bf16)
+            adversarial, matching = self.adversary.persuade(*pictures, self.bf16)
+            loss = config.spectral * loss
+            loss = loss + config.adversarial * adversarial + config.features * matching
+            figures |= {"adversarial": adversarial, "features": matching}
+        return loss, figures
 
     def samples_for(self, columns: int) -> int:
         return self._layout(columns)[0]

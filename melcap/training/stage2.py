@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 
 import torch
@@ -15,11 +14,13 @@ from melcap.quantizer import Codebook
 from melcap.stages import Chain, Stage, inputs_for, outputs_of, run
 from melcap.tokenizer import mel_decoder, mel_encoder
 from melcap.training import losses
+from melcap.training.adversary import Adversary
 from melcap.training.config import TrainingConfig
 from melcap.training.discriminators import (
     MultiPeriodDiscriminator,
     MultiResolutionDiscriminator,
 )
+from melcap.training.muon import descend, optimisers_of
 from melcap.vocoder import vocoder
 
 
@@ -62,20 +63,22 @@ class Stage2:
         self._judged = min(config.judged or config.columns, config.columns) * codec.column_samples
         self.samples, self._target, self._output = self._layout(config.columns)
         self._run = run
-        self._generator = torch.optim.AdamW(
-            self._parameters(), betas=config.betas, weight_decay=config.weight_decay
-        )
-        self.judges: nn.ModuleList | None = None
-        if config.discriminators:
-            self.judges = nn.ModuleList(
-                [
-                    MultiPeriodDiscriminator(base=config.discriminators),
-                    MultiResolutionDiscriminator(base=config.discriminators),
-                ]
-            )
-            self._judging = torch.optim.AdamW(
-                self.judges.parameters(), betas=config.betas, weight_decay=config.weight_decay
-            )
+        named = [
+            (f"{index}.{name}", parameter)
+            for index, learning in enumerate(self._learning)
+            for name, parameter in learning.named_parameters()
+        ]
+        self._parameters = [parameter for _, parameter in named]
+        self._optimisers = optimisers_of("generator", named, config)
+        self._weights = {
+            **{"stft": config.stft_weight, "mel": config.mel_weight},
+            **{"texture": config.texture_weight, "complex": config.complex_weight},
+            "phase": config.phase_weight,
+        }
+        self.adversary: Adversary | None = None
+        if width := config.discriminators:
+            judges = MultiPeriodDiscriminator(base=width), MultiResolutionDiscriminator(base=width)
+            self.adversary = Adversary(judges, config)
 
     def _layout(self, columns: int) -> tuple[int, slice, slice]:
         """Samples of a crop, and where the supervised ones lie in it and in what is made of it."""
@@ -89,15 +92,12 @@ class Stage2:
         """Begin with the codec's vocoder; its tokenizer is given to the constructor."""
         self.vocoder.load_state_dict(codec.vocoder.state_dict())
 
-    def _parameters(self) -> list[nn.Parameter]:
-        return list(itertools.chain.from_iterable(stage.parameters() for stage in self._learning))
-
     def modules(self) -> dict[str, nn.Module]:
         found: dict[str, nn.Module] = {"vocoder": self.vocoder}
         if self.decoder is not None:
             found |= {"encoder": self.encoder, "codebook": self.codebook, "decoder": self.decoder}
-        if self.judges is not None:
-            found["discriminators"] = self.judges
+        if self.adversary is not None:
+            found["discriminators"] = self.adversary.judges
         return found
 
     def averaged(self) -> dict[str, nn.Module]:
@@ -105,46 +105,44 @@ class Stage2:
         return found if self.decoder is None else found | {"decoder": self.decoder}
 
     def optimisers(self) -> dict[str, torch.optim.Optimizer]:
-        found: dict[str, torch.optim.Optimizer] = {"generator": self._generator}
-        if self.judges is not None:
-            found["discriminators"] = self._judging
-        return found
+        if self.adversary is None:
+            return self._optimisers
+        return self._optimisers | {"discriminators": self.adversary.optimiser}
 
     def compile(self, backend: str = "inductor") -> None:
         for name in ("_run", "_spectral"):
             setattr(self, name, torch.compile(getattr(self, name), backend=backend, dynamic=False))
-        for judge in self.judges or ():
-            judge.compile(backend=backend, dynamic=False)
+        if self.adversary is not None:
+            self.adversary.compile(backend)
 
     def step(self, wave: Tensor, progress: float) -> dict[str, Tensor]:
         with torch.no_grad():
             given = self._run(self._frozen, wave)
             if self.decoder is not None:
                 given = self.codebook.latents(self.codebook.tokens(given))
-        with self._autocast(wave):
+        with torch.autocast(wave.device.type, torch.bfloat16, enabled=self.bf16):
             made = self._run(self._learning, given)[..., self._output]
         target = wave[..., self._target]
         first = int(torch.randint(made.shape[1] - self._judged + 1, ()))
         # contiguous: compiled, a network serves one layout of memory
         heard = made[:, first : first + self._judged].contiguous()
         wanted = target[:, first : first + self._judged].contiguous()
-        figures = self._judge(heard.detach(), wanted) if self.judges is not None else {}
-        stft, mel, texture = self._spectral(made, target)
-        loss = self.config.stft_weight * stft + self.config.mel_weight * mel
-        loss = loss + self.config.texture_weight * texture
-        figures |= {"stft": stft, "mel": mel, "texture": texture}
-        if self.judges is not None:
-            adversarial, matching = self._persuade(heard, wanted)
+        figures: dict[str, Tensor] = {}
+        if self.adversary is not None:
+            figures["discriminator"] = self.adversary.learn(heard, wanted, self.bf16)
+        distances = self._spectral(made, target)
+        weighted = (self._weights[name] * distance for name, distance in distances.items())
+        loss = torch.stack([*weighted]).sum()
+        figures |= distances
+        if self.adversary is not None:
+            adversarial, matching = self.adversary.persuade(heard, wanted, self.bf16)
             loss = (
                 self.config.spectral * loss
                 + self.config.adversarial * adversarial
                 + self.config.features * matching
             )
             figures |= {"adversarial": adversarial, "features": matching}
-        self._generator.zero_grad(set_to_none=True)
-        loss.backward()
-        figures["gradient"] = nn.utils.clip_grad_norm_(self._parameters(), self.config.clip)
-        self._generator.step()
+        figures["gradient"] = descend(loss, self._parameters, self._optimisers, self.config.clip)
         return figures
 
     def samples_for(self, columns: int) -> int:
@@ -158,40 +156,17 @@ class Stage2:
             given = self.codebook.latents(self.codebook.tokens(given))
         return wave[..., target], run(self._learning, given)[..., output]
 
-    @staticmethod
-    def _spectral(made: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _spectral(self, made: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """The distances by their names in the logs."""
         spectra, wanted = losses.Spectra(made), losses.Spectra(target)
-        return (
-            losses.multi_resolution_stft_loss(spectra, wanted),
-            losses.multi_scale_mel_loss(spectra, wanted),
-            losses.texture_loss(spectra, wanted),
-        )
-
-    def _autocast(self, wave: Tensor) -> torch.autocast:
-        return torch.autocast(wave.device.type, torch.bfloat16, enabled=self.bf16)
-
-    def _judge(self, made: Tensor, target: Tensor) -> dict[str, Tensor]:
-        assert self.judges is not None
-        with self._autocast(made):
-            verdicts = [(judge(target)[0], judge(made)[0]) for judge in self.judges]
-        loss = torch.stack(
-            [losses.hinge_discriminator_loss(real, fake) for real, fake in verdicts]
-        ).sum()
-        self._judging.zero_grad(set_to_none=True)
-        loss.backward()
-        self._judging.step()
-        return {"discriminator": loss}
-
-    def _persuade(self, made: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        assert self.judges is not None
-        self.judges.requires_grad_(False)
-        adversarial, matching = made.new_zeros(()), made.new_zeros(())
-        for judge in self.judges:
-            with self._autocast(made):
-                scores, features = judge(made)
-                with torch.no_grad():
-                    _, wanted = judge(target)
-            adversarial = adversarial + losses.hinge_generator_loss(scores)
-            matching = matching + losses.feature_matching_loss(wanted, features)
-        self.judges.requires_grad_(True)
-        return adversarial, matching
+        loudness = self.config.loudness
+        found = {
+            "stft": losses.multi_resolution_stft_loss(spectra, wanted, loudness=loudness),
+            "mel": losses.multi_scale_mel_loss(spectra, wanted, loudness=loudness),
+            "texture": losses.texture_loss(spectra, wanted),
+        }
+        if self._weights["complex"]:
+            found["complex"] = losses.complex_stft_loss(spectra, wanted)
+        if self._weights["phase"]:
+            found["phase"] = losses.phase_loss(spectra, wanted)
+        return found
