@@ -35,7 +35,7 @@ def test_the_recipes_have_defaults_of_their_own() -> None:
     }
     assert found == {
         "stage1": (24, 1.5e-3, (0.9, 0.99), 1.0),
-        "vocoder": (10, 1e-3, (0.8, 0.99), 10.0),
+        "vocoder": (10, 2e-3, (0.8, 0.99), 10.0),
         "stage2": (26, 7e-4, (0.8, 0.99), 10.0),
     }
     assert TrainingConfig.of(stage=2, rate=0.1).rate == 0.1

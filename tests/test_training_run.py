@@ -100,7 +100,7 @@ def test_from_clips_to_a_codec_with_its_card(clips: Path, tmp_path: Path) -> Non
     assert kept == [
         ("stage1", 3, 2, 6, 1.5e-3),
         ("stage1", 3, 2, 6, 1e-4),
-        ("vocoder", 3, 2, 6, 1e-3),
+        ("vocoder", 3, 2, 6, 2e-3),
         ("stage2", 3, 1, 7, 7e-4),
         ("stage2", 3, 1, 7, 7e-4),
     ]

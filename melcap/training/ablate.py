@@ -7,9 +7,9 @@ A plan is a JSON object:
 
 Each variant is trained by `melcap.training.run` in a process of its own for the same time, with
 the settings of the plan and its own over them (of a "codec" only what differs from the lite one),
-and measured on held-out clips by `melcap.evaluation`. The first is what the others are compared
-with. In OUT: a folder for each, and ablation.json, ablation.md and ablation.png. A run that was
-stopped goes on where it was.
+and measured on held-out clips by `melcap.evaluation` (pip install "melcap[train,eval]"). The first
+is what the others are compared with. In OUT: a folder for each, and ablation.json, ablation.md and
+ablation.png. A run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ from melcap.cli.batch import sentences
 from melcap.config import CodecConfig
 from melcap.errors import InputError, MelcapError
 from melcap.evaluation.clips import choose_clips, find_clips
-from melcap.evaluation.report import machine, write
+from melcap.evaluation.report import MODULES, machine, write
 from melcap.evaluation.scorecard import compute, jobs_for
+from melcap.evaluation.signals import import_extra
 from melcap.evaluation.table import summarise
 from melcap.training.ablation_table import MEASURES, curves, differences, table
 from melcap.training.checkpoint import Checkpoint
@@ -164,6 +165,8 @@ def main(
     """Train every variant of a plan for the same time, and measure them."""
     with sentences():
         found = read_plan(plan)
+        for module in MODULES:  # before hours of training, not after them
+            import_extra(module)
         out.mkdir(parents=True, exist_ok=True)
         arguments = [f"--data={path}" for path in data]
         arguments += ["--cache", str(cache or out / "audio"), "--threads", str(threads)]

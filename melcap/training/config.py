@@ -19,11 +19,11 @@ MAY_CHANGE = frozenset({"rate", "batch", "columns", "judged"})
 
 _OF_WAVES: dict[str, Any] = {
     **{"betas": (0.8, 0.99), "clip": 10.0, "texture_weight": 1.0},
-    **{"loudness": 0.0, "spectral": 5.0, "features": 2.0, "adversarial": 1.0},
+    **{"spectral": 5.0, "features": 2.0, "adversarial": 1.0},
 }
 _OWN: dict[str, dict[str, Any]] = {
     "stage1": {},
-    "vocoder": {"columns": 10, "rate": 1e-3, **_OF_WAVES},
+    "vocoder": {"columns": 10, "rate": 2e-3, **_OF_WAVES},
     "stage2": {"columns": 26, "rate": 7e-4, **_OF_WAVES},
 }
 """Where the defaults of a recipe are not those of stage 1."""
