@@ -19,6 +19,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from melcap.codec import Codec
 from melcap.quantizer import Codebook
+from melcap.training.checkpoint import Checkpoint
 from melcap.training.codebook import CodebookLearner
 from melcap.training.crops import CropSampler
 from melcap.training.data import AudioCache
@@ -278,6 +279,21 @@ def test_discriminators_join_a_run_later(cache: AudioCache, tmp_path: Path) -> N
     assert all(torch.equal(found[key], value) for key, value in vocoders[2].items())
     train_to(5, recipe, cache, path)
     assert "averages" in torch.load(path, weights_only=True)
+
+
+def test_a_run_from_before_settings_goes_on_as_it_was(cache: AudioCache, tmp_path: Path) -> None:
+    """Muon and loudness came later: a checkpoint that does not name them was without."""
+    path = tmp_path / "stage1.pt"
+    train_to(1, stage_1(muon=False, loudness=0.0), cache, path)
+    state = torch.load(path, weights_only=True)
+    settings = json.loads(state["config"])
+    del settings["muon"], settings["loudness"]
+    state["config"] = json.dumps(settings)
+    torch.save(state, path)
+    found = Checkpoint(path).config
+    assert found is not None
+    assert (found.muon, found.loudness) == (False, 0.0)
+    train_to(2, stage_1(muon=False, loudness=0.0), cache, path)
 
 
 def test_what_is_exported_is_the_average(cache: AudioCache, tmp_path: Path) -> None:
