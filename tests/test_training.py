@@ -26,6 +26,7 @@ from melcap.training.data import AudioCache
 from melcap.training.loop import Recipe, exported
 from melcap.training.run import main
 from melcap.training.stage1 import Stage1
+from melcap.training.start import prepare
 from tests.helpers import SMALL, noise
 from tests.training_helpers import DATA, cache_of_clips, flat, stage_1, stage_2, tokenizer, train_to
 
@@ -288,12 +289,17 @@ def test_a_run_from_before_settings_goes_on_as_it_was(cache: AudioCache, tmp_pat
     state = torch.load(path, weights_only=True)
     settings = json.loads(state["config"])
     del settings["muon"], settings["loudness"]
+    settings["texture_weight"] = 1.0  # the default then, and without effect in stage 1
     state["config"] = json.dumps(settings)
     torch.save(state, path)
     found = Checkpoint(path).config
     assert found is not None
-    assert (found.muon, found.loudness) == (False, 0.0)
+    assert (found.muon, found.loudness, found.texture_weight) == (False, 0.0, 0.0)
     train_to(2, stage_1(muon=False, loudness=0.0), cache, path)
+    del state["config"]  # before there were any settings at all
+    torch.save(state, path)
+    kept = prepare(tmp_path, {"stage": 1}, None, batch=1).recipe.config
+    assert (kept.muon, kept.loudness, kept.texture_weight) == (False, 0.0, 0.0)
 
 
 def test_what_is_exported_is_the_average(cache: AudioCache, tmp_path: Path) -> None:

@@ -167,6 +167,17 @@ OTHERS: dict[str, Any] = {
 }
 
 
+NUMBERS = [f.name for f in fields(TrainingConfig) if type(f.default) in (int, float)]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_no_number_may_be_negative(name: str) -> None:
+    assert len(NUMBERS) > 20
+    settings = {"stage": 2, name: type(getattr(TrainingConfig(), name))(-1)}
+    with pytest.raises(InputError, match=rf"{name} must (be|not)"):
+        TrainingConfig.of(**settings)
+
+
 @pytest.mark.parametrize("name", [setting.name for setting in fields(TrainingConfig)][1:])
 def test_what_a_run_that_goes_on_may_change(name: str) -> None:
     before = TrainingConfig.of(stage=2, discriminators=8)

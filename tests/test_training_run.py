@@ -205,14 +205,15 @@ def refusal(done: Result) -> str:
 
 @pytest.fixture(scope="module")
 def trained(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with checkpoints of a small codec, of all three recipes, after one step."""
+    """A folder with checkpoints of a small codec, of all three recipes, after one step of AdamW, as
+    the first checkpoints were."""
     out = tmp_path_factory.mktemp("trained")
     cache = melcap.training.data.AudioCache(clips / "cache")
-    first = stage_1(codebook_warmup=0)
+    first = stage_1(codebook_warmup=0, muon=False)
     train_to(1, first, cache, out / "stage1.pt")
     tokens = {name: module.state_dict() for name, module in first.modules().items()}
-    train_to(1, stage_2(), cache, out / "vocoder.pt")
-    train_to(1, stage_2(tokens, discriminators=2), cache, out / "stage2.pt")
+    train_to(1, stage_2(muon=False), cache, out / "vocoder.pt")
+    train_to(1, stage_2(tokens, muon=False, discriminators=2), cache, out / "stage2.pt")
     return out
 
 

@@ -56,7 +56,7 @@ class Checkpoint:
         except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
             raise InputError(f"{path}: not a checkpoint of melcap.training") from error
         text = self.state.get("config")
-        self.config = None if text is None else TrainingConfig.of(**{**BEFORE, **json.loads(text)})
+        self.config = None if text is None else TrainingConfig.from_json(_as_it_was(text))
         if recipe not in (None, self.recipe):
             raise InputError(
                 f"{path}: the checkpoint of another stage: {self.recipe}, not {recipe}"
@@ -94,6 +94,17 @@ class Checkpoint:
         found = self.exported()
         learner = found.get("learner") or {"codebook.vectors": found["codebook"]["vectors"]}
         return {"encoder": found["encoder"], "decoder": found["decoder"], "learner": learner}
+
+
+def _as_it_was(text: str) -> str:
+    """The settings of a checkpoint, whenever it was written, with what they meant then."""
+    settings = json.loads(text)
+    if "muon" in settings:
+        return text
+    if settings["stage"] == 1:  # had no use for these, which are other ones now
+        for name in ("texture_weight", "spectral", "features", "adversarial"):
+            settings.pop(name, None)
+    return json.dumps(BEFORE | settings)
 
 
 def exported(checkpoint: Path) -> dict[str, dict[str, Tensor]]:

@@ -48,7 +48,7 @@ class TrainingConfig:
     rate, warmup: the highest learning rate, and the steps over which it is reached.
     average: decay of the moving average of the weights, which begins behind the warm-up; at first
     it is less, for an average over the last ninth of the steps since then.
-    muon: whether Muon teaches the matrices (see `melcap.training.muon`), and AdamW only the rest.
+    muon: whether Muon teaches the matrices, and AdamW the rest alone; see `optimisers_of`.
     betas, weight_decay: of AdamW. clip: the norm that gradients are cut to.
     loudness: the power of magnitudes in `loudness_l1`, in all losses of log magnitudes.
     commitment and codebook_*: stage 1, see `CodebookLearner`.
@@ -120,15 +120,8 @@ class TrainingConfig:
         )
         for name in (
             *("seed", "weight_decay", "loudness", "commitment", "codebook_warmup", "codebook_dead"),
-            *(
-                "stft_weight",
-                "mel_weight",
-                "complex_weight",
-                "texture_weight",
-                "discriminators",
-                "spectral",
-            ),
-            *("features", "adversarial"),
+            *("stft_weight", "mel_weight", "complex_weight", "phase_weight", "texture_weight"),
+            *("discriminators", "spectral", "features", "adversarial"),
         ):
             value = getattr(self, name)
             _require(value >= 0, f"{name} must not be negative, not {value}")

@@ -14,7 +14,7 @@ from melcap.codec import Codec
 from melcap.config import CodecConfig
 from melcap.errors import InputError
 from melcap.pretrained import load
-from melcap.training.checkpoint import Checkpoint, Record
+from melcap.training.checkpoint import BEFORE, Checkpoint, Record
 from melcap.training.config import TrainingConfig, differences
 from melcap.training.stage1 import Stage1
 from melcap.training.stage2 import Stage2
@@ -54,7 +54,9 @@ def prepare(out: Path, given: Mapping[str, Any], weights: str | None, batch: int
     before = source = Checkpoint(path, name) if path.exists() else None
     if source is None and trained is None and name == "stage2":
         source = _first_stage(out / "stage1.pt")
-    kept: Mapping[str, Any] = vars(before.config) if before and before.config else {}
+    kept: Mapping[str, Any] = {}
+    if before is not None:
+        kept = vars(before.config) if before.config else BEFORE
     codec = source.codec if source else trained.config if trained else CodecConfig()
     config = TrainingConfig.of(**{"batch": batch, "codec": codec, **kept, **given})
     if source is not None:
