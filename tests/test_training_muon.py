@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from melcap.codec import Codec
 from melcap.config import CodecConfig
 from melcap.training.config import TrainingConfig
-from melcap.training.muon import Muon, is_matrix, optimisers_of, orthogonal
+from melcap.training.muon import Muon, orthogonal
+from melcap.training.optimisers import is_matrix, optimisers_of
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

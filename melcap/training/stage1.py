@@ -16,7 +16,7 @@ from melcap.training.adversary import Adversary
 from melcap.training.codebook import CodebookLearner
 from melcap.training.config import TrainingConfig
 from melcap.training.discriminators import MelDiscriminator
-from melcap.training.muon import descend, optimisers_of
+from melcap.training.optimisers import descend, optimisers_of
 
 
 class Stage1:

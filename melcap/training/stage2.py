@@ -20,7 +20,7 @@ from melcap.training.discriminators import (
     MultiPeriodDiscriminator,
     MultiResolutionDiscriminator,
 )
-from melcap.training.muon import descend, optimisers_of
+from melcap.training.optimisers import descend, optimisers_of
 from melcap.vocoder import vocoder
 
 
