@@ -1,7 +1,7 @@
 """A plan is read, run and measured, and goes on where it was; what differs is told with intervals.
 
-Broken once each to see red: the plan's settings over a variant's, a variant trained again, the
-classes' clips pooled, differences to the last variant.
+Broken once each to see red: the plan's settings over a variant's, a variant trained again, one
+trained in another way taken for it, the classes' clips pooled, differences to the last variant.
 """
 
 from __future__ import annotations
@@ -163,5 +163,8 @@ def test_a_plan_is_run_and_goes_on(
     assert (out / "ablation.png").stat().st_size > 5000
     run()
     assert all((out / name / "stage1.pt").read_bytes() == trained[name] for name in trained)
+    first = ablate.read_plan(plan).variants[0]
+    with pytest.raises(InputError, match="'one' has been trained here with other settings"):
+        ablate.train(first, 0.5, out, ["--data=nowhere"])
     with pytest.raises(MelcapError, match=r"'one' failed, see the end of .*stage1\.log"):
-        ablate.train(ablate.read_plan(plan).variants[0], 0.5, out, ["--data=nowhere"])
+        ablate.train(first, 0.5, tmp_path / "new", ["--data=nowhere"])

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
 import subprocess
 import sys
@@ -90,31 +89,33 @@ def read_plan(path: Path) -> Plan:
 
 
 def train(variant: Variant, minutes: float, out: Path, arguments: Sequence[str]) -> None:
-    """Train what is left of the minutes; notes the processor time beside the checkpoint.
+    """Train what is left of the minutes.
 
-    Raises `MelcapError`, with where its output is, for a run that failed.
+    Raises `InputError` where the variant has been trained in another way before, and `MelcapError`,
+    with where its output is, for a run that failed.
     """
     checkpoint = variant.checkpoint(out)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    settings, asked = checkpoint.with_name("settings.json"), checkpoint.with_name("asked.json")
+    way = json.dumps([variant.config.to_json(), minutes, *arguments, *variant.options])
+    if asked.exists() and asked.read_text(encoding="utf-8") != way:
+        raise InputError(
+            f"{checkpoint.parent}: {variant.name!r} has been trained here with other settings, "
+            "options or minutes: give another --out, or another name to the variant"
+        )
+    write(settings, variant.config.to_json())
+    write(asked, way)
     before = Checkpoint(checkpoint).minutes if checkpoint.exists() else 0.0
     if before >= minutes:
         return
-    settings = checkpoint.with_name("settings.json")
-    settings.write_text(variant.config.to_json(), encoding="utf-8")
     command = [sys.executable, "-m", "melcap.training.run", "--config", str(settings)]
     command += ["--minutes", f"{minutes - before}", "--schedule-minutes", f"{minutes}"]
     command += ["--out", str(checkpoint.parent), "--picture-minutes", "1e9"]
-    start, log = os.times(), checkpoint.with_suffix(".log")
+    log = checkpoint.with_suffix(".log")
     with log.open("a", encoding="utf-8") as file:
         ended = subprocess.run([*command, *arguments, *variant.options], stderr=file, check=False)
     if ended.returncode:
         raise MelcapError(f"the run of {variant.name!r} failed, see the end of {log}")
-    end = os.times()
-    spent = end.children_user + end.children_system - start.children_user - start.children_system
-    with checkpoint.with_name("processor.jsonl").open("a", encoding="utf-8") as file:
-        file.write(
-            json.dumps({"minutes": minutes - before, "processor_minutes": spent / 60}) + "\n"
-        )
 
 
 def measure(
@@ -132,17 +133,18 @@ def measure(
     lines = []
     for variant in plan.variants:
         path = variant.checkpoint(out)
-        spent = path.with_name("processor.jsonl").read_text(encoding="utf-8").splitlines()
         own = of[variant.name]
         whole = next(line for line in summarise(own) if line["class"] == "mean")
         found = Checkpoint(path)
+        # Before those are the runs that trained what it began with.
+        sittings = [each for each in found.sittings if each["recipe"] == found.recipe]
         learnt = [part for name, part in found.exported().items() if name in LEARNT]
         lines.append(
             {
                 "name": variant.name,
                 "steps": found.step,
                 "minutes": found.minutes,
-                "processor_minutes": sum(json.loads(line)["processor_minutes"] for line in spent),
+                "processor_minutes": sum(each["processor_minutes"] for each in sittings),
                 "parameters": sum(value.numel() for part in learnt for value in part.values()),
                 "codebook": whole["codebook"],
                 "measures": {name: differences(own, base, name) for name in MEASURES},

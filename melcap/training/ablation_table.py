@@ -80,7 +80,8 @@ def curves(path: Path, logs: Mapping[str, Path], figure_of: str) -> None:
     axes.set_ylabel(figure_of)
     axes.set_yscale("log")
     axes.grid(alpha=0.3, which="both")
-    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    if axes.lines:  # none where all runs ended before their first line
+        figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     with replacing(path) as temporary:
         figure.savefig(temporary)
 

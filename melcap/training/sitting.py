@@ -26,6 +26,7 @@ class Sitting:
         self._checkpoint = checkpoint
         self._seconds = config.batch * recipe.samples / SAMPLE_RATE
         self._start = self._since = time.monotonic()
+        self._processor = time.process_time()
         self._sums: dict[str, Tensor] = {}
         self._counted = 0
         self._record: Record = {
@@ -75,6 +76,7 @@ class Sitting:
             **self._record,
             "steps": self.steps,
             "minutes": round(self.minutes, 2),
+            "processor_minutes": round((time.process_time() - self._processor) / 60, 2),
             "audio_seconds_per_second": round(self.steps * self._seconds / 60 / self.minutes, 1),
             "figures": self._record["figures"] or figures,
         }
