@@ -11,6 +11,7 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from melcap.codec import Codec
+    from melcap.evaluation.signals import Wave
 
 # One thread for each xdist worker, and for the processes it starts: set before torch is imported.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -54,3 +55,20 @@ def lite() -> Codec:
     import melcap
 
     return melcap.load()
+
+
+@pytest.fixture(scope="session")
+def speech() -> Wave:
+    return _clip("speech")
+
+
+@pytest.fixture(scope="session")
+def music() -> Wave:
+    return _clip("music")
+
+
+def _clip(name: str) -> Wave:
+    """[samples] at 44.1 kHz: 3 s of tests/data."""
+    from melcap import audio
+
+    return audio.read(Path(__file__).parent / "data" / f"{name}.flac")[0][0]

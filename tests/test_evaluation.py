@@ -49,16 +49,6 @@ def noise(seconds: float, scale: float = 0.1, seed: int = 0, rate: int = RATE) -
     return scale * np.random.default_rng(seed).standard_normal(int(seconds * rate))
 
 
-@pytest.fixture(scope="module")
-def speech() -> Wave:
-    return audio.read(DATA / "speech.flac")[0][0]
-
-
-@pytest.fixture(scope="module")
-def music() -> Wave:
-    return audio.read(DATA / "music.flac")[0][0]
-
-
 @needs_eval
 def test_identical_speech_gets_the_best_figure_of_every_measure(speech: Wave) -> None:
     part = speech[RATE // 2 : 2 * RATE]

@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import melcap
-from melcap import audio
 from melcap.errors import InputError
 from melcap.evaluation import peers
 from melcap.evaluation.peers.checkpoint import Tokenizer, _through
@@ -32,9 +31,8 @@ RATE = 44100
 
 
 @pytest.fixture(scope="module")
-def speech() -> Wave:
-    wave = audio.read(Path(__file__).parent / "data" / "speech.flac")[0][0]
-    return wave[:60_001].astype(np.float32)
+def part(speech: Wave) -> Wave:
+    return speech[:60_001].astype(np.float32)
 
 
 def checkpoint(out: Path, **settings: Any) -> str:
@@ -57,31 +55,31 @@ class Known(Stage):
         return self.mel
 
 
-def test_a_first_stage_is_heard_through_the_oracle(speech: Wave, tmp_path: Path) -> None:
+def test_a_first_stage_is_heard_through_the_oracle(part: Wave, tmp_path: Path) -> None:
     codec = peers.codec(checkpoint(tmp_path / "run", stage=1))
     assert isinstance(codec, Tokenizer)
-    coded = codec.encode(speech, RATE)
-    assert np.array_equal(coded.tokens, melcap.load().encode(speech, RATE).tokens[0])
+    coded = codec.encode(part, RATE)
+    assert np.array_equal(coded.tokens, melcap.load().encode(part, RATE).tokens[0])
     assert codec.codebook_size == 8192
-    columns = -(-len(speech) // 2048)
-    padded = F.pad(torch.from_numpy(speech), (384, columns * 2048 - len(speech) + 384))
+    columns = -(-len(part) // 2048)
+    padded = F.pad(torch.from_numpy(part), (384, columns * 2048 - len(part) + 384))
     codec.weights.decoder = Chain(Known(codec.weights.front(padded[None]), 8))
     decoded = codec.decode(coded)
-    assert decoded.shape == speech.shape
+    assert decoded.shape == part.shape
     assert decoded.dtype == np.float32
     inner = slice(1000, -1000)
     shifted = (np.roll(decoded, by)[inner] for by in (-64, 0, 64))
-    early, right, late = (mel_l1(speech[inner], wave, RATE) for wave in shifted)
+    early, right, late = (mel_l1(part[inner], wave, RATE) for wave in shifted)
     assert right < 0.2
     assert right < min(early, late)  # half a hop too early, and the later would be nearer
 
 
-def test_before_and_after_a_clip_is_silence(speech: Wave, tmp_path: Path) -> None:
+def test_before_and_after_a_clip_is_silence(part: Wave, tmp_path: Path) -> None:
     """Tokens in the middle of many that say silence are decoded to the same mel."""
     codec = peers.codec(checkpoint(tmp_path / "run", stage=1))
     assert isinstance(codec, Tokenizer)
     weights = codec.weights
-    tokens = weights.encode(speech, RATE).tokens
+    tokens = weights.encode(part, RATE).tokens
     quiet = weights.silence[None, :, None]
     around = torch.cat((quiet.expand(-1, -1, 20), tokens, quiet.expand(-1, -1, 20)), -1)
     made = run(weights.decoder, weights.codebook.latents(around))
@@ -96,30 +94,30 @@ def test_before_and_after_a_clip_is_silence(speech: Wave, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("rate", [RATE, 24000])
-def test_a_vocoder_is_given_the_true_mel(speech: Wave, tmp_path: Path, rate: int) -> None:
+def test_a_vocoder_is_given_the_true_mel(part: Wave, tmp_path: Path, rate: int) -> None:
     codec = peers.codec(checkpoint(tmp_path / "run", stage=2, from_mels=True))
     assert codec.bound
-    decoded, size = codec.round_trip(speech, rate)
+    decoded, size = codec.round_trip(part, rate)
     assert size == 0
-    assert decoded.shape == speech.shape
+    assert decoded.shape == part.shape
     if rate == RATE:
         shipped = melcap.load()
-        around = F.pad(torch.from_numpy(speech)[None], (256 * 60 + 384, 256 * 60))
+        around = F.pad(torch.from_numpy(part)[None], (256 * 60 + 384, 256 * 60))
         stages = [shipped.front, *shipped.vocoder]
-        given, _ = outputs_of(stages, -256 * 60 - 384, len(speech))
-        wanted = run(stages, around)[0, -given:][: len(speech)].clamp(-1, 1)
+        given, _ = outputs_of(stages, -256 * 60 - 384, len(part))
+        wanted = run(stages, around)[0, -given:][: len(part)].clamp(-1, 1)
         assert np.abs(decoded - wanted.numpy()).max() < 1e-4
 
 
-def test_a_second_stage_is_the_codec(speech: Wave, tmp_path: Path) -> None:
+def test_a_second_stage_is_the_codec(part: Wave, tmp_path: Path) -> None:
     codec = peers.codec(checkpoint(tmp_path / "run", stage=2))
-    decoded, size = codec.round_trip(speech, RATE)
-    shipped, as_many = peers.codec("melcap").round_trip(speech, RATE)
+    decoded, size = codec.round_trip(part, RATE)
+    shipped, as_many = peers.codec("melcap").round_trip(part, RATE)
     assert size == as_many
     assert (decoded == shipped).all()
 
 
-def test_what_is_exported_is_measured(tmp_path: Path, speech: Wave) -> None:
+def test_what_is_exported_is_measured(tmp_path: Path, part: Wave) -> None:
     """The average of the weights, and other weights are another codec."""
     found = []
     for scale in (1.0, 0.0):
@@ -137,7 +135,7 @@ def test_what_is_exported_is_measured(tmp_path: Path, speech: Wave) -> None:
         save(start.checkpoint, start.recipe, averages, {}, 0, 0.0, [])
         found.append(peers.codec(str(start.checkpoint)))
     assert found[0].identity != found[1].identity
-    one, other = (codec.round_trip(speech, RATE)[0] for codec in found)
+    one, other = (codec.round_trip(part, RATE)[0] for codec in found)
     assert mel_l1(one, other, RATE) > 0.5
 
 

@@ -15,7 +15,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import melcap
-from melcap import audio
 from melcap.errors import ContainerError, InputError, MelcapError, WeightsError
 from melcap.evaluation import CODECS, peers
 from melcap.evaluation.peers import codec2, speex
@@ -46,16 +45,6 @@ NARROW = [
 
 def noise(seconds: float, scale: float = 0.1, seed: int = 0) -> Wave:
     return scale * np.random.default_rng(seed).standard_normal(int(seconds * RATE))
-
-
-@pytest.fixture(scope="module")
-def speech() -> Wave:
-    return audio.read(DATA / "speech.flac")[0][0]
-
-
-@pytest.fixture(scope="module")
-def music() -> Wave:
-    return audio.read(DATA / "music.flac")[0][0]
 
 
 @given(

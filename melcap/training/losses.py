@@ -13,7 +13,7 @@ mean power of s^2 in every bin at every size: one floor then fits all sizes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -162,12 +162,8 @@ def multi_scale_mel_loss(
 
     Published vocoders weigh a mel loss 15 (DAC) to 45 (HiFi-GAN, Vocos) against GAN terms near 1.
     """
-    output, target = _pair(output, target)
-    total = output.wave.new_zeros((), dtype=torch.float32)
-    for n_fft, bins in scales:
-        made, real = (_log_mel(wave, n_fft, bins, sample_rate) for wave in (output, target))
-        total = total + loudness_l1(made, real, loudness)
-    return total / len(scales)
+    pictures = _log_mels(output, target, scales, sample_rate)
+    return torch.stack([loudness_l1(made, real, loudness) for made, real in pictures]).mean()
 
 
 def texture_loss(
@@ -184,12 +180,8 @@ def texture_loss(
     plays the part of the Gram matrices of the paper (arXiv 2510.01903). Raises InputError for waves
     of fewer than three frames.
     """
-    output, target = _pair(output, target)
-    total = output.wave.new_zeros((), dtype=torch.float32)
-    for n_fft, bins in scales:
-        made, real = (_log_mel(wave, n_fft, bins, sample_rate) for wave in (output, target))
-        total = total + roughness_loss(made, real)
-    return total / len(scales)
+    pictures = _log_mels(output, target, scales, sample_rate)
+    return torch.stack([roughness_loss(made, real) for made, real in pictures]).mean()
 
 
 def loudness_l1(output: Tensor, target: Tensor, power: float) -> Tensor:
@@ -262,6 +254,19 @@ def _pair(output: Tensor | Spectra, target: Tensor | Spectra) -> tuple[Spectra, 
             f"output {list(made.wave.shape)} and target {list(real.wave.shape)} differ in shape"
         )
     return made, real
+
+
+def _log_mels(
+    output: Tensor | Spectra,
+    target: Tensor | Spectra,
+    scales: Sequence[tuple[int, int]],
+    sample_rate: int,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each scale, (FFT size, mel bins), the pictures of both."""
+    pair = _pair(output, target)
+    for n_fft, bins in scales:
+        made, real = (_log_mel(wave, n_fft, bins, sample_rate) for wave in pair)
+        yield made, real
 
 
 def _log_mel(wave: Spectra, n_fft: int, bins: int, sample_rate: int) -> Tensor:

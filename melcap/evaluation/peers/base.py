@@ -9,6 +9,8 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from melcap.evaluation.signals import Wave, resample
+
 Audio: TypeAlias = npt.NDArray[np.float32]
 
 
@@ -28,6 +30,11 @@ class Coded:
     samples: int
     sample_rate: int
     tokens: npt.NDArray[np.integer[Any]] | None = None
+
+    def fitted(self, decoded: Wave, rate: int) -> Audio:
+        """What was decoded, [samples] at `rate`, at the rate and the length of what went in."""
+        wave = resample(decoded, rate, self.sample_rate)[: self.samples]
+        return np.pad(wave, (0, self.samples - len(wave))).astype(np.float32)
 
 
 class Codec(ABC):

@@ -46,9 +46,7 @@ class GriffinLim(Codec):
         return Coded((mel, len(source)), 0, len(wave), sample_rate)
 
     def decode(self, coded: Coded) -> Audio:
-        decoded = self.wave(*coded.payload).numpy()
-        resampled = resample(decoded, MEL.sample_rate, coded.sample_rate)[: coded.samples]
-        return resampled.astype(np.float32)
+        return coded.fitted(self.wave(*coded.payload).numpy(), MEL.sample_rate)
 
     def wave(self, mel: Tensor, samples: int) -> Tensor:
         """Mel magnitudes [n_mels, 1 + samples // hop], frames centred on multiples of the hop, to

@@ -6,7 +6,6 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -69,7 +68,7 @@ class Tokenizer(Melcap):
         # The oracle's frames lie half a hop later.
         wave = self.oracle.wave(F.pad(magnitudes, (0, 1), "replicate"), frames * mel.hop)
         wave = F.pad(wave, (mel.hop // 2, 0)).clamp(-1, 1)
-        return _at(coded, wave, mel.sample_rate)
+        return coded.fitted(wave.numpy(), mel.sample_rate)
 
 
 class Vocoder(Codec):
@@ -92,7 +91,7 @@ class Vocoder(Codec):
         source = torch.from_numpy(coded.payload).float()[None]
         stages = Chain(weights.front, *weights.vocoder)
         wave = _through(stages, source, source.new_zeros(1, 1), source.shape[-1])[0]
-        return _at(coded, wave.clamp(-1, 1), mel.sample_rate)
+        return coded.fitted(wave.clamp(-1, 1).numpy(), mel.sample_rate)
 
 
 def _through(stages: Chain, x: Tensor, quiet: Tensor, outputs: int) -> Tensor:
@@ -104,9 +103,3 @@ def _through(stages: Chain, x: Tensor, quiet: Tensor, outputs: int) -> Tensor:
     made = run(stages, torch.cat((before, x, behind), dim=-1))
     given, _ = outputs_of([*stages], first, last)
     return made[..., -given : outputs - given]
-
-
-def _at(coded: Coded, wave: Tensor, rate: int) -> Audio:
-    """A wave [samples] of that rate as what was encoded: its rate, its length."""
-    decoded = resample(wave.numpy(), rate, coded.sample_rate)[: coded.samples]
-    return np.pad(decoded, (0, coded.samples - len(decoded))).astype(np.float32)

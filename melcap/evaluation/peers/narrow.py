@@ -40,7 +40,7 @@ class NarrowBand(Codec):
         frames = -(-(samples + self.delay) // self.frame)
         decoded = self.decode_frames(payload, frames).reshape(-1) / np.float32(32768)
         on_time = decoded[self.delay : self.delay + samples]
-        return resample(on_time, RATE, coded.sample_rate)[: coded.samples].astype(np.float32)
+        return coded.fitted(on_time, RATE)
 
     @abstractmethod
     def encode_frames(self, frames: Pcm) -> bytes:

@@ -62,6 +62,4 @@ class Opus(Codec):
         decoder.options = {"request_sample_fmt": "flt"}
         frames = [frame for packet in [*packets, None] for frame in decoder.decode(packet)]
         decoded = np.concatenate([frame.to_ndarray().reshape(-1) for frame in frames])
-        # Lengths are rounded up both ways, so there are never too few samples.
-        decoded = resample(decoded[:samples], 48000, coded.sample_rate)[: coded.samples]
-        return decoded.astype(np.float32)
+        return coded.fitted(decoded[:samples], 48000)
