@@ -941,6 +941,7 @@ class TestErrors:
             ("E: Failed to fetch x  Temporary failure resolving 'h'", "is there a network?"),
             ("E: Failed to fetch x  404  Not Found [IP: 1.2.3.4]", "no longer in the archive"),
             ("E: Failed to fetch x  Hash Sum mismatch", "so it was refused"),
+            ("E: Failed to fetch x  Hash Sum mismatch\n - SHA256:b404d1\n", "so it was refused"),
             ("E: You don't have enough free space in /x/.", "the disk is full"),
             ("E: Something else", "apt failed: Something else"),
         ],

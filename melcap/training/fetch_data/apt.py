@@ -187,7 +187,8 @@ def _sentence(what: str, err: str) -> str:
         return f"{what}: the archive cannot be reached, is there a network? apt says: {reason}"
     if "no space left" in lower or "enough free space" in lower:
         return f"{what}: the disk is full; free some space and run the same command again"
-    if "404" in lower or "was not found" in lower:
+    # Digits alone would not do: apt also prints sums and sizes of files.
+    if "404  not found" in lower or "was not found" in lower:
         return (
             f"{what}: no longer in the archive; run `apt-get update` (as root), or with --suite "
             f"delete the cache's folder apt. apt says: {reason}"
