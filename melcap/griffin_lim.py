@@ -80,11 +80,8 @@ class GriffinLimStep(Stage):
         blocks = torch.lerp(before, wave, 1 + self.momentum)
         frames = x.shape[-1] - self.blocks + 1
         windows = [blocks[:, k : k + frames] for k in range(self.blocks)]
-        spectrum = torch.fft.rfft(torch.cat(windows, dim=-1) * self.window)
-        power = spectrum.real.square() + spectrum.imag.square()
         wanted = magnitude[:, self.blocks // 2 :][:, :frames]
-        spectrum = spectrum * (wanted * torch.rsqrt(power + QUIETEST_POWER))
-        made = torch.fft.irfft(spectrum, self.n_fft) * self.inverse
+        made = self.impose(torch.cat(windows, dim=-1) * self.window, wanted) * self.inverse
         parts = made.unflatten(-1, (self.blocks, self.hop))
         whole = frames - self.blocks + 1
         agreed = torch.zeros_like(parts[:, :whole, 0])
@@ -92,6 +89,13 @@ class GriffinLimStep(Stage):
             agreed = agreed + parts[:, k : k + whole, self.blocks - 1 - k]
         kept = slice(self.left, self.left + whole)
         return torch.cat((agreed, wave[:, kept], magnitude[:, kept]), dim=-1).transpose(1, 2)
+
+    def impose(self, windows: Tensor, wanted: Tensor) -> Tensor:
+        """Windows [..., n_fft] with the magnitudes [..., n_fft / 2 + 1] instead of their own."""
+        spectrum = torch.fft.rfft(windows)
+        power = spectrum.real.square() + spectrum.imag.square()
+        spectrum = spectrum * (wanted * torch.rsqrt(power + QUIETEST_POWER))
+        return torch.fft.irfft(spectrum, self.n_fft)
 
 
 class Unfold(Stage):

@@ -1,8 +1,8 @@
 """The vocoder: log-mel to waveform through ConvNeXt blocks, upsampling convolutions and an iSTFT.
 
-Backbone and head follow Vocos (arXiv 2306.00814); the upsampling stages between them let the head
-work on short windows, where phase is easier to predict (iSTFTNet, arXiv 2203.02395). Griffin-Lim
-steps end it.
+Backbone and head follow Vocos (arXiv 2306.00814); Griffin-Lim steps end it. Upsampling stages
+between backbone and head, where a configuration has some, let the head work on short windows, where
+phase is easier to predict (iSTFTNet, arXiv 2203.02395).
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ class ISTFTHead(Stage):
     padding every sample sees all its windows, so the sum of squared windows is one constant.
     """
 
+    window: Tensor
+
     def __init__(self, channels: int, hop: int, overlap: int) -> None:
         super().__init__()
         self.hop, self.overlap = hop, overlap
@@ -39,14 +41,17 @@ class ISTFTHead(Stage):
     def forward(self, x: Tensor) -> Tensor:
         ln_magnitude, phase = in_full(self.linear, x.transpose(1, 2)).chunk(2, dim=-1)
         magnitude = ln_magnitude.clamp(max=LOUDEST_LN_MAGNITUDE).exp()
-        spectrum = torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
-        frames = torch.fft.irfft(spectrum, self.n_fft) * self.window
+        frames = self.synthesis(magnitude * phase.cos(), magnitude * phase.sin()) * self.window
         whole = frames.shape[1] - self.overlap + 1
         wave = torch.zeros_like(frames[:, :whole, : self.hop])
         for k, part in enumerate(frames.unflatten(-1, (self.overlap, self.hop)).unbind(2)):
             wave = wave + part[:, self.overlap - 1 - k :][:, :whole]
         samples = (x.shape[-1] - self.left - self.right) * self.hop
         return wave.flatten(1)[:, self._front : self._front + samples]
+
+    def synthesis(self, real: Tensor, imaginary: Tensor) -> Tensor:
+        """The parts of a spectrum [..., n_fft / 2 + 1] -> its windows [..., n_fft]."""
+        return torch.fft.irfft(torch.complex(real, imaginary), self.n_fft)
 
 
 def vocoder(config: CodecConfig) -> Chain:

@@ -1,4 +1,4 @@
-"""The command line: `melcap encode | decode | transcode | info | plot | evaluate | doctor`.
+"""The command line: encode, decode, transcode, info, plot, evaluate, export, doctor.
 
 Results go to stdout; progress, and errors as one sentence each, to stderr. The exit status is 0
 where all went well, 1 where something failed, 2 for wrong usage, 130 after Ctrl-C.
@@ -17,6 +17,7 @@ import typer.core
 from melcap.cli import batch
 from melcap.cli.batch import Progress, Record, record_of, run
 from melcap.cli.evaluate import evaluate
+from melcap.cli.export import export
 from melcap.cli.options import (
     AsJson,
     AudioFormat,
@@ -235,6 +236,7 @@ def plot(
 
 
 app.command()(evaluate)
+app.command()(export)
 
 
 @app.command()
