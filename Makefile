@@ -47,7 +47,7 @@ gpu: $(call installed,test)
 gpu-tests:
 	TRITON_INTERPRET=0 $(PYTHON) -m pytest -m gpu
 	$(PYTHON) profiling/kernels.py
-	$(PYTHON) profiling/rtf.py
+	$(PYTHON) profiling/rtf.py --device cuda
 	$(MAKE) --no-print-directory gpu-sanitize
 
 # Without PyTorch's pool of memory, so that each tensor has bounds of its own.

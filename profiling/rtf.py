@@ -1,190 +1,174 @@
-"""How many times faster than real time the codec encodes and decodes, on this machine.
+"""How many times faster than real time melcap encodes and decodes, beside its peers, in one run.
 
-    python profiling/rtf.py                       # 10 s clip, batch of one, all threads
-    python profiling/rtf.py --seconds 1 --seconds 10 --seconds 60 --batch 1 --batch 8
+    python profiling/rtf.py                    # clips of 1, 10 and 60 s, threads 1 and 2, peers
+    python profiling/rtf.py --quick            # one clip of 10 s, about a minute
+    python profiling/rtf.py --profile          # where melcap's time goes, against this machine
+    python profiling/rtf.py --growth           # melcap alone, from 1 s to 3 h and batches to 64
 
-Every row is the median of several runs after a warm-up, on real clips from examples/audio, with the
-lower and upper quartile. Before anything is timed, chunked and one-shot coding must agree on the
-very signal that is timed. Rows are added to profiling/results/rtf.csv with machine and versions.
+Everything is timed in turns, so that a drift of the machine meets all alike; a row is the median of
+the rounds with the quartiles, after one round that does not count. Clips are real audio from
+examples/audio. Nothing is timed before it has passed its gate: every backend of melcap must give
+the tokens and the samples of the reference. Tables, JSON and pictures go to profiling/results.
 """
 
 from __future__ import annotations
 
-import csv
-import platform
 import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Callable
-from datetime import date
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from time import perf_counter
+from typing import Annotated, Any
 
 import torch
 import typer
+from clips import clip
+from contenders import MELCAP, PEERS, Contender, Skipped, build
+from gates import agreement
+from growth import growth
+from layers import profile
+from machine import provenance, rates
+from memory import peak_memory
+from report import write
 from rich.console import Console
-from rich.table import Table
+from rich.progress import track
+from streams import streaming
 
-import melcap
-from melcap.audio import read
-from melcap.ops.registry import unavailable
-from melcap.resample import resample
+RESULTS = Path(__file__).resolve().parent / "results"
+LONGEST_CALL = 30.0
+"""Seconds; what takes longer is timed on shorter clips only, and named."""
 
-HERE = Path(__file__).resolve().parent
-CLIPS = HERE.parent / "examples" / "audio"
-RESULTS = HERE / "results" / "rtf.csv"
-GRAPHS = " + CUDA graphs"
+Row = dict[str, Any]
 
 
-def clip(seconds: float, rate: int) -> torch.Tensor:
-    """The example clips one after the other, repeated to the length asked for: [samples]."""
-    parts = []
-    for path in sorted(CLIPS.glob("*.flac")):
-        wave, source = read(path)
-        parts.append(torch.from_numpy(resample(wave[:1], source, rate)[0]))
-    joined = torch.cat(parts)
-    samples = round(seconds * rate)
-    return joined.repeat(-(-samples // len(joined)))[:samples]
+def timed(call: Any, device: str) -> float:
+    began = perf_counter()
+    call()
+    if device != "cpu":
+        torch.cuda.synchronize(device)
+    return perf_counter() - began
 
 
-def agree(codec: melcap.Codec, wave: torch.Tensor, rate: int) -> None:
-    """Exit where chunks do not give what the whole clip gives."""
-    codes = codec.encode(wave, rate)
-    whole = codec.decode(codes)
-    usual, codec.chunk_columns = codec.chunk_columns, 37
-    chunked = codec.encode(wave, rate)
-    flips = int((chunked.tokens != codes.tokens).sum())
-    error = float((codec.decode(codes) - whole).abs().max())
-    codec.chunk_columns = usual
-    if flips > codes.tokens.numel() * 1e-4 or error > 1e-4:
-        sys.exit(f"not timed: {flips} tokens and {error:.1e} of amplitude differ between chunkings")
+def in_turns(
+    contenders: dict[str, Contender], seconds: float, batch: int, rounds: int, threads: int | None
+) -> tuple[list[Row], list[str]]:
+    """A row for each contender and way, and what was left out.
 
-
-def timed(work: Callable[[], object], runs: int, device: str) -> list[float]:
-    """Seconds of each of `runs` calls, after two that are not counted."""
-    taken = []
-    for _ in range(runs + 2):
-        start = time.perf_counter()
-        work()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
-        taken.append(time.perf_counter() - start)
-    return taken[2:]
-
-
-def machine(device: str) -> str:
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
-    names = (
-        [
-            line.split(":", 1)[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ]
-        if Path("/proc/cpuinfo").exists()
-        else []
-    )
-    return f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} threads"
-
-
-def commit() -> str:
-    found = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True
-    )
-    return found.stdout.strip() or "unknown"
-
-
-def measure(
-    codec: melcap.Codec, device: str, backend: str, seconds: float, batch: int, runs: int
-) -> list[dict[str, object]]:
-    """One row for encoding and one for decoding."""
-    rate = codec.config.mel.sample_rate
-    wave = clip(seconds, rate).expand(batch, -1).to(device)
-    if device.startswith("cuda"):
-        codec.use_graphs(backend.endswith(GRAPHS))
-    with melcap.use_backend(backend.removesuffix(GRAPHS)):
-        agree(codec, wave[:1], rate)
-        codes = codec.encode(wave, rate)
-        taken = {
-            "encode": timed(lambda: codec.encode(wave, rate), runs, device),
-            "decode": timed(lambda: codec.decode(codes), runs, device),
-        }
-    rows: list[dict[str, object]] = []
-    for operation, times in taken.items():
+    A call of more than a second has fewer rounds: as many as take half a minute, three at least.
+    """
+    calls, left_out, firsts = {}, [], {}
+    for name, contender in contenders.items():
+        wave = clip(seconds, contender.sample_rate).expand(batch, -1).to(contender.device)
+        for way in ("encode", "decode"):
+            if way == "encode":
+                call = lambda c=contender, w=wave: c.encode(w)  # noqa: E731
+            else:
+                made = contender.encode(wave)
+                call = lambda c=contender, m=made: c.decode(m)  # noqa: E731
+            taken = timed(call, contender.device)
+            if taken > LONGEST_CALL:
+                left_out.append(f"{contender.name}: {way} of {seconds:g} s takes {taken:.0f} s")
+                break
+            calls[name, way], firsts[name, way] = call, taken
+    taken: dict[tuple[str, str], list[float]] = {key: [] for key in calls}
+    for done in range(rounds):
+        for key, call in calls.items():
+            if done < max(3, min(rounds, LONGEST_CALL / firsts[key])):
+                taken[key].append(timed(call, contenders[key[0]].device))
+    rows = []
+    for (name, way), times in taken.items():
         low, middle, high = statistics.quantiles(times, n=4)
         rows.append(
             {
-                "operation": operation,
-                "device": machine(device),
-                "backend": backend,
+                "codec": contenders[name].name,
+                "way": way,
+                "threads": threads,
                 "seconds": seconds,
                 "batch": batch,
-                "x_real_time": round(seconds * batch / middle, 1),
-                "x_real_time_p25": round(seconds * batch / high, 1),
-                "x_real_time_p75": round(seconds * batch / low, 1),
-                "runs": runs,
-                "torch": torch.__version__,
-                "model": codec.model,
-                "commit": commit(),
-                "date": date.today().isoformat(),
+                "x_real_time": seconds * batch / middle,
+                "p25": seconds * batch / high,
+                "p75": seconds * batch / low,
+                "rounds": len(times),
             }
         )
-    return rows
+    return rows, left_out
+
+
+def measure(
+    names: Iterable[str],
+    device: str,
+    lengths: list[float],
+    batches: list[int],
+    threads: list[int],
+    rounds: int,
+) -> dict[str, Any]:
+    """Rows for every setting, and why some have none."""
+    rows: list[Row] = []
+    skipped: dict[str, str] = {}
+    for count in threads if device == "cpu" else [None]:
+        if count is not None:
+            torch.set_num_threads(count)  # before graphs of ONNX Runtime are loaded
+        contenders = {}
+        for name, found in build(list(names), device):
+            if isinstance(found, Skipped):
+                skipped[name] = str(found)
+            elif reason := agreement(found, clip(10.0, found.sample_rate)):
+                skipped[name] = f"not timed: {reason}"
+            else:
+                contenders[name] = found
+        settings = [(length, 1) for length in lengths]
+        settings += [(min(lengths, key=lambda x: abs(x - 10)), n) for n in batches if n > 1]
+        for seconds, batch in track(settings, f"{device}, {count or 'all'} threads"):
+            more, left_out = in_turns(contenders, seconds, batch, rounds, count)
+            rows += more
+            skipped |= {f"{each}": "left out" for each in left_out}
+    return {"rows": rows, "skipped": skipped}
 
 
 def main(
     seconds: Annotated[list[float] | None, typer.Option(help="clip lengths")] = None,
-    batch: Annotated[
-        list[int] | None, typer.Option(help="batch sizes; 1, on a GPU 64 as well")
+    batch: Annotated[list[int] | None, typer.Option(help="batch sizes, of 10 s clips")] = None,
+    threads: Annotated[list[int] | None, typer.Option(help="CPU threads")] = None,
+    rounds: Annotated[int, typer.Option(min=3, help="counted rounds")] = 15,
+    device: Annotated[list[str] | None, typer.Option(help="cpu, cuda; all by default")] = None,
+    codec: Annotated[
+        list[str] | None, typer.Option(help=", ".join([*MELCAP, *PEERS]) + "; all by default")
     ] = None,
-    runs: Annotated[int, typer.Option(help="counted runs of each", min=2)] = 9,
-    device: Annotated[list[str] | None, typer.Option(help="cpu, cuda")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads")] = None,
-    weights: Annotated[Path | None, typer.Option(help="a weights file")] = None,
-    save: Annotated[bool, typer.Option(help="add to profiling/results/rtf.csv")] = True,
+    quick: Annotated[bool, typer.Option("--quick", help="one clip of 10 s, 5 rounds")] = False,
+    profiled: Annotated[bool, typer.Option("--profile", help="where the time goes")] = False,
+    grown: Annotated[bool, typer.Option("--growth", help="cost from 1 s to 3 h")] = False,
+    out: Annotated[Path, typer.Option(help="folder for the results")] = RESULTS,
 ) -> None:
-    """Time encode and decode."""
-    if threads is not None:
-        torch.set_num_threads(threads)
-    rows = []
+    """Time encoding and decoding."""
+    out.mkdir(parents=True, exist_ok=True)
+    console = Console()
     for where in device or ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
-        codec = melcap.load(weights, where)
-        fast = where.startswith("cuda") and not unavailable("triton")
-        for backend in ("torch", "triton", "triton" + GRAPHS) if fast else ("torch",):
-            for length in seconds or [10.0]:
-                for count in batch or ([1, 64] if where.startswith("cuda") else [1]):
-                    rows += measure(codec, where, backend, length, count, runs)
-    show(rows)
-    if save:
-        store(rows)
-
-
-def show(rows: list[dict[str, object]]) -> None:
-    table = Table(title="times faster than real time (median, quartiles)")
-    for head in ("operation", "device", "backend", "clip", "batch", "x real time", "quartiles"):
-        table.add_column(head)
-    for row in rows:
-        table.add_row(
-            str(row["operation"]),
-            str(row["device"]),
-            str(row["backend"]),
-            f"{row['seconds']:g} s",
-            str(row["batch"]),
-            f"{row['x_real_time']}",
-            f"{row['x_real_time_p25']} to {row['x_real_time_p75']}",
-        )
-    Console().print(table)
-
-
-def store(rows: list[dict[str, object]]) -> None:
-    RESULTS.parent.mkdir(exist_ok=True)
-    fresh = not RESULTS.exists()
-    with RESULTS.open("a", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        if fresh:
-            writer.writeheader()
-        writer.writerows(rows)
+        found: dict[str, Any] = {"origin": provenance(where)}
+        with torch.no_grad():
+            if profiled:
+                kind, found = "profile", found | profile(where)
+            elif grown:
+                kind, found = "growth", found | growth()
+            else:
+                kind = "rtf"
+                found |= measure(
+                    codec or [*MELCAP, *PEERS],
+                    where,
+                    seconds or ([10.0] if quick else [1.0, 10.0, 60.0]),
+                    [1] if quick else batch or ([1, 8] if where == "cpu" else [1, 64]),
+                    threads or sorted({1, torch.get_num_threads()}),
+                    5 if quick else rounds,
+                )
+                if where == "cpu" and not quick:
+                    found["rates"] = rates()
+                    found["streams"] = streaming()
+                    found["memory"] = [
+                        {"codec": name, "seconds": length} | peak_memory(name, length)
+                        for name in codec or [*MELCAP, *PEERS]
+                        if name not in found["skipped"]
+                        for length in (10.0, 60.0)
+                    ]
+        path = write(out / f"{kind}-{where.partition(':')[0]}", kind, found)
+        console.print(path.read_text(), markup=False, highlight=False)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,24 @@
+"""Real audio of any length."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from melcap.audio import read
+from melcap.resample import resample
+
+CLIPS = Path(__file__).resolve().parents[1] / "examples" / "audio"
+
+
+def clip(seconds: float, rate: int) -> Tensor:
+    """The example clips one after the other, repeated to the length asked for: [samples]."""
+    parts = []
+    for path in sorted(CLIPS.glob("*.flac")):
+        wave, source = read(path)
+        parts.append(torch.from_numpy(resample(wave[:1], source, rate)[0]))
+    joined = torch.cat(parts)
+    samples = round(seconds * rate)
+    return joined.repeat(-(-samples // len(joined)))[:samples]

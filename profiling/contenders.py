@@ -1,0 +1,226 @@
+"""Who is timed: melcap on every backend at hand, and its peers, each as two calls on a batch.
+
+Peers are built from their published configurations with random weights, which take the same time.
+Each is given audio at its own rate, and encodes at the setting that is nearest to melcap's bit rate
+or cheaper.
+"""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import melcap
+from melcap.ops.registry import unavailable
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One codec on one device.
+
+    `encode` takes waves [batch, samples] at `sample_rate` on `device`; `decode` takes what it gives
+    and returns waves, of any shape with the batch first.
+    """
+
+    name: str
+    sample_rate: int
+    device: str
+    encode: Callable[[Tensor], Any]
+    decode: Callable[[Any], Tensor]
+
+
+class Skipped(Exception):
+    """Why a contender cannot be timed here."""
+
+
+def melcap_on(backend: str) -> Callable[[str], Contender]:
+    """backend: "torch", "triton", or "triton + CUDA graphs"."""
+
+    def build(device: str) -> Contender:
+        if backend != "torch":
+            reasons = unavailable("triton") or ([] if device != "cpu" else ["this is a CPU"])
+            if reasons:
+                raise Skipped("; ".join(reasons))
+        codec = melcap.load(device=device)
+        if backend.endswith("graphs"):
+            codec.use_graphs()
+        rate, used = codec.config.mel.sample_rate, backend.partition(" ")[0]
+
+        def encode(wave: Tensor) -> melcap.Codes:
+            with melcap.use_backend(used):
+                return codec.encode(wave, rate)
+
+        def decode(codes: melcap.Codes) -> Tensor:
+            with melcap.use_backend(used):
+                return codec.decode(codes)
+
+        return Contender(f"melcap, {backend}", rate, device, encode, decode)
+
+    return build
+
+
+def melcap_onnx(device: str) -> Contender:
+    if device != "cpu":
+        raise Skipped("the graphs are run on CPUs only")
+    _need("onnx", "onnxscript", "onnxruntime")
+    from melcap.onnx import export
+
+    example = runpy.run_path(str(EXAMPLES / "onnx_codec.py"))
+    codec = melcap.load()
+    with TemporaryDirectory() as folder:
+        paths = export(codec, folder)
+        encoder, decoder = (example["Graph"](path, torch.get_num_threads()) for path in paths)
+    rate = codec.config.mel.sample_rate
+    return Contender(
+        "melcap, ONNX Runtime",
+        rate,
+        device,
+        lambda wave: example["encode"](encoder, wave.numpy()),
+        lambda tokens: torch.from_numpy(example["decode"](decoder, tokens)),
+    )
+
+
+def encodec(device: str) -> Contender:
+    """24 kHz, 3 kbps: 4 codebooks of 75 tokens/s."""
+    _need("transformers")
+    from transformers import EncodecConfig, EncodecModel
+
+    model = EncodecModel(EncodecConfig()).eval().to(device)
+    return Contender(
+        "EnCodec 24 kHz",
+        24000,
+        device,
+        lambda wave: model.encode(wave[:, None], bandwidth=3.0),
+        lambda made: model.decode(made.audio_codes, made.audio_scales, None)[0],
+    )
+
+
+def dac(device: str) -> Contender:
+    """44.1 kHz, 9 codebooks, 7.75 kbps."""
+    _need("transformers")
+    from transformers import DacConfig, DacModel
+
+    config = DacConfig(
+        sampling_rate=44100,
+        downsampling_ratios=[2, 4, 8, 8],
+        upsampling_ratios=[8, 8, 4, 2],
+        encoder_hidden_size=64,
+        decoder_hidden_size=1536,
+        n_codebooks=9,
+    )
+    model = DacModel(config).eval().to(device)
+    hop = config.hop_length
+    return Contender(
+        "DAC 44.1 kHz",
+        44100,
+        device,
+        lambda wave: model.encode(_whole(wave, hop)[:, None]).audio_codes,
+        lambda codes: model.decode(audio_codes=codes).audio_values,
+    )
+
+
+def mimi(device: str) -> Contender:
+    """24 kHz, 8 codebooks of 12.5 tokens/s, 1.1 kbps, as in Moshi."""
+    _need("transformers")
+    from transformers import MimiConfig, MimiModel
+
+    model = MimiModel(MimiConfig()).eval().to(device)
+    return Contender(
+        "Mimi 24 kHz",
+        24000,
+        device,
+        lambda wave: model.encode(wave[:, None], num_quantizers=8).audio_codes,
+        lambda codes: model.decode(codes).audio_values,
+    )
+
+
+def snac(device: str) -> Contender:
+    """44.1 kHz, 4 codebooks at 14 to 115 tokens/s, 2.6 kbps."""
+    _need("snac")
+    from snac import SNAC
+
+    model = SNAC(
+        sampling_rate=44100,
+        encoder_dim=64,
+        encoder_rates=[2, 3, 8, 8],
+        decoder_dim=1536,
+        decoder_rates=[8, 8, 3, 2],
+        attn_window_size=32,
+        codebook_size=4096,
+        codebook_dim=8,
+        vq_strides=[8, 4, 2, 1],
+    )
+    model = model.eval().to(device)
+    return Contender(
+        "SNAC 44.1 kHz",
+        44100,
+        device,
+        lambda wave: model.encode(wave[:, None]),
+        lambda codes: model.decode(codes),
+    )
+
+
+def vocos(device: str) -> Contender:
+    """24 kHz vocoder of the published mel model; encoding is its mel spectrogram alone."""
+    _need("vocos")
+    from vocos import Vocos
+    from vocos.feature_extractors import MelSpectrogramFeatures
+    from vocos.heads import ISTFTHead
+    from vocos.models import VocosBackbone
+
+    model = Vocos(
+        MelSpectrogramFeatures(24000, n_fft=1024, hop_length=256, n_mels=100, padding="center"),
+        VocosBackbone(input_channels=100, dim=512, intermediate_dim=1536, num_layers=8),
+        ISTFTHead(dim=512, n_fft=1024, hop_length=256, padding="center"),
+    )
+    model = model.eval().to(device)
+    return Contender(
+        "Vocos 24 kHz (no tokens)", 24000, device, model.feature_extractor, model.decode
+    )
+
+
+MELCAP: dict[str, Callable[[str], Contender]] = {
+    "melcap-torch": melcap_on("torch"),
+    "melcap-triton": melcap_on("triton"),
+    "melcap-graphs": melcap_on("triton + CUDA graphs"),
+    "melcap-onnx": melcap_onnx,
+}
+PEERS: dict[str, Callable[[str], Contender]] = {
+    "encodec": encodec,
+    "mimi": mimi,
+    "snac": snac,
+    "dac": dac,
+    "vocos": vocos,
+}
+
+
+def build(names: list[str], device: str) -> Iterator[tuple[str, Contender | Skipped]]:
+    """Each of the names with its contender on the device, or why there is none."""
+    for name in names:
+        try:
+            yield name, (MELCAP | PEERS)[name](device)
+        except Skipped as reason:
+            yield name, reason
+
+
+def _need(*packages: str) -> None:
+    """Importing is the only honest test: some are there, and cannot be loaded."""
+    for package in packages:
+        try:
+            __import__(package)
+        except (ImportError, OSError) as error:
+            raise Skipped(f"{package} cannot be imported: {error}") from None
+
+
+def _whole(wave: Tensor, hop: int) -> Tensor:
+    """Zeros behind the wave up to a whole number of hops."""
+    return torch.nn.functional.pad(wave, (0, -wave.shape[-1] % hop))

@@ -1,0 +1,42 @@
+"""What must hold before melcap is timed: every backend gives what the reference gives."""
+
+from __future__ import annotations
+
+import torch
+from contenders import Contender
+from torch import Tensor
+
+import melcap
+from melcap.codes import Codes
+
+FLIPS = 1e-3  # of the tokens: those between two codes as near as rounding
+ERROR = 1e-3  # of full scale
+
+
+def agreement(contender: Contender, wave: Tensor) -> str | None:
+    """Why a contender must not be timed, or None.
+
+    melcap's: tokens and samples are compared with the reference's, which works in other chunks than
+    usual. A peer has random weights: its waves must be finite and about as long as what went in.
+    """
+    wave = wave[None].to(contender.device)
+    made = contender.encode(wave)
+    heard = contender.decode(made)
+    if not contender.name.startswith("melcap"):
+        length = heard.numel()
+        if not torch.isfinite(heard).all() or abs(length - wave.numel()) > 4096:
+            return f"gave {length} samples for {wave.numel()}, or some that are not finite"
+        return None
+    codec = melcap.load()
+    codec.chunk_columns = 37
+    with melcap.use_backend("torch"):
+        expected = codec.encode(wave.cpu(), contender.sample_rate)
+        tokens = torch.as_tensor(made.tokens if isinstance(made, Codes) else made).cpu()
+        flips = int((tokens != expected.tokens).sum())
+        own = Codes(tokens, expected.columns, expected.lengths, expected.sample_rate, codec.model)
+        reference = codec.decode(own)
+    samples = heard.cpu().flatten()[: reference.numel()]
+    error = float((samples - reference.flatten()).abs().max())
+    if flips > FLIPS * tokens.numel() or error > ERROR:
+        return f"{flips} of {tokens.numel()} tokens and {error:.1e} of amplitude differ"
+    return None

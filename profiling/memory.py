@@ -1,0 +1,49 @@
+"""Peak memory of a process that does one thing, measured from outside it."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+
+def peak_memory(name: str, seconds: float, batch: int = 1) -> dict[str, float]:
+    """MB of a fresh process that encodes and decodes a batch of clips, and of it before the clips.
+
+    The second is Python, torch and the model; the difference is what the work costs.
+    """
+    command = [sys.executable, str(HERE / "memory.py"), name, str(seconds), str(batch)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{name}: {done.stderr.strip().splitlines()[-1]}")
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _resident() -> float:
+    """The largest resident set so far, in MB (Linux counts in KB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main(name: str, seconds: float, batch: int) -> None:
+    import torch
+    from clips import clip
+    from contenders import Skipped, build
+
+    ((_, contender),) = build([name], "cpu")
+    if isinstance(contender, Skipped):
+        sys.exit(str(contender))
+    with torch.no_grad():
+        contender.decode(contender.encode(clip(1.0, contender.sample_rate)[None]))
+        before = _resident()
+        wave = clip(seconds, contender.sample_rate).expand(batch, -1)
+        contender.decode(contender.encode(wave))
+    print(json.dumps({"peak_mb": _resident(), "before_mb": before}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,87 @@
+"""Streaming on a CPU: how soon the first audio is there, and what a live source costs."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any
+
+import torch
+from clips import clip
+
+import melcap
+
+
+def streaming(rounds: int = 9) -> list[dict[str, Any]]:
+    """What is measured, each with its median and quartiles, in seconds or as a share of one core.
+
+    - first audio: a new stream is given tokens until it first returns samples. The model looks
+      ahead, so a live stream waits for those columns as well: `melcap info` says how long.
+    - load: seconds of work on one thread for each second of a live source, column by column.
+    - cold decode: a process that imports torch and melcap, loads the weights and decodes a 10 s
+      .melcap file to its end, from the moment that it begins to import torch.
+    """
+    codec = melcap.load()
+    rate, unit = codec.config.mel.sample_rate, codec.config.column_samples
+    wave = clip(10.0, rate)
+    codes = codec.encode(wave, rate)
+    columns = codes.tokens.shape[-1]
+    seconds = columns * unit / rate
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    taken: dict[str, list[float]] = {"first audio": [], "decode": [], "encode": []}
+    for _ in range(rounds + 1):
+        began = perf_counter()
+        decoder = melcap.StreamDecoder(codec)
+        first = None
+        for column in range(columns):
+            piece = decoder.push(codes.tokens[..., column : column + 1])
+            if first is None and piece.shape[-1]:
+                first = perf_counter() - began
+        taken["decode"].append((perf_counter() - began) / seconds)
+        taken["first audio"].append(first or float("nan"))
+        began = perf_counter()
+        encoder = melcap.StreamEncoder(codec)
+        for piece in wave.split(unit):
+            encoder.push(piece)
+        taken["encode"].append((perf_counter() - began) / seconds)
+    torch.set_num_threads(threads)
+    rows = [
+        _row("first audio of a stream, column by column", "s", taken["first audio"][1:]),
+        _row("load of a live decoder, one thread", "share of a core", taken["decode"][1:]),
+        _row("load of a live encoder, one thread", "share of a core", taken["encode"][1:]),
+    ]
+    rows.append(_row("cold `melcap decode`, 10 s, from `import torch`", "s", _cold(rounds)))
+    return rows
+
+
+def _cold(rounds: int) -> list[float]:
+    """The command itself, timed inside its process."""
+    timed = (
+        "import sys, time; began = time.perf_counter(); import torch\n"
+        "from melcap.cli.commands import app\n"
+        "try: app(sys.argv[1:])\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "print(time.perf_counter() - began)"
+    )
+    source = Path(__file__).resolve().parents[1] / "examples" / "audio" / "speech.flac"
+    with TemporaryDirectory() as folder:
+        tokens, audio = Path(folder) / "a.melcap", Path(folder) / "a.wav"
+        melcap.encode_file(source, tokens, melcap.load())
+        command = [sys.executable, "-c", timed, "decode", str(tokens), "-o", str(audio)]
+        taken = []
+        for _ in range(rounds + 1):
+            done = subprocess.run(
+                [*command, "--force", "--quiet"], capture_output=True, text=True, check=True
+            )
+            taken.append(float(done.stdout.splitlines()[-1]))
+    return taken[1:]
+
+
+def _row(what: str, unit: str, taken: list[float]) -> dict[str, Any]:
+    low, middle, high = statistics.quantiles(taken, n=4)
+    return {"what": what, "unit": unit, "median": middle, "p25": low, "p75": high}

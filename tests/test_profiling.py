@@ -1,0 +1,213 @@
+"""profiling/rtf.py: its gates refuse, its rounds are fair, its tables say what was measured.
+
+Seen red with: the gate not looking at samples, or at tokens; a peer's NaN let through; one round
+instead of three for slow calls; the quartiles swapped; a stage left out of the profile.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from typer.testing import CliRunner
+
+from melcap.codec import Codec
+from melcap.ops.flops import count
+from melcap.stages import inputs_for, run
+
+SCRIPTS = Path(__file__).parents[1] / "profiling"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def scripts() -> Iterator[None]:
+    """As `python profiling/rtf.py` finds them."""
+    sys.path.insert(0, str(SCRIPTS))
+    yield
+    sys.path.remove(str(SCRIPTS))
+
+
+def contender(name: str, decode: Callable[[Any], Tensor] = lambda codes: codes) -> Any:
+    from contenders import Contender
+
+    return Contender(name, 1000, "cpu", lambda wave: wave, decode)
+
+
+class TestGate:
+    def test_melcap_passes(self) -> None:
+        from clips import clip
+        from contenders import melcap_on
+        from gates import agreement
+
+        assert agreement(melcap_on("torch")("cpu"), clip(1.0, 44100)) is None
+
+    def test_other_samples(self) -> None:
+        from clips import clip
+        from contenders import melcap_on
+        from gates import agreement
+
+        right = melcap_on("torch")("cpu")
+
+        def decode(codes: Any) -> Tensor:
+            heard = right.decode(codes)
+            heard[0, 20000] += 0.01
+            return heard
+
+        reason = agreement(replace(right, decode=decode), clip(1.0, 44100))
+        assert reason == "0 of 264 tokens and 1.0e-02 of amplitude differ"
+
+    def test_other_tokens(self) -> None:
+        from clips import clip
+        from contenders import melcap_on
+        from gates import agreement
+
+        right = melcap_on("torch")("cpu")
+
+        def encode(wave: Tensor) -> Any:
+            codes = right.encode(wave)
+            codes.tokens[0, 3, 4] ^= 1
+            return codes
+
+        reason = agreement(replace(right, encode=encode), clip(1.0, 44100))
+        assert reason is not None
+        assert reason.startswith("1 of 264 tokens")
+
+    @pytest.mark.parametrize("heard", [torch.full((1, 10000), torch.nan), torch.zeros(1, 2000)])
+    def test_a_peer_that_does_not_work(self, heard: Tensor) -> None:
+        from gates import agreement
+
+        wave = torch.zeros(10000)
+        assert agreement(contender("peer"), wave) is None
+        reason = agreement(contender("peer", lambda codes: heard), wave)
+        assert reason is not None
+        assert "for 10000" in reason
+
+
+def test_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In turns; fewer for slow calls; none for what takes too long."""
+    import rtf
+
+    order: list[str] = []
+    clock = {"quick": iter([9.0, *(0.1 * n for n in range(1, 100))]), "slow": iter([20.0] * 99)}
+
+    def timed(call: Callable[[], object], device: str) -> float:
+        name = str(call())
+        order.append(name)
+        return 31.0 if name == "endless" else next(clock[name])
+
+    def of(name: str) -> Any:
+        return replace(contender(name, lambda codes: name), encode=lambda wave: name)
+
+    monkeypatch.setattr(rtf, "timed", timed)
+    monkeypatch.setattr(rtf, "LONGEST_CALL", 30.0)
+    contenders = {name: of(name) for name in ("quick", "slow", "endless")}
+    rows, left_out = rtf.in_turns(contenders, 2.0, 3, 7, 1)
+    assert left_out == ["endless: encode of 2 s takes 31 s"]
+    assert order[:5] == ["quick", "quick", "slow", "slow", "endless"]
+    assert order[5:9] == ["quick", "quick", "slow", "slow"]
+    by = {(row["codec"], row["way"]): row for row in rows}
+    assert by["slow", "encode"]["rounds"] == 3
+    assert by["slow", "decode"]["x_real_time"] == pytest.approx(2 * 3 / 20)
+    quick = by["quick", "decode"]
+    assert quick["rounds"] == 7
+    assert quick["p25"] < quick["x_real_time"] < quick["p75"]
+
+
+def test_the_quick_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command, with a peer that is not there: named, and the run goes on."""
+    import rtf
+
+    monkeypatch.setitem(sys.modules, "snac", None)
+    words = ["--quick", "--device", "cpu", "--seconds", "1", "--threads", "1"]
+    words += ["--codec", "melcap-torch", "--codec", "snac", "--out", str(tmp_path)]
+    app = rtf.typer.Typer()
+    app.command()(rtf.main)
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "rtf-cpu.json").read_text())
+    assert [(row["codec"], row["way"]) for row in found["rows"]] == [
+        ("melcap, torch", "encode"),
+        ("melcap, torch", "decode"),
+    ]
+    assert {row["rounds"] for row in found["rows"]} == {5}
+    assert "snac cannot be imported" in found["skipped"]["snac"]
+    assert {"machine", "torch", "model", "commit", "date"} <= found["origin"].keys()
+    text = (tmp_path / "rtf-cpu.md").read_text()
+    assert (
+        f"{found['rows'][0]['x_real_time']:.1f} (" in text or "| melcap, torch | 1 | 1 s |" in text
+    )
+    assert "- snac: " in text
+
+
+def test_the_profile(lite: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every stage, and together the operations of the whole."""
+    import layers
+    import report
+
+    monkeypatch.setattr(layers, "SECONDS", 1.0)
+    monkeypatch.setattr(layers, "ROUNDS", 1)
+    with torch.no_grad():
+        found = {"origin": {"machine": "this"}} | layers.profile("cpu")
+    columns = lite.columns(44100)
+    first, last = inputs_for(lite.encode_stages, 0, columns)
+    kinds, _ = count(
+        lambda x: lite.codebook.tokens(run(lite.encode_stages, x)), torch.zeros(1, last - first)
+    )
+    encoding = [row for row in found["rows"] if row["way"] == "encode"]
+    assert len(encoding) == len(lite.encode_stages) + 3
+    assert encoding[-1]["stage"] == "all"
+    assert encoding[-1]["gflop"] == pytest.approx(kinds.total() / 1e9)
+    assert encoding[-1]["ms"] == pytest.approx(sum(row["ms"] for row in encoding[:-1]))
+    text = report.write(tmp_path / "profile", "profile", found).read_text()
+    assert all(f"| {row['stage']} |" in text for row in found["rows"])
+
+
+def test_growth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import growth
+    import report
+
+    asked = []
+
+    def peak_memory(name: str, seconds: float, batch: int) -> dict[str, float]:
+        asked.append((name, seconds, batch))
+        return {"peak_mb": 300.0, "before_mb": 200.0}
+
+    monkeypatch.setattr(growth, "peak_memory", peak_memory)
+    monkeypatch.setattr(growth, "LENGTHS", (0.3, 1.0))
+    monkeypatch.setattr(growth, "BATCHES", (1, 2))
+    monkeypatch.setattr(growth, "BATCH_SECONDS", 0.3)
+    found = {"origin": {"machine": "this"}} | growth.growth()
+    assert asked == [("melcap-torch", 0.3, 1), ("melcap-torch", 1.0, 1), ("melcap-torch", 0.3, 2)]
+    assert all(row["encode_ms_per_s"] > 0 and row["work_mb"] == 100 for row in found["rows"])
+    text = report.write(tmp_path / "growth", "growth", found).read_text()
+    assert "| 1 s | 1 |" in text
+
+
+def test_memory_is_that_of_the_work() -> None:
+    from memory import peak_memory
+
+    short, long = (peak_memory("melcap-torch", seconds) for seconds in (1.0, 20.0))
+    assert short["peak_mb"] >= short["before_mb"] > 50
+    assert long["peak_mb"] - long["before_mb"] > short["peak_mb"] - short["before_mb"]
+
+
+def test_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    import streams
+
+    monkeypatch.setattr(streams, "_cold", lambda rounds: [1.0] * rounds)
+    rows = streams.streaming(rounds=2)
+    assert len(rows) == 4
+    assert all(0 < row["p25"] <= row["median"] <= row["p75"] for row in rows)
+
+
+def test_a_cold_start_decodes() -> None:
+    """The command has succeeded, and said how long it took."""
+    import streams
+
+    assert all(seconds > 0 for seconds in streams._cold(1))
