@@ -92,16 +92,17 @@ class VocoderConfig:
     """The vocoder: ConvNeXt blocks at the frame rate, upsampling stages, and an iSTFT head.
 
     Stage i multiplies the rate by `strides[i]`, leaves `stage_channels[i]` channels, and has
-    `stage_blocks[i]` ConvNeXt blocks. The head's window is `head_overlap` of its hops long. Behind
-    it come `griffin_lim_steps`, on the STFT of the front end.
+    `stage_blocks[i]` ConvNeXt blocks; lite has no such stage (docs/ablations.md). The head's window
+    is `head_overlap` of its hops long. Behind it come `griffin_lim_steps`, on the STFT of the front
+    end: these have no weights, and a trained codec may take more of them than it learnt with.
     """
 
     dim: int = 256
     hidden: int = 512
     blocks: int = 4
-    strides: tuple[int, ...] = (4,)
-    stage_channels: tuple[int, ...] = (128,)
-    stage_blocks: tuple[int, ...] = (3,)
+    strides: tuple[int, ...] = ()
+    stage_channels: tuple[int, ...] = ()
+    stage_blocks: tuple[int, ...] = ()
     head_overlap: int = 4
     griffin_lim_steps: int = 4
     griffin_lim_momentum: float = 0.99

@@ -370,3 +370,34 @@ def test_what_an_export_refuses(trained: Path, tmp_path: Path) -> None:
     assert "stage2.pt: cannot read the checkpoint" in said
     assert "must end in .safetensors" in refusal(command(EXPORT, trained, tmp_path / "x.pt"))
     assert not list(tmp_path.iterdir())
+
+
+def test_more_griffin_lim_steps_than_in_training(trained: Path, tmp_path: Path) -> None:
+    """The same numbers, and no other configuration."""
+    codecs = []
+    for name, more in (("a", ()), ("b", ("--griffin-lim-steps", 7))):
+        done = command(EXPORT, trained, tmp_path / f"{name}.safetensors", *more)
+        assert done.exit_code == 0, done.output
+        codecs.append(melcap.load(tmp_path / f"{name}.safetensors"))
+    as_trained, longer = codecs
+    assert as_trained.config == SMALL
+    assert longer.config == replace(SMALL, vocoder=replace(SMALL.vocoder, griffin_lim_steps=7))
+    for (name, value), (other, found) in zip(
+        as_trained.state_dict().items(), longer.state_dict().items(), strict=True
+    ):
+        assert name == other
+        assert torch.equal(value, found)
+
+
+def test_training_goes_on_with_as_many_steps_as_it_always_had(
+    trained: Path, clips: Path, tmp_path: Path
+) -> None:
+    """Weights that decode with more Griffin-Lim steps are no other weights."""
+    weights = tmp_path / "a.safetensors"
+    assert command(EXPORT, trained, weights, "--griffin-lim-steps", 9).exit_code == 0
+    for stage in (("--from-mels",), ()):
+        out = tmp_path / f"out{len(stage)}"
+        done = training(clips, out, "--stage", 2, "--weights", weights, "--columns", 6, *stage)
+        assert done.exit_code == 0, done.output
+        (path,) = out.glob("*.pt")
+        assert Checkpoint(path).codec == SMALL

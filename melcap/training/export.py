@@ -5,6 +5,7 @@ Beside it go its hash, weights.sha256, and its model card, weights.md.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,10 @@ def main(
     scorecard: Annotated[
         Path | None, typer.Option(help="scorecard.json of melcap.evaluation.scorecard")
     ] = None,
+    griffin_lim_steps: Annotated[
+        int | None,
+        typer.Option(min=0, help="at the end of the vocoder; default: as in training"),
+    ] = None,
 ) -> None:
     """Write the codec of a finished stage 2, its hash and its model card."""
     with sentences():
@@ -37,7 +42,11 @@ def main(
         scores = read_scorecard(scorecard) if scorecard else None
         checkpoint = Checkpoint(out / "stage2.pt", "stage2")
         state = checkpoint.exported()
-        codec = Codec(checkpoint.codec)
+        config = checkpoint.codec
+        if griffin_lim_steps is not None:  # they have no weights
+            vocoder = replace(config.vocoder, griffin_lim_steps=griffin_lim_steps)
+            config = replace(config, vocoder=vocoder)
+        codec = Codec(config)
         for name in ("encoder", "codebook", "decoder", "vocoder"):
             codec.get_submodule(name).load_state_dict(state[name])
         digest = save(codec, target)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from melcap.codec import Codec
-from melcap.config import CodecConfig
+from melcap.config import CodecConfig, VocoderConfig
 from melcap.errors import InputError
 from melcap.pretrained import load
 from melcap.training.checkpoint import BEFORE, Checkpoint, Record
@@ -24,7 +24,9 @@ _PARTS = {
     "vocoder": ("mel", "vocoder"),
     "stage2": ("mel", "tokenizer", "vocoder"),
 }
-"""What of a codec's configuration the weights of a recipe depend on."""
+"""What of a codec's configuration the weights of a recipe depend on..."""
+_WITHOUT_WEIGHTS = {"vocoder.griffin_lim_steps", "vocoder.griffin_lim_momentum"}
+"""... and what in it they do not."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def prepare(out: Path, given: Mapping[str, Any], weights: str | None, batch: int
     kept: Mapping[str, Any] = {}
     if before is not None:
         kept = vars(before.config) if before.config else BEFORE
-    codec = source.codec if source else trained.config if trained else CodecConfig()
+    codec = source.codec if source else _in_training(trained.config) if trained else CodecConfig()
     config = TrainingConfig.of(**{"batch": batch, "codec": codec, **kept, **given})
     if source is not None:
         _check(source.path, source.codec, config.codec, _PARTS[source.recipe])
@@ -80,6 +82,12 @@ def prepare(out: Path, given: Mapping[str, Any], weights: str | None, batch: int
     _check(vocoder, found.codec, config.codec, _PARTS["vocoder"])
     recipe.vocoder.load_state_dict(found.exported()["vocoder"])
     return Start(recipe, path, [*source.sittings, *found.sittings])
+
+
+def _in_training(codec: CodecConfig) -> CodecConfig:
+    """With no more Griffin-Lim steps than a new codec: gradients grow with every step."""
+    steps = min(codec.vocoder.griffin_lim_steps, VocoderConfig.griffin_lim_steps)
+    return replace(codec, vocoder=replace(codec.vocoder, griffin_lim_steps=steps))
 
 
 def _begin(
@@ -107,7 +115,7 @@ def _tokenizer(codec: Codec) -> dict[str, Mapping[str, Tensor]]:
 
 def _check(where: Path, theirs: CodecConfig, ours: CodecConfig, parts: Sequence[str]) -> None:
     for name, old, new in differences(theirs, ours):
-        if name.partition(".")[0] in parts:
+        if name.partition(".")[0] in parts and name not in _WITHOUT_WEIGHTS:
             raise InputError(
                 f"{where}: is of a codec whose {name} is {old}, not {new}: leave --codec out, or "
                 "start another run in another folder"
