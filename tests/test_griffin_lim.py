@@ -82,10 +82,12 @@ def test_magnitudes_that_agree_change_nothing(seed: int, momentum: float) -> Non
     n_fft, hop, count = 64, 16, 12
     generator = torch.Generator().manual_seed(seed)
     wave = torch.randn(count * hop + hop, generator=generator, dtype=torch.float64)
-    magnitude = stft(wave, range(count), n_fft, hop).abs()
+    # what a bin has, with what is taken for it in one without a phase
+    magnitude = (stft(wave, range(count), n_fft, hop).abs().square() + QUIETEST_POWER).sqrt()
     x = packed(wave, wave, magnitude, hop)
     made = GriffinLimStep(n_fft, hop, momentum).double()(x)[:, :hop]
-    torch.testing.assert_close(made, x[:, :hop, 3:-3], rtol=0, atol=1e-4)
+    # The windows of the step are float32.
+    torch.testing.assert_close(made, x[:, :hop, 3:-3], rtol=0, atol=1e-5)
 
 
 @given(seed=st.integers(0, 2**32))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from melcap.codec import Codec
-from melcap.config import CodecConfig
+from melcap.config import CodecConfig, VocoderConfig
 from melcap.training.config import TrainingConfig
 from melcap.training.muon import Muon, orthogonal
 from melcap.training.optimisers import is_matrix, optimisers_of
@@ -95,7 +95,8 @@ def test_parameters_of_one_shape_do_not_mix() -> None:
 
 
 def test_what_is_a_matrix() -> None:
-    codec = Codec(CodecConfig())
+    stage = VocoderConfig(strides=(4,), stage_channels=(128,), stage_blocks=(3,))
+    codec = Codec(CodecConfig(vocoder=stage))
     named = dict(codec.named_parameters())
     rest = {name.rpartition(".")[2] for name, value in named.items() if not is_matrix(name, value)}
     assert rest == {"bias", "weight", "rows", "scale", "alpha"}
