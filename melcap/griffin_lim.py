@@ -23,11 +23,10 @@ from melcap.stages import Chain, Stage, inputs_for, outputs_of, run
 LOUDEST_LN_MAGNITUDE = 6.0
 QUIET_LN_MAGNITUDE = -3.0
 """Where training starts: magnitudes of an untrained layer, about 1, would be deafening."""
-QUIETEST_POWER = 1e-3
-"""A bin far below this (a sine of -78 dB) is scaled, not set: no phase is made up where none is.
-
-With 1e-6 rounding became phase: in speech, backends came to differ by 6e-3.
-"""
+QUIETEST_POWER = 1e-6
+"""A bin far below this is scaled, not set: where there is no phase, none is made up."""
+LEAST_SHARE = 0.03
+"""A bin far below this share of its magnitude is scaled too: else rounding would become phase."""
 
 
 class FirstGuess(Stage):
@@ -97,8 +96,12 @@ class GriffinLimStep(Stage):
         """Windows [..., n_fft] with the magnitudes [..., n_fft / 2 + 1] instead of their own."""
         spectrum = torch.fft.rfft(windows)
         power = spectrum.real.square() + spectrum.imag.square()
-        spectrum = spectrum * (wanted * torch.rsqrt(power + QUIETEST_POWER))
-        return torch.fft.irfft(spectrum, self.n_fft)
+        return torch.fft.irfft(spectrum * gain(power, wanted), self.n_fft)
+
+
+def gain(power: Tensor, wanted: Tensor) -> Tensor:
+    """What turns bins of this power into bins of the magnitude wanted, where they have a phase."""
+    return wanted * torch.rsqrt(power + (LEAST_SHARE * wanted).square() + QUIETEST_POWER)
 
 
 class Unfold(Stage):

@@ -18,7 +18,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from melcap.config import CodecConfig, MelSpec, VocoderConfig
-from melcap.griffin_lim import QUIETEST_POWER, FirstGuess, GriffinLimStep, Unfold
+from melcap.griffin_lim import (
+    LEAST_SHARE,
+    QUIETEST_POWER,
+    FirstGuess,
+    GriffinLimStep,
+    Unfold,
+)
 from melcap.layers import Conv1d, Upsample1d
 from melcap.stages import Chain, inputs_for, outputs_of, run
 from melcap.vocoder import ISTFTHead, vocoder
@@ -60,9 +66,11 @@ def test_a_step_is_the_definition(n_fft: int, hop: int, seed: int, momentum: flo
     window = torch.hann_window(n_fft, dtype=torch.float64)
     frames = range(reach - n_fft // hop // 2 + 1, count - reach + n_fft // hop // 2)
     spectra = stft(wave + momentum * (wave - before), frames, n_fft, hop)
-    phase = spectra / (spectra.abs().square() + QUIETEST_POWER).sqrt()
+    wished = magnitude[list(frames)]
+    least = (LEAST_SHARE * wished).square() + QUIETEST_POWER
+    phase = spectra / (spectra.abs().square() + least).sqrt()
     total, weight = torch.zeros(2, len(wave) + 2 * n_fft, dtype=torch.float64)
-    for t, spectrum in zip(frames, phase * magnitude[list(frames)], strict=True):
+    for t, spectrum in zip(frames, phase * wished, strict=True):
         begin = t * hop + hop // 2 - n_fft // 2 + n_fft
         total[begin : begin + n_fft] += torch.fft.irfft(spectrum, n_fft) * window
         weight[begin : begin + n_fft] += window.square()
@@ -83,7 +91,8 @@ def test_magnitudes_that_agree_change_nothing(seed: int, momentum: float) -> Non
     generator = torch.Generator().manual_seed(seed)
     wave = torch.randn(count * hop + hop, generator=generator, dtype=torch.float64)
     # what a bin has, with what is taken for it in one without a phase
-    magnitude = (stft(wave, range(count), n_fft, hop).abs().square() + QUIETEST_POWER).sqrt()
+    power = stft(wave, range(count), n_fft, hop).abs().square()
+    magnitude = ((power + QUIETEST_POWER) / (1 - LEAST_SHARE**2)).sqrt()
     x = packed(wave, wave, magnitude, hop)
     made = GriffinLimStep(n_fft, hop, momentum).double()(x)[:, :hop]
     # The windows of the step are float32.

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from melcap.config import MelSpec
-from melcap.griffin_lim import QUIETEST_POWER, GriffinLimStep
+from melcap.griffin_lim import GriffinLimStep, gain
 from melcap.mel import LogMel
 from melcap.onnx.dft import InverseRealDFT, RealDFT
 from melcap.ops import reference
@@ -75,8 +75,8 @@ class PortableGriffinLimStep(GriffinLimStep):
     def impose(self, windows: Tensor, wanted: Tensor) -> Tensor:
         spectrum = self.dft(windows)
         real, imaginary = spectrum.chunk(2, dim=-1)
-        gain = wanted * torch.rsqrt(real.square() + imaginary.square() + QUIETEST_POWER)
-        return self.inverse_dft(spectrum * torch.cat((gain, gain), dim=-1))
+        each = gain(real.square() + imaginary.square(), wanted)
+        return self.inverse_dft(spectrum * torch.cat((each, each), dim=-1))
 
 
 PORTABLE: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
