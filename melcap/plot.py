@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,13 @@ import torch
 from melcap.audio import resample
 from melcap.config import MelSpec
 from melcap.errors import InputError, MelcapError
+from melcap.extras import import_extra
 from melcap.files import replacing
 from melcap.ops import log_mel, use_backend
 
 Wave = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.integer[Any]]
+EXTRA = 'pip install "melcap[plot]"'
 
 MEL = MelSpec(sample_rate=44100, n_fft=2048, hop=256, n_mels=128, floor=1e-5, mean=0.0, std=1.0)
 """Finer than what the codec hears: a picture should show what is lost, too."""
@@ -61,8 +62,8 @@ def picture(
         raise InputError(f"{target}: the name of a picture must end in .png")
     if tokens.ndim != 2 or not tokens.size:
         raise InputError(f"tokens must be [rows, columns], not {list(tokens.shape)}")
-    matplotlib_figure = _matplotlib("matplotlib.figure")
-    agg = _matplotlib("matplotlib.backends.backend_agg")
+    matplotlib_figure = import_extra("matplotlib.figure", EXTRA)
+    agg = import_extra("matplotlib.backends.backend_agg", EXTRA)
     waves = {"original": before, "decoded": after}
     mels = {name: _decibels(wave, sample_rate) for name, wave in waves.items() if wave is not None}
 
@@ -151,12 +152,3 @@ def _mel_row(hz: float) -> float:
 
 def _short(hz: int) -> str:
     return f"{hz // 1000}k" if hz >= 1000 else str(hz)
-
-
-def _matplotlib(module: str) -> Any:
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise MelcapError(
-            'pictures need matplotlib, which is not installed: pip install "melcap[plot]"'
-        ) from error

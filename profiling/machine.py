@@ -21,10 +21,6 @@ PACKAGES = ("torch", "triton", "onnxruntime", "transformers", "snac", "vocos")
 
 def provenance(device: str) -> dict[str, str]:
     """Machine, versions, commit and date: every file of results carries them."""
-    here = Path(__file__).resolve().parent
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True
-    )
     return {
         "machine": processor() if device == "cpu" else torch.cuda.get_device_name(device),
         "cores": str(os.cpu_count()),
@@ -32,9 +28,17 @@ def provenance(device: str) -> dict[str, str]:
         "python": platform.python_version(),
         **{name: found for name in PACKAGES if (found := _version(name))},
         "model": melcap.load().model,
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": commit(),
         "date": date.today().isoformat(),
     }
+
+
+def commit() -> str:
+    here = Path(__file__).resolve().parent
+    found = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True
+    )
+    return found.stdout.strip() or "unknown"
 
 
 def processor() -> str:

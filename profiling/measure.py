@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import statistics
-import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
 
 import torch
 import triton
+from machine import commit
 from torch import Tensor
 from triton.testing import do_bench, do_bench_cudagraph
 
@@ -76,16 +75,12 @@ def ceilings() -> dict[str, float]:
 
 def provenance() -> dict[str, str]:
     """Card, versions, commit and date: every row carries them."""
-    here = Path(__file__).resolve().parent
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True
-    )
     return {
         "gpu": torch.cuda.get_device_name(),
         "torch": torch.__version__,
         "triton": triton.__version__,
         "melcap": melcap.__version__,
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": commit(),
         "date": date.today().isoformat(),
     }
 

@@ -13,7 +13,8 @@ HERE = Path(__file__).resolve().parent
 def peak_memory(name: str, seconds: float, batch: int = 1) -> dict[str, float]:
     """MB of a fresh process that encodes and decodes a batch of clips, and of it before the clips.
 
-    The second is Python, torch and the model; the difference is what the work costs.
+    Before them it has coded one of a second: the second figure is Python, torch, the model and
+    what a first call takes; the difference is what the work costs.
     """
     command = [sys.executable, str(HERE / "memory.py"), name, str(seconds), str(batch)]
     done = subprocess.run(command, capture_output=True, text=True)

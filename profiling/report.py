@@ -56,9 +56,10 @@ def _speeds(found: Found) -> list[str]:
             )
         shown.append((codec, threads or "", f"{seconds:g} s", batch, *cells))
     lines += _table(("codec", "threads", "clip", "batch", "encode", "decode"), shown)
-    if found["skipped"]:
+    if found["skipped"] or found["left_out"]:
         lines += ["", "Left out:", ""]
         lines += [f"- {name}: {reason}" for name, reason in found["skipped"].items()]
+        lines += [f"- {reason}" for reason in found["left_out"]]
     if "rates" in found:
         rates = ", ".join(f"{name} {rate / 1e9:.0f}" for name, rate in found["rates"].items())
         lines += ["", f"What this machine reaches, in GFLOP/s of float32: {rates}."]

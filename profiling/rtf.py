@@ -14,7 +14,8 @@ the tokens and the samples of the reference. Tables, JSON and pictures go to pro
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any
@@ -40,12 +41,13 @@ LONGEST_CALL = 30.0
 Row = dict[str, Any]
 
 
-def timed(call: Any, device: str) -> float:
+def timed(call: Callable[[], object], device: str) -> tuple[float, object]:
+    """Seconds, and what came of it."""
     began = perf_counter()
-    call()
+    made = call()
     if device != "cpu":
         torch.cuda.synchronize(device)
-    return perf_counter() - began
+    return perf_counter() - began, made
 
 
 def in_turns(
@@ -53,27 +55,25 @@ def in_turns(
 ) -> tuple[list[Row], list[str]]:
     """A row for each contender and way, and what was left out.
 
-    A call of more than a second has fewer rounds: as many as take half a minute, three at least.
+    Slow calls have fewer rounds: as many as take half a minute, three at least.
     """
-    calls, left_out, firsts = {}, [], {}
+    calls: dict[tuple[str, str], Callable[[], object]] = {}
+    firsts, left_out = {}, []
     for name, contender in contenders.items():
         wave = clip(seconds, contender.sample_rate).expand(batch, -1).to(contender.device)
+        call: Callable[[], object] = partial(contender.encode, wave)
         for way in ("encode", "decode"):
-            if way == "encode":
-                call = lambda c=contender, w=wave: c.encode(w)  # noqa: E731
-            else:
-                made = contender.encode(wave)
-                call = lambda c=contender, m=made: c.decode(m)  # noqa: E731
-            taken = timed(call, contender.device)
-            if taken > LONGEST_CALL:
-                left_out.append(f"{contender.name}: {way} of {seconds:g} s takes {taken:.0f} s")
+            first, made = timed(call, contender.device)
+            if first > LONGEST_CALL:
+                left_out.append(f"{contender.name}: {way} of {seconds:g} s takes {first:.0f} s")
                 break
-            calls[name, way], firsts[name, way] = call, taken
+            calls[name, way], firsts[name, way] = call, first
+            call = partial(contender.decode, made)
     taken: dict[tuple[str, str], list[float]] = {key: [] for key in calls}
     for done in range(rounds):
         for key, call in calls.items():
             if done < max(3, min(rounds, LONGEST_CALL / firsts[key])):
-                taken[key].append(timed(call, contenders[key[0]].device))
+                taken[key].append(timed(call, contenders[key[0]].device)[0])
     rows = []
     for (name, way), times in taken.items():
         low, middle, high = statistics.quantiles(times, n=4)
@@ -103,6 +103,7 @@ def measure(
 ) -> dict[str, Any]:
     """Rows for every setting, and why some have none."""
     rows: list[Row] = []
+    left_out: list[str] = []
     skipped: dict[str, str] = {}
     for count in threads if device == "cpu" else [None]:
         if count is not None:
@@ -118,10 +119,10 @@ def measure(
         settings = [(length, 1) for length in lengths]
         settings += [(min(lengths, key=lambda x: abs(x - 10)), n) for n in batches if n > 1]
         for seconds, batch in track(settings, f"{device}, {count or 'all'} threads"):
-            more, left_out = in_turns(contenders, seconds, batch, rounds, count)
+            more, too_slow = in_turns(contenders, seconds, batch, rounds, count)
             rows += more
-            skipped |= {f"{each}": "left out" for each in left_out}
-    return {"rows": rows, "skipped": skipped}
+            left_out += too_slow
+    return {"rows": rows, "skipped": skipped, "left_out": left_out}
 
 
 def main(
@@ -135,13 +136,15 @@ def main(
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="one clip of 10 s, 5 rounds")] = False,
     profiled: Annotated[bool, typer.Option("--profile", help="where the time goes")] = False,
-    grown: Annotated[bool, typer.Option("--growth", help="cost from 1 s to 3 h")] = False,
+    grown: Annotated[bool, typer.Option("--growth", help="cost from 1 s to 3 h, on CPUs")] = False,
     out: Annotated[Path, typer.Option(help="folder for the results")] = RESULTS,
 ) -> None:
     """Time encoding and decoding."""
     out.mkdir(parents=True, exist_ok=True)
+    counts = sorted(threads or {1, torch.get_num_threads()}, reverse=True)
     console = Console()
-    for where in device or ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
+    devices = device or ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    for where in ["cpu"] if grown else devices:
         found: dict[str, Any] = {"origin": provenance(where)}
         with torch.no_grad():
             if profiled:
@@ -154,11 +157,12 @@ def main(
                     codec or [*MELCAP, *PEERS],
                     where,
                     seconds or ([10.0] if quick else [1.0, 10.0, 60.0]),
-                    [1] if quick else batch or ([1, 8] if where == "cpu" else [1, 64]),
-                    threads or sorted({1, torch.get_num_threads()}),
+                    batch or ([1] if quick else [1, 8] if where == "cpu" else [1, 64]),
+                    counts,
                     5 if quick else rounds,
                 )
                 if where == "cpu" and not quick:
+                    torch.set_num_threads(counts[0])
                     found["rates"] = rates()
                     found["streams"] = streaming()
                     found["memory"] = [

@@ -96,10 +96,10 @@ def test_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     clock = {"quick": iter([9.0, *(0.1 * n for n in range(1, 100))]), "slow": iter([20.0] * 99)}
 
-    def timed(call: Callable[[], object], device: str) -> float:
+    def timed(call: Callable[[], object], device: str) -> tuple[float, object]:
         name = str(call())
         order.append(name)
-        return 31.0 if name == "endless" else next(clock[name])
+        return 31.0 if name == "endless" else next(clock[name]), name
 
     def of(name: str) -> Any:
         return replace(contender(name, lambda codes: name), encode=lambda wave: name)
@@ -139,9 +139,12 @@ def test_the_quick_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert "snac cannot be imported" in found["skipped"]["snac"]
     assert {"machine", "torch", "model", "commit", "date"} <= found["origin"].keys()
     text = (tmp_path / "rtf-cpu.md").read_text()
-    assert (
-        f"{found['rows'][0]['x_real_time']:.1f} (" in text or "| melcap, torch | 1 | 1 s |" in text
-    )
+    speeds = [
+        format(row["x_real_time"], ".1f" if row["x_real_time"] < 100 else ".0f")
+        for row in found["rows"]
+    ]
+    (line,) = (line for line in text.splitlines() if line.startswith("| melcap, torch | 1 | 1 s |"))
+    assert [cell.split()[0] for cell in line.split(" | ")[4:6]] == speeds
     assert "- snac: " in text
 
 
@@ -163,7 +166,6 @@ def test_the_profile(lite: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert len(encoding) == len(lite.encode_stages) + 3
     assert encoding[-1]["stage"] == "all"
     assert encoding[-1]["gflop"] == pytest.approx(kinds.total() / 1e9)
-    assert encoding[-1]["ms"] == pytest.approx(sum(row["ms"] for row in encoding[:-1]))
     text = report.write(tmp_path / "profile", "profile", found).read_text()
     assert all(f"| {row['stage']} |" in text for row in found["rows"])
 

@@ -28,7 +28,7 @@ from melcap.evaluation.downstream_labels import check_apart, label_clips, transc
 from melcap.evaluation.downstream_speech import hear, material
 from melcap.evaluation.downstream_table import markdown
 from melcap.evaluation.downstream_tasks import Begin, Row, probe_tasks, tasks_of
-from melcap.evaluation.signals import import_extra
+from melcap.extras import import_extra
 from melcap.files import replacing
 
 

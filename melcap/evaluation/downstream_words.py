@@ -28,7 +28,8 @@ from melcap.errors import InputError
 from melcap.evaluation import peers
 from melcap.evaluation.clips import RATE, Clip
 from melcap.evaluation.downstream_jobs import name_of
-from melcap.evaluation.signals import Wave, import_extra, resample
+from melcap.evaluation.signals import Wave, resample
+from melcap.extras import import_extra
 
 DEFINITIONS = 1
 DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]

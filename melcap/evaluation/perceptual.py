@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from melcap.errors import InputError
-from melcap.evaluation.signals import Wave, both_at, import_extra, resample
+from melcap.evaluation.signals import Wave, both_at, resample
+from melcap.extras import import_extra
 
 DNSMOS_SAMPLES = 144160
 """What the network of `dnsmos` hears at a time: 9.01 s at 16 kHz."""

@@ -13,8 +13,8 @@ from melcap.evaluation.clips import RATE
 from melcap.evaluation.metrics import SPEECH
 from melcap.evaluation.peers.own import Melcap
 from melcap.evaluation.scorecard import Job
-from melcap.evaluation.signals import import_extra
 from melcap.evaluation.table import Row
+from melcap.extras import import_extra
 from melcap.files import replacing
 from melcap.plot import picture
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from types import ModuleType
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from melcap import audio
-from melcap.errors import InputError, MelcapError
+from melcap.errors import InputError
 
 Wave: TypeAlias = npt.NDArray[np.floating[Any]]
 
@@ -35,11 +33,3 @@ def both_at(target: int, reference: Wave, decoded: Wave, sample_rate: int) -> tu
     pair = (resample(wave, sample_rate, target) for wave in (reference, decoded))
     first, second = (wave.astype(np.float64) for wave in pair)
     return first, second
-
-
-def import_extra(module: str, otherwise: str = 'pip install "melcap[eval]"') -> ModuleType:
-    """A module of the `eval` extra; raises `MelcapError` with what to do where it is missing."""
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise MelcapError(f"{module} is needed here and not installed: {otherwise}") from error

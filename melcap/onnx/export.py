@@ -7,7 +7,6 @@ metadata names.
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
 import os
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 
 from melcap.codec import Codec
 from melcap.errors import InputError, MelcapError, OutputExistsError
+from melcap.extras import import_extra
 from melcap.files import replacing
 from melcap.onnx.graphs import Decoder, Encoder
 from melcap.onnx.stages import DECOMPOSITIONS
@@ -54,10 +54,7 @@ def export(
         MelcapError: where the extra `onnx` is not installed, or a file cannot be written.
     """
     for package in ("onnx", "onnxscript"):
-        try:
-            importlib.import_module(package)
-        except ImportError as error:
-            raise MelcapError(f"the export needs {package}: pip install 'melcap[onnx]'") from error
+        import_extra(package, 'pip install "melcap[onnx]"')
     mel = codec.config.mel
     if mel.n_fft % mel.hop:
         raise InputError(
@@ -73,8 +70,13 @@ def export(
     described = {"melcap": json.dumps(facts(codec))}
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        _write(Encoder(codec), wave, tokens, described, encoder)
-        _write(Decoder(codec), tokens, wave, described, decoder)
+        programs = (
+            _program(Encoder(codec), wave, tokens, described),
+            _program(Decoder(codec), tokens, wave, described),
+        )
+        with replacing(encoder) as first, replacing(decoder) as second:  # both, or neither
+            for program, path in zip(programs, (first, second), strict=True):
+                program.save(path, external_data=False)
     except OSError as error:
         raise MelcapError(f"{folder}: cannot write the graphs: {error.strerror}") from error
     return encoder, decoder
@@ -101,13 +103,13 @@ def facts(codec: Codec) -> dict[str, Any]:
     }
 
 
-def _write(
+def _program(
     module: nn.Module,
     given: tuple[str, Tensor, list[Any]],
     made: tuple[str, Tensor, list[Any]],
     described: dict[str, str],
-    path: Path,
-) -> None:
+) -> torch.onnx.ONNXProgram:
+    """The module as a graph; `given` and `made` are name, example and axes of what it is about."""
     import onnx_ir
 
     name, example, axes = given
@@ -130,8 +132,7 @@ def _write(
     graph.inputs[0].shape = onnx_ir.Shape(axes)
     graph.outputs[0].shape = onnx_ir.Shape(made[2])
     program.model.metadata_props.update(described)
-    with replacing(path) as temporary:
-        program.save(temporary, external_data=False)
+    return program
 
 
 @contextmanager

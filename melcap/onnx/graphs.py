@@ -19,12 +19,11 @@ class Encoder(nn.Module):
         super().__init__()
         codec = copy.deepcopy(codec)
         make_portable(codec)
-        unit = codec.config.column_samples
         first, last = inputs_for(codec.encode_stages, 0, 1)
         self.stages = Chain(*codec.encode_stages)
         self.codebook = codec.codebook
-        # the last column may have been started with one sample only
-        self.silence = (-first, last - unit + unit - 1)
+        # as much as the last column needs behind the one sample that it may have begun with
+        self.silence = (-first, last - 1)
 
     def forward(self, wave: Tensor) -> Tensor:
         signal = nn.functional.pad(wave.clamp(-1, 1), self.silence)

@@ -32,8 +32,8 @@ from melcap.errors import InputError, MelcapError
 from melcap.evaluation.clips import choose_clips, find_clips
 from melcap.evaluation.report import MODULES, machine, write
 from melcap.evaluation.scorecard import compute, jobs_for
-from melcap.evaluation.signals import import_extra
 from melcap.evaluation.table import summarise
+from melcap.extras import import_extra
 from melcap.training.ablation_table import MEASURES, curves, differences, table
 from melcap.training.checkpoint import Checkpoint
 from melcap.training.config import TrainingConfig, read_settings

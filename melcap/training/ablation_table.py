@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from melcap.evaluation.metrics import TITLES
-from melcap.evaluation.signals import import_extra
 from melcap.evaluation.table import DRAWS, Row
+from melcap.extras import import_extra
 from melcap.files import replacing
 
 MEASURES = ("visqol", "stoi", "pesq", "dnsmos", "over_smoothing", "mel_l1")

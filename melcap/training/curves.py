@@ -14,8 +14,9 @@ import typer
 
 from melcap.cli.batch import sentences
 from melcap.errors import InputError
-from melcap.evaluation.signals import import_extra
+from melcap.extras import import_extra
 from melcap.files import replacing
+from melcap.plot import EXTRA
 
 RECIPES = {
     "stage1": "stage 1: tokenizer",
@@ -34,8 +35,8 @@ def picture(runs: list[Path], path: Path) -> None:
     for run, found in logs.items():
         if not any(found.values()):
             raise InputError(f"{run}: no log of a training run ({', '.join(RECIPES)}.jsonl)")
-    figure_module = import_extra("matplotlib.figure")
-    agg = import_extra("matplotlib.backends.backend_agg")
+    figure_module = import_extra("matplotlib.figure", EXTRA)
+    agg = import_extra("matplotlib.backends.backend_agg", EXTRA)
     shown = [name for name in RECIPES if any(found[name] for found in logs.values())]
     figure = figure_module.Figure(figsize=(5 * len(shown), 4), dpi=130, layout="constrained")
     agg.FigureCanvasAgg(figure)

@@ -8,7 +8,7 @@ import numpy as np
 
 from melcap.errors import InputError
 from melcap.evaluation.peers.narrow import NarrowBand, Pcm
-from melcap.evaluation.signals import import_extra
+from melcap.extras import import_extra
 
 MODES = (1200, 1300, 1400, 1600, 2400, 3200)
 
