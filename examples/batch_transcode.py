@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import melcap
+from melcap.audio import AUDIO_SUFFIXES
 from melcap.errors import MelcapError
-from melcap.transcode import AUDIO_SUFFIXES
 
 
 def transcode(source: Path, place: Path, codec: melcap.Codec) -> dict[str, Any]:

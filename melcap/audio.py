@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from melcap.decoders import audio_error, open_source, reason
+from melcap.decoders import AUDIO_SUFFIXES, audio_error, open_source, reason
 from melcap.errors import InputError
 from melcap.resample import (
     MAX_RATE,
@@ -28,6 +28,7 @@ from melcap.resample import (
 )
 
 __all__ = [
+    "AUDIO_SUFFIXES",
     "AudioReader",
     "AudioWriter",
     "Resampler",

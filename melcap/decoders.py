@@ -26,6 +26,8 @@ import numpy as np
 from melcap.errors import AudioFileError
 from melcap.resample import FloatArray
 
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".aiff", ".aif")
+"""What files of audio are called, where a folder is searched for them."""
 _PLACEHOLDER = 0x7FFF0000
 _OGG_PAGE = 27 + 255 + 255 * 255
 # Nothing in this list follows references to other files or addresses.

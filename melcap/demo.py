@@ -18,13 +18,13 @@ from rich.progress import track
 from rich.table import Table
 
 from melcap import Codec, audio, decode_file, encode_file, load
+from melcap.audio import AUDIO_SUFFIXES
 from melcap.cli.batch import prepare_process, sentences
 from melcap.cli.plan import plan
 from melcap.container import read as read_tokens
 from melcap.errors import AudioFileError
 from melcap.evaluation.metrics import log_spectral_distance
 from melcap.plot import picture
-from melcap.transcode import AUDIO_SUFFIXES
 
 CLIPS = Path(__file__).parents[1] / "examples" / "audio"
 RUNS = 3

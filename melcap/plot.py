@@ -13,13 +13,12 @@ import torch
 from melcap.audio import resample
 from melcap.config import MelSpec
 from melcap.errors import InputError, MelcapError
-from melcap.extras import import_extra
+from melcap.figures import new_figure
 from melcap.files import replacing
 from melcap.ops import log_mel, use_backend
 
 Wave = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.integer[Any]]
-EXTRA = 'pip install "melcap[plot]"'
 
 MEL = MelSpec(sample_rate=44100, n_fft=2048, hop=256, n_mels=128, floor=1e-5, mean=0.0, std=1.0)
 """Finer than what the codec hears: a picture should show what is lost, too."""
@@ -62,15 +61,10 @@ def picture(
         raise InputError(f"{target}: the name of a picture must end in .png")
     if tokens.ndim != 2 or not tokens.size:
         raise InputError(f"tokens must be [rows, columns], not {list(tokens.shape)}")
-    matplotlib_figure = import_extra("matplotlib.figure", EXTRA)
-    agg = import_extra("matplotlib.backends.backend_agg", EXTRA)
     waves = {"original": before, "decoded": after}
     mels = {name: _decibels(wave, sample_rate) for name, wave in waves.items() if wave is not None}
 
-    figure = matplotlib_figure.Figure(
-        figsize=(11, 2.7 * len(mels) + 2.3), dpi=130, layout="constrained"
-    )
-    agg.FigureCanvasAgg(figure)  # draws without a screen, whatever the user's settings are
+    figure = new_figure(11, 2.7 * len(mels) + 2.3)
     figure.suptitle(title, fontsize=13, fontweight="bold")
     heights = [*[3.0] * len(mels), 2.0]
     axes = list(figure.subplots(len(heights), 1, sharex=True, height_ratios=heights))

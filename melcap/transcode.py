@@ -6,7 +6,10 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from melcap import container
@@ -24,7 +27,6 @@ from melcap.resample import resampled_length
 from melcap.streaming import StreamDecoder, StreamEncoder
 
 PIECE_SECONDS = 10
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".aiff")
 
 Progress = Callable[[float], None]
 """Called with the seconds of audio done since the last call."""
@@ -126,18 +128,8 @@ def decode_file(
     header, stored = container.read(source)
     check_model(source, header, codec)
     rate = header.sample_rate if sample_rate is None else sample_rate
-    samples = header.samples
-    if rate != header.sample_rate:
-        samples = resampled_length(samples, header.sample_rate, rate)
-    tokens = torch.from_numpy(stored)
-    step = max(1, PIECE_SECONDS * codec.config.mel.sample_rate // codec.config.column_samples)
-    stream = StreamDecoder(codec, rate, header.channels)
-    with AudioWriter(target, rate, header.channels) as writer:
-        for first in range(0, header.columns, step):
-            piece = tokens[..., first : first + step]
-            writer.write(stream.push(piece).cpu().numpy())
-            progress(piece.shape[-1] * codec.config.column_samples / codec.config.mel.sample_rate)
-        writer.write(stream.flush(samples).cpu().numpy())
+    samples = resampled_length(header.samples, header.sample_rate, rate)
+    clipped = write_audio(target, header, stored, codec, rate, progress)
     return Transcoded(
         source,
         target,
@@ -145,11 +137,36 @@ def decode_file(
         header.channels,
         rate,
         source.stat().st_size,
-        writer.clipped,
+        clipped,
     )
 
 
-def check_model(source: Path, header: container.Header, codec: Codec) -> None:
+def write_audio(
+    target: Path,
+    header: container.Header,
+    tokens: npt.NDArray[np.integer[Any]],
+    codec: Codec,
+    sample_rate: int,
+    progress: Progress = lambda _: None,
+) -> int:
+    """Decode tokens [channels, rows, columns] that `check_model` allows to a wav or flac file.
+
+    Returns how many samples were clipped. Raises `AudioFileError`: nothing is left.
+    """
+    samples = resampled_length(header.samples, header.sample_rate, sample_rate)
+    unit, rate = codec.config.column_samples, codec.config.mel.sample_rate
+    step = max(1, PIECE_SECONDS * rate // unit)
+    stream = StreamDecoder(codec, sample_rate, header.channels)
+    with AudioWriter(target, sample_rate, header.channels) as writer:
+        for first in range(0, header.columns, step):
+            piece = torch.from_numpy(tokens[..., first : first + step].astype(np.int32))
+            writer.write(stream.push(piece).cpu().numpy())
+            progress(piece.shape[-1] * unit / rate)
+        writer.write(stream.flush(samples).cpu().numpy())
+    return writer.clipped
+
+
+def check_model(source: str | Path, header: container.Header, codec: Codec) -> None:
     """Refuse a file that these weights cannot decode."""
     made_with = f"{header.model}-{header.weights.hex()}"
     if made_with != codec.model:

@@ -56,3 +56,9 @@ def test_a_fresh_process_holds_none_of_them() -> None:
 
 def test_import_warns_of_nothing() -> None:
     assert python("-W", "error", "-c", "import melcap") == ""
+
+
+def test_what_reads_audio_needs_no_torch() -> None:
+    """Reading processes are many: `melcap.bulk.reader` must start fast and be small."""
+    code = "import sys, melcap.bulk.readers, melcap.audio; print('torch' in sys.modules)"
+    assert python("-c", code) == "False\n"

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
+import melcap
 from melcap.codec import Codec
 from melcap.ops.flops import count
 from melcap.stages import inputs_for, run
@@ -213,3 +214,43 @@ def test_a_cold_start_decodes() -> None:
     import streams
 
     assert all(seconds > 0 for seconds in streams._cold(1))
+
+
+class TestBulk:
+    def test_the_figures(
+        self, small_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pytest.importorskip("pyarrow")
+        import bulk
+
+        small = melcap.load(small_weights)
+        monkeypatch.setattr(melcap, "load", lambda: small)
+        bulk.main(clips=6, rounds=1, lanes=1, readers=1, out=tmp_path / "x.json")
+        found = json.loads((tmp_path / "x.json").read_text())
+        assert found["clips"] == 6
+        assert found["folder, times real time"] == found["folder, of each round"][0] > 0
+        alone = found["codec alone, times real time"]
+        assert found["ratio"] == pytest.approx(found["folder, times real time"] / alone)
+
+    def test_other_tokens_are_not_timed(self, codec: Codec, tmp_path: Path) -> None:
+        pytest.importorskip("pyarrow")
+        import bulk
+
+        from melcap.bulk.run import Options, tokenize
+        from tests.helpers import draw_weights
+
+        bulk.make_folder(tmp_path / "clips", 6)
+        options = Options(readers=1, lanes=1)
+        tokenize([str(tmp_path / "clips")], tmp_path / "tokens", codec, options)
+        bulk.gate(tmp_path / "clips", tmp_path / "tokens", codec)
+        with pytest.raises(SystemExit, match="tokens differ: not timed"):
+            bulk.gate(tmp_path / "clips", tmp_path / "tokens", draw_weights(Codec(codec.config), 1))
+        (tmp_path / "clips" / "more.wav").write_bytes(b"")
+        with pytest.raises(SystemExit, match="6 rows for 7 clips"):
+            bulk.gate(tmp_path / "clips", tmp_path / "tokens", codec)
+
+    def test_the_arithmetic_of_scale(self) -> None:
+        from scale import Plan
+
+        row = Plan("x", 100.0, 2.0).row(1e6, 10, 0.5)
+        assert row == ["x", "100", "20,000", "84", "67", "40,000"]

@@ -1,4 +1,4 @@
-"""The command line: encode, decode, transcode, info, plot, evaluate, export, doctor.
+"""The command line: every command, or where it lies.
 
 Results go to stdout; progress, and errors as one sentence each, to stderr. The exit status is 0
 where all went well, 1 where something failed, 2 for wrong usage, 130 after Ctrl-C.
@@ -16,6 +16,7 @@ import typer.core
 # Everything heavy is imported inside the command that needs it: --help must be quick.
 from melcap.cli import batch
 from melcap.cli.batch import Progress, Record, record_of, run
+from melcap.cli.bulk import detokenize, stats, tokenize
 from melcap.cli.evaluate import evaluate
 from melcap.cli.export import export
 from melcap.cli.options import (
@@ -87,7 +88,8 @@ def encode(
     quiet: Quiet = False,
 ) -> None:
     """Audio to tokens: wav, flac, ogg, opus, mp3, m4a files become .melcap files."""
-    from melcap.transcode import AUDIO_SUFFIXES, encode_file
+    from melcap.audio import AUDIO_SUFFIXES
+    from melcap.transcode import encode_file
 
     jobs = plan(inputs, out, AUDIO_SUFFIXES, (".melcap",))
     with open_codec(weights, device, backend) as codec:
@@ -154,7 +156,8 @@ def transcode(
     from tempfile import TemporaryDirectory
 
     from melcap import container
-    from melcap.transcode import AUDIO_SUFFIXES, decode_file, encode_file, refuse_existing
+    from melcap.audio import AUDIO_SUFFIXES
+    from melcap.transcode import decode_file, encode_file, refuse_existing
 
     jobs = plan(inputs, out, AUDIO_SUFFIXES, _audio_targets(audio_format))
     with (
@@ -235,8 +238,8 @@ def plot(
         typer.echo(f"{file} -> {target}")
 
 
-app.command()(evaluate)
-app.command()(export)
+for command in (tokenize, detokenize, stats, evaluate, export):
+    app.command()(command)
 
 
 @app.command()

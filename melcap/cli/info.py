@@ -10,12 +10,12 @@ from typing import Any
 from torch import nn
 
 from melcap import container
+from melcap.audio import AUDIO_SUFFIXES
 from melcap.codec import Codec
 from melcap.errors import AudioFileError, ContainerError
 from melcap.pretrained import DEFAULT, load
 from melcap.stages import inputs_for
 from melcap.streaming import StreamDecoder, StreamEncoder
-from melcap.transcode import AUDIO_SUFFIXES
 
 
 def describe(path: Path | None) -> tuple[dict[str, Any], str]:

@@ -14,7 +14,7 @@ from melcap.evaluation.metrics import SPEECH
 from melcap.evaluation.peers.own import Melcap
 from melcap.evaluation.scorecard import Job
 from melcap.evaluation.table import Row
-from melcap.extras import import_extra
+from melcap.figures import new_figure
 from melcap.files import replacing
 from melcap.plot import picture
 
@@ -45,10 +45,7 @@ def quality_figure(lines: Sequence[Row]) -> Any:
     Error bars are the 95 % intervals; the rates of one codec are joined. What is no codec, but a
     bound, is a line across. A codec for speech alone is not in the panel of the mean over classes.
     """
-    figure_module = import_extra("matplotlib.figure")
-    agg = import_extra("matplotlib.backends.backend_agg")
-    figure = figure_module.Figure(figsize=(11, 8), dpi=130, layout="constrained")
-    agg.FigureCanvasAgg(figure)  # draws without a screen, whatever the user's settings are
+    figure = new_figure(11, 8)
     figure.suptitle("Quality against bit rate, with 95 % intervals over clips", fontweight="bold")
     panels = list(figure.subplots(2, 2, sharex=True).flat)
     everything = any(not line["speech_only"] for line in lines)

@@ -14,9 +14,8 @@ import typer
 
 from melcap.cli.batch import sentences
 from melcap.errors import InputError
-from melcap.extras import import_extra
+from melcap.figures import new_figure
 from melcap.files import replacing
-from melcap.plot import EXTRA
 
 RECIPES = {
     "stage1": "stage 1: tokenizer",
@@ -35,11 +34,8 @@ def picture(runs: list[Path], path: Path) -> None:
     for run, found in logs.items():
         if not any(found.values()):
             raise InputError(f"{run}: no log of a training run ({', '.join(RECIPES)}.jsonl)")
-    figure_module = import_extra("matplotlib.figure", EXTRA)
-    agg = import_extra("matplotlib.backends.backend_agg", EXTRA)
     shown = [name for name in RECIPES if any(found[name] for found in logs.values())]
-    figure = figure_module.Figure(figsize=(5 * len(shown), 4), dpi=130, layout="constrained")
-    agg.FigureCanvasAgg(figure)
+    figure = new_figure(5 * len(shown), 4)
     panels = figure.subplots(1, len(shown), squeeze=False)[0]
     for name, panel in zip(shown, panels, strict=True):
         for place, (run, found) in enumerate(logs.items()):

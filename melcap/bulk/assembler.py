@@ -1,0 +1,49 @@
+"""Tokens of windows, which come in any order, put together to clips."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from melcap.bulk.encoding import Encoded
+from melcap.bulk.reader import Bad, End
+
+
+@dataclass(frozen=True, eq=False)
+class Whole:
+    """A clip and all its tokens, uint16, in the order of `TokenRow`."""
+
+    end: End
+    tokens: npt.NDArray[np.uint16]
+
+
+@dataclass
+class _Parts:
+    tokens: dict[tuple[int, int], npt.NDArray[np.uint16]] = field(default_factory=dict)
+    end: End | None = None
+
+
+class Assembler:
+    """Takes what lanes give, and gives each clip when it is whole, or is known to be bad."""
+
+    def __init__(self) -> None:
+        self._clips: dict[int, _Parts | None] = {}
+        """None: a bad clip, of which windows may still come."""
+
+    def take(self, result: Encoded | End | Bad) -> Whole | Bad | None:
+        parts = self._clips.setdefault(result.clip, _Parts())
+        if parts is None:
+            return None
+        if isinstance(result, Bad):
+            self._clips[result.clip] = None
+            return result
+        if isinstance(result, End):
+            parts.end = result
+        else:
+            parts.tokens[result.channel, result.index] = result.tokens
+        if parts.end is None or len(parts.tokens) < parts.end.channels * parts.end.windows:
+            return None
+        del self._clips[result.clip]
+        return Whole(parts.end, np.concatenate([parts.tokens[key] for key in sorted(parts.tokens)]))

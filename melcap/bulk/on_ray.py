@@ -1,0 +1,137 @@
+"""The same work on many machines, by Ray Data: tasks read audio, actors hold the codec.
+
+Ray places and retries the work, keeps windows from piling up, and grows and shrinks the pool of
+actors; rows, journal and shards are those of `melcap.bulk.run`.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Generator, Iterable, Iterator
+from copy import deepcopy
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from melcap.bulk.encoding import Encoded, encode
+from melcap.bulk.packer import Packer
+from melcap.bulk.reader import Bad, End, Window, read
+from melcap.bulk.sources import Entry
+from melcap.bulk.windows import Framing
+from melcap.codec import Codec
+from melcap.errors import MelcapError
+from melcap.extras import import_extra
+
+if TYPE_CHECKING:
+    from melcap.bulk.run import Options
+
+INSTALL = 'pip install "melcap[ray]"'
+_CLIPS_AT_ONCE = 100_000  # in one data set of Ray's
+_CLIPS_PER_TASK = 16
+
+_COLUMN = "message"
+
+Batch = dict[str, npt.NDArray[np.object_]]
+"""Rows of Ray's: what the functions here give each other, pickled, in one column."""
+
+
+class RayWorkers:
+    """Encodes on the cluster that Ray is connected to (RAY_ADDRESS, else this machine).
+
+    An actor has a GPU, where `device` is "cuda", else `options.threads` cores (1); there are up to
+    `options.lanes`, or as many as the cluster has room for. What one gets at once is up to
+    `batch_seconds` of audio.
+    """
+
+    def __init__(
+        self, codec: Codec, framing: Framing, options: Options, device: str, batch_seconds: float
+    ) -> None:
+        self._ray = import_extra("ray", INSTALL)
+        self._data = import_extra("ray.data", INSTALL)
+        if not self._ray.is_initialized():
+            self._ray.init(log_to_driver=False)
+        self._framing, self._mono, self._device = framing, options.mono, device
+        self._threads = options.threads or 1
+        self._batch_samples = int(batch_seconds * framing.rate)
+        needs = {"GPU": 1} if device == "cuda" else {"CPU": self._threads}
+        have = self._ray.cluster_resources()
+        self._needs = {f"num_{name.lower()}s": count for name, count in needs.items()}
+        room = min(int(have.get(name, 0) // count) for name, count in needs.items())
+        if not room:
+            raise MelcapError(f"Ray's cluster has no {needs} for an actor: it has {dict(have)}")
+        # Where actors take cores, some are left for the tasks that read.
+        self._actors = options.lanes or (room if device == "cuda" else max(1, room * 3 // 4))
+        self._codec = self._ray.put(codec if codec.device.type == "cpu" else deepcopy(codec).cpu())
+
+    def encode(self, entries: Iterator[tuple[int, Entry]]) -> Generator[Encoded | End | Bad]:
+        """What the cluster makes of the entries, as it comes.
+
+        Clips on which Ray gave up, since whatever read them died, again and again, do not come.
+        """
+        self._data.DataContext.get_current().max_errored_blocks = -1
+        self._data.DataContext.get_current().enable_progress_bars = False
+        while some := list(islice(entries, _CLIPS_AT_ONCE)):
+            yield from self._encode(some)
+
+    def _encode(self, entries: list[tuple[int, Entry]]) -> Generator[Encoded | End | Bad]:
+        framing, mono = self._framing, self._mono
+        tasks = max(1, len(entries) // _CLIPS_PER_TASK)
+        window = framing.samples(framing.columns)
+        results = (
+            self._data.from_items(
+                [{_COLUMN: pickle.dumps(each)} for each in entries], override_num_blocks=tasks
+            )
+            .map_batches(
+                _read, batch_size=1, fn_kwargs={"framing": framing, "mono": mono}, num_cpus=1
+            )
+            .map_batches(
+                _Encoder,
+                batch_size=max(1, self._batch_samples // window),
+                fn_constructor_args=(self._codec, self._device, self._threads, self._batch_samples),
+                concurrency=(1, self._actors),
+                **self._needs,
+            )
+        )
+        for row in results.iter_rows():
+            yield pickle.loads(row[_COLUMN])
+
+
+def _read(batch: Batch, framing: Framing, mono: bool) -> Iterator[Batch]:
+    """A task: what there is to say of each clip, message by message."""
+    for work in batch[_COLUMN]:
+        clip, entry = pickle.loads(work)
+        for message in read(clip, entry, framing, mono):
+            yield _column([message])
+
+
+class _Encoder:
+    """An actor: the codec, on the device that Ray gave it."""
+
+    def __init__(self, codec: Any, device: str, threads: int, batch_samples: int) -> None:
+        import ray
+        import torch
+
+        torch.set_num_threads(threads)
+        self._codec: Codec = ray.get(codec).to(device)
+        self._batch_samples = batch_samples
+
+    def __call__(self, batch: Batch) -> Batch:
+        messages = [pickle.loads(message) for message in batch[_COLUMN]]
+        results = [message for message in messages if not isinstance(message, Window)]
+        packer = Packer(self._batch_samples, sys.maxsize)
+        for message in messages:
+            if isinstance(message, Window):
+                packer.put(message)
+        packer.close()
+        while windows := packer.take():
+            results += encode(self._codec, windows)
+        return _column(results)
+
+
+def _column(messages: Iterable[Any]) -> Batch:
+    """Messages as rows of Ray's, in one column of bytes."""
+    pickled = [pickle.dumps(message) for message in messages]
+    return {_COLUMN: np.array(pickled, dtype=object)}

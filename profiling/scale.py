@@ -1,0 +1,76 @@
+"""What a collection costs to tokenize: machines, days, storage, money, from measured rates.
+
+    python profiling/scale.py --hours 1000000 --days 7
+    python profiling/scale.py --gpu-speed 5000 --gpu-price 2.5    # with a GPU's rate of your own
+
+The rate of two cores and the bytes of a token set are those of `profiling/results/bulk-cpu.json`
+(`python profiling/bulk.py`); that of a GPU, and prices, are what you say they are.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+MEASURED = Path(__file__).resolve().parent / "results" / "bulk-cpu.json"
+FLAC_KBPS, MP3_KBPS = 700, 128
+TOKENS_PER_SECOND = 12 * 44100 / 2048
+
+
+@dataclass(frozen=True)
+class Plan:
+    """So many workers of `speed` times real time each, and what one costs an hour."""
+
+    worker: str
+    speed: float
+    price: float
+
+    def row(self, hours: float, days: float, share: float) -> list[str]:
+        """`share` of a worker's time is work, the rest waiting, stragglers and failed machines."""
+        work = hours / self.speed / share
+        workers = math.ceil(work / (24 * days))
+        read = workers * self.speed * share * MP3_KBPS / 8 / 1000
+        return [
+            self.worker,
+            f"{self.speed:,.0f}",
+            f"{work:,.0f}",
+            f"{workers:,}",
+            f"{read:,.0f}",
+            f"{work * self.price:,.0f}",
+        ]
+
+
+def main(
+    hours: Annotated[float, typer.Option(min=1, help="Of audio, one channel.")] = 1e6,
+    days: Annotated[float, typer.Option(min=0.01, help="Until it must be done.")] = 7,
+    share: Annotated[float, typer.Option(min=0.01, max=1, help="Of time that is work.")] = 0.8,
+    gpu_speed: Annotated[float | None, typer.Option(help="Times real time of one GPU.")] = None,
+    core_price: Annotated[float, typer.Option(help="Of two cores, an hour.")] = 0.08,
+    gpu_price: Annotated[float, typer.Option(help="Of a GPU, an hour.")] = 2.5,
+) -> None:
+    measured = json.loads(MEASURED.read_text())
+    speed = measured["folder, times real time"]
+    plans = [Plan("two cores (measured)", speed, core_price)]
+    for rate in [gpu_speed] if gpu_speed else [1000, 3000, 10000]:
+        plans.append(Plan("GPU (assumed)", rate, gpu_price))
+    heads = ["worker", "x real time", "worker hours", "workers", "MB/s of mp3 to read", "cost"]
+    rows = [heads, ["---"] * len(heads), *(plan.row(hours, days, share) for plan in plans)]
+    for row in rows:
+        typer.echo(f"| {' | '.join(row)} |")
+    seconds = 3600 * hours
+    size = seconds * measured["Parquet bytes a second of audio"]
+    mp3, flac = (seconds * kbps / 8e9 for kbps in (MP3_KBPS, FLAC_KBPS))
+    tokens = seconds * TOKENS_PER_SECOND
+    typer.echo(
+        f"\n{tokens / 1e9:,.0f} billion tokens, {size / 1e12:.2f} TB of Parquet; "
+        f"audio: {mp3:,.0f} TB of mp3 ({MP3_KBPS} kbps), {flac:,.0f} TB of flac ({FLAC_KBPS} kbps)"
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,127 @@
+"""A hostile collection: what is good is tokenized, what is bad is named, and memory has a bound.
+
+Seen red with: pipes opened (it hangs); an exception that is not ours let through; a file read in
+one block (memory); a tar cut in a header taken for whole; decoders talking to stderr; a dead reader
+not replaced; readers that end by Ctrl-C themselves.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from melcap import Codec
+from melcap.audio import write
+from melcap.bulk.reader import Bad, End, Window, read
+from melcap.bulk.readers import Readers
+from melcap.bulk.run import ERRORS
+from melcap.bulk.sources import Entry, text
+from melcap.bulk.windows import Framing
+from tests import hostile_corpus
+from tests.bulk_helpers import corpus, ids_and_tokens, rows_of, wave
+
+pytest.importorskip("pyarrow")
+
+MEMORY_BOUND = 900 << 20
+"""Of the largest process, with a small codec: what torch takes, and little that grows."""
+
+
+def melcap_command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "melcap", *map(str, arguments)]
+
+
+def test_a_hostile_collection(small_weights: Path, tmp_path: Path) -> None:
+    good, bad = hostile_corpus.make(tmp_path / "hostile")
+    out = tmp_path / "out"
+    done = subprocess.run(
+        melcap_command("tokenize", tmp_path / "hostile", "-o", out, "--weights", small_weights),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert done.stderr == f"error: {len(bad)} could not be read: see {out / ERRORS}\n"
+    assert f"{len(good)} of {len(good) + len(bad) - 2} clips" in done.stdout
+
+    found = {row.id: row.header for row in rows_of(out)}
+    assert set(found) == {f"hostile/{text(name)}" for name in good}
+    for name, (rate, channels, samples) in good.items():
+        header = found[f"hostile/{text(name)}"]
+        assert (header.sample_rate, header.channels) == (rate, channels), name
+        # an mp3 is padded to whole frames where a decoder does not know better
+        slack = 2 * 1152 if "mp3" in name else 0
+        assert samples <= header.samples <= samples + slack, name
+
+    errors = list(map(json.loads, (out / ERRORS).read_text().splitlines()))
+    reasons = {error["source"]: error["reason"] for error in errors}
+    assert set(reasons) == {f"{tmp_path / 'hostile'}/{name}" for name in bad}
+    for name, reason in bad.items():
+        assert reason in reasons[f"{tmp_path / 'hostile'}/{name}"], name
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    assert peak < MEMORY_BOUND, f"{peak / 2**20:.0f} MiB"
+
+
+def test_a_reader_that_dies_takes_no_more_than_its_clip(codec: Codec, tmp_path: Path) -> None:
+    framing = Framing.of(codec)
+    hostile_corpus._write_silence(tmp_path / "long.wav", 100_000_000, 44100)
+    write(tmp_path / "short.wav", wave(0.1), 44100)
+    entries = [Entry(name, str(tmp_path / name)) for name in ("long.wav", "short.wav")]
+    with Readers(1, framing, mono=False) as readers:
+        messages = readers.read(enumerate(entries))
+        assert isinstance(next(messages), Window)
+        pid = readers._readers[0]._process.pid
+        assert pid
+        os.kill(pid, signal.SIGSEGV)
+        rest = list(messages)
+    (bad,) = (message for message in rest if isinstance(message, Bad))
+    assert bad.clip == 0
+    assert (
+        bad.reason
+        == f"{tmp_path}/long.wav cannot be read: the process that read it died (signal 11)"
+    )
+    assert isinstance(rest[-1], End)
+    assert rest[-1].clip == 1
+
+
+def test_no_exception_of_one_clip_is_another_ones_matter(codec: Codec) -> None:
+    (bad,) = read(3, Entry("x", "a\0b.wav"), Framing.of(codec), mono=False)
+    assert isinstance(bad, Bad)
+    assert bad.reason == "a\0b.wav cannot be read (ValueError: embedded null byte)"
+
+
+def test_ctrl_c_keeps_what_is_done(small_weights: Path, codec: Codec, tmp_path: Path) -> None:
+    corpus(tmp_path / "clips", [0.1] * 30 + [0.2])
+    hostile_corpus._write_silence(tmp_path / "clips" / "z.wav", 600 * 44100, 44100)
+    arguments = ("tokenize", tmp_path / "clips", "-o", tmp_path / "out", "--json", "--lanes", 1)
+    command = melcap_command(*arguments, "--shard-clips", 3, "--weights", small_weights)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout
+    for line in process.stdout:
+        if json.loads(line)["done"] >= 3:
+            break
+    began = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does, readers and all
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert errors == "interrupted\n"
+    assert time.monotonic() - began < 30
+    kept = ids_and_tokens(tmp_path / "out")
+    assert len(kept) >= 3
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = list(map(json.loads, done.stdout.splitlines()))
+    assert lines[-1]["event"] == "end"
+    assert lines[-1]["done"] == lines[-1]["clips"] == 32
+    assert lines[0]["done"] >= len(kept)
+    rows = ids_and_tokens(tmp_path / "out")
+    assert len(dict(rows)) == len(rows) == 32
+    assert set(kept) <= set(rows)
