@@ -32,6 +32,14 @@ pytest.importorskip("pyarrow")
 MEMORY_BOUND_MIB = 700
 """Of the largest process, with a small codec: what torch takes, and little that grows."""
 
+INTERRUPTIBLE = """
+import signal
+from melcap.cli.commands import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main()
+"""
+"""The command; a job that a shell started in the background ignores Ctrl-C, and hands that down."""
+
 MEASURED = """
 import resource, sys
 from melcap.cli.commands import main
@@ -44,10 +52,6 @@ finally:
     open(peak, "w").write(f"{own} {readers}")
 """
 """The command, and then the KiB that it and the largest of its readers took at most."""
-
-
-def melcap_command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "melcap", *map(str, arguments)]
 
 
 def test_a_hostile_collection(small_weights: Path, tmp_path: Path) -> None:
@@ -117,7 +121,8 @@ def test_ctrl_c_keeps_what_is_done(small_weights: Path, codec: Codec, tmp_path: 
     last.parent.mkdir()
     hostile_corpus._write_silence(last, 10 * 3600 * 44100, 44100)
     arguments = ("tokenize", tmp_path / "clips", "-o", tmp_path / "out", "--json", "--lanes", 1)
-    command = melcap_command(*arguments, "--shard-clips", 3, "--weights", small_weights)
+    words = map(str, (*arguments, "--shard-clips", 3, "--weights", small_weights))
+    command = [sys.executable, "-c", INTERRUPTIBLE, *words]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
