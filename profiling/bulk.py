@@ -114,9 +114,17 @@ def main(
         "ratio": statistics.median(bulk) / statistics.median(alone),
         "lanes busy": statistics.median(busy),
         "Parquet bytes a second of audio": size / seconds,
+        "MB that this process took at most": _peak_megabytes(),
     }
     out.write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps(found, indent=2))
+
+
+def _peak_megabytes() -> float:
+    """Of this process alone: getrusage would include what the one that started it had taken."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (peak,) = (line.split()[1] for line in lines if line.startswith("VmHWM"))
+    return int(peak) * 1024 / 1e6
 
 
 if __name__ == "__main__":

@@ -206,15 +206,17 @@ def test_a_shard_that_cannot_be_written_is_written_later(
 
 def test_progress_is_told(clips: Path, codec: Codec, tmp_path: Path) -> None:
     told: list[run.Progress] = []
+    (tmp_path / "no.tar").write_bytes(b"x")
+    sources = [str(clips), str(tmp_path / "no.tar")]
     began = time.perf_counter()
-    end = tokenize([str(clips)], tmp_path, codec, ONE, progress=told.append)
+    end = tokenize(sources, tmp_path / "out", codec, ONE, progress=told.append)
     wall = time.perf_counter() - began
     assert told
     assert [state.done for state in told] == sorted(state.done for state in told)
     last = told[-1]
-    seconds = sum(row.seconds * row.header.channels for row in rows_of(tmp_path))
+    seconds = sum(row.seconds * row.header.channels for row in rows_of(tmp_path / "out"))
     for state in (last, end):
-        assert (state.clips, state.done, state.bad) == (6, 5, 1)
+        assert (state.clips, state.done, state.bad, state.unlisted) == (6, 5, 1, 1)
         assert state.audio_seconds == pytest.approx(seconds)
         assert 0 < state.wall_seconds <= wall
         assert state.speed == pytest.approx(state.audio_seconds / state.wall_seconds)

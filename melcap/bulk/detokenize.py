@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +32,6 @@ def detokenize(
     suffix: str = ".wav",
     sample_rate: int | None = None,
     force: bool = False,
-    progress: Callable[[float], None] = lambda _: None,
 ) -> Iterator[Heard]:
     """Decode every row of the token sets to `out/ID.wav`, going on past those that cannot be.
 
@@ -42,7 +41,6 @@ def detokenize(
     Args:
         sets: folders, Parquet shards, tars or `.melcap` files.
         sample_rate: of the audio; None for each clip's own, with its exact length.
-        progress: is told seconds of audio as they are decoded.
 
     Raises:
         InputError: where there is no token set, before anything is written.
@@ -53,7 +51,7 @@ def detokenize(
         try:
             for row in read_rows(file, folder):
                 target = out / (row.id if row.id.endswith(suffix) else f"{row.id}{suffix}")
-                yield _hear(row, target, out, codec, sample_rate, force, progress)
+                yield _hear(row, target, out, codec, sample_rate, force)
         except MelcapError as error:
             yield Heard(str(file), out, error=str(error))
 
@@ -65,7 +63,6 @@ def _hear(
     codec: Codec,
     sample_rate: int | None,
     force: bool,
-    progress: Callable[[float], None],
 ) -> Heard:
     try:
         if not target.resolve().is_relative_to(out.resolve()):
@@ -75,7 +72,11 @@ def _hear(
         check_model(row.id, row.header, codec)
         target.parent.mkdir(parents=True, exist_ok=True)
         rate = sample_rate or row.header.sample_rate
-        write_audio(target, row.header, row.grid, codec, rate, progress)
-    except (MelcapError, OSError) as error:
-        return Heard(row.id, target, error=f"{row.id}: {error}")
+        write_audio(target, row.header, row.grid, codec, rate)
+    except MelcapError as error:
+        return Heard(row.id, target, error=str(error))
+    except OSError as error:
+        return Heard(
+            row.id, target, error=f"{row.id}: {target} cannot be written: {error.strerror}"
+        )
     return Heard(row.id, target, row.seconds)

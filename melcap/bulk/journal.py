@@ -56,12 +56,13 @@ class Finished:
 
 @dataclass(frozen=True)
 class Counts:
-    """Clips of the plan, and seconds of audio (of all channels together) in those that are done."""
+    """Clips of the plan, how many are done and how many bad; and folders and tars that cannot be
+    searched, of whose clips nobody knows."""
 
     clips: int
     done: int
     bad: int
-    seconds: float
+    unlisted: int
 
 
 class Journal:
@@ -266,13 +267,13 @@ class Journal:
 
     def counts(self) -> Counts:
         with self._explained():
-            (listed,) = self._db.execute("SELECT count(*) FROM unlisted").fetchone()
-            clips, done, bad, seconds = self._db.execute(
-                "SELECT count(*), coalesce(sum(state = ?), 0), coalesce(sum(state = ?), 0),"
-                " coalesce(sum(1.0 * samples * channels / sample_rate), 0) FROM clips",
+            (unlisted,) = self._db.execute("SELECT count(*) FROM unlisted").fetchone()
+            clips, done, bad = self._db.execute(
+                "SELECT count(*), coalesce(sum(state = ?), 0), coalesce(sum(state = ?), 0)"
+                " FROM clips",
                 (_DONE, _BAD),
             ).fetchone()
-            return Counts(clips, done, bad + listed, seconds)
+            return Counts(clips, done, bad, unlisted)
 
     def __enter__(self) -> Journal:
         return self

@@ -24,6 +24,7 @@ from melcap.bulk.windows import Framing
 from melcap.codec import Codec
 from melcap.errors import MelcapError
 from melcap.extras import import_extra
+from melcap.ops import set_backend
 
 if TYPE_CHECKING:
     from melcap.bulk.run import Options
@@ -53,7 +54,8 @@ class RayWorkers:
         self._data = import_extra("ray.data", INSTALL)
         if not self._ray.is_initialized():
             self._ray.init(log_to_driver=False)
-        self._framing, self._mono, self._device = framing, options.mono, device
+        self._framing, self._mono = framing, options.mono
+        self._device, self._backend = device, options.backend
         self._threads = options.threads or 1
         self._batch_samples = int(batch_seconds * framing.rate)
         needs = {"GPU": 1} if device == "cuda" else {"CPU": self._threads}
@@ -90,7 +92,13 @@ class RayWorkers:
             .map_batches(
                 _Encoder,
                 batch_size=max(1, self._batch_samples // window),
-                fn_constructor_args=(self._codec, self._device, self._threads, self._batch_samples),
+                fn_constructor_args=(
+                    self._codec,
+                    self._device,
+                    self._backend,
+                    self._threads,
+                    self._batch_samples,
+                ),
                 concurrency=(1, self._actors),
                 **self._needs,
             )
@@ -110,11 +118,14 @@ def _read(batch: Batch, framing: Framing, mono: bool) -> Iterator[Batch]:
 class _Encoder:
     """An actor: the codec, on the device that Ray gave it."""
 
-    def __init__(self, codec: Any, device: str, threads: int, batch_samples: int) -> None:
+    def __init__(
+        self, codec: Any, device: str, backend: str, threads: int, batch_samples: int
+    ) -> None:
         import ray
         import torch
 
         torch.set_num_threads(threads)
+        set_backend(backend)
         self._codec: Codec = ray.get(codec).to(device)
         self._batch_samples = batch_samples
 

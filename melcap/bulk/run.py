@@ -38,10 +38,10 @@ class Options:
 
     `format` and `mono` decide what the rows are, and must stay the same for one token set; new
     shards have up to `shard_clips` rows. The others are for speed; None is a choice by the machine:
-    readers are processes that decode audio, lanes
-    threads that encode it, each with so many threads of torch, in batches of `batch_seconds`. With
-    `engine` "ray" a cluster takes the place of readers, and lanes are its actors, which compute on
-    `device` ("cpu" or "cuda"; None is that of the codec at hand).
+    readers are processes that decode audio, lanes threads that encode it, each with so many threads
+    of torch, in batches of `batch_seconds`. With `engine` "ray" a cluster takes the place of
+    readers, and lanes are its actors, which compute on `device` ("cpu" or "cuda"; None is that of
+    the codec at hand) with `backend`.
     """
 
     format: str = "parquet"
@@ -49,6 +49,7 @@ class Options:
     shard_clips: int = 1000
     engine: str = "local"
     device: str | None = None
+    backend: str = "auto"
     readers: int | None = None
     lanes: int | None = None
     threads: int | None = None
@@ -77,12 +78,14 @@ class Options:
 
 @dataclass(frozen=True)
 class Progress:
-    """How a run stands: clips in the plan, done and bad ones; seconds of audio done in this run,
-    channels counted one by one, and the seconds that it has taken."""
+    """How a run stands: clips in the plan, done and bad ones, folders and tars that cannot be
+    searched; seconds of audio done in this run, channels counted one by one, and the seconds that
+    it has taken."""
 
     clips: int
     done: int
     bad: int
+    unlisted: int
     audio_seconds: float
     wall_seconds: float
     busy: float
@@ -213,7 +216,14 @@ class _Run:
         counts = self._counts
         wall = perf_counter() - self._began if self._began else 0.0
         return Progress(
-            counts.clips, counts.done, counts.bad, self._seconds, wall, self._busy(), self._before
+            clips=counts.clips,
+            done=counts.done,
+            bad=counts.bad,
+            unlisted=counts.unlisted,
+            audio_seconds=self._seconds,
+            wall_seconds=wall,
+            busy=self._busy(),
+            before=self._before,
         )
 
     def _put_down(self, clip: Whole | Bad) -> None:

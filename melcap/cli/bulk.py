@@ -108,10 +108,12 @@ def tokenize(
         lanes=lanes,
         engine=engine.value,
         device=device,
+        backend=backend.value,
         batch_seconds=batch_seconds,
     )
-    here = device if engine is Engine.local else "cpu"  # the head of a cluster may have no GPU
-    with open_codec(weights, here, backend) as codec, _reporting(as_json, quiet) as report:
+    if engine is Engine.ray:  # they are for the actors: the head of a cluster may have no GPU
+        device, backend = "cpu", Backend.auto
+    with open_codec(weights, device, backend) as codec, _reporting(as_json, quiet) as report:
         end = run(sources, out, codec, options, retry=retry, progress=report)
     if as_json:
         _print_line({"event": "end", **_figures(end)})
@@ -121,8 +123,10 @@ def tokenize(
             f"{end.wall_seconds:.0f} s, {end.speed:.1f}x real time"
             + (f", encoders busy {end.busy:.0%}" if end.busy else "")
         )
-    if end.bad:
-        typer.echo(f"error: {end.bad} could not be read: see {out / ERRORS}", err=True)
+    if end.bad or end.unlisted:
+        typer.echo(
+            f"error: {end.bad + end.unlisted} could not be read: see {out / ERRORS}", err=True
+        )
         raise typer.Exit(1)
 
 
@@ -236,6 +240,7 @@ def _figures(state: Progress) -> dict[str, Any]:
         "clips": state.clips,
         "done": state.done,
         "bad": state.bad,
+        "unlisted": state.unlisted,
         "audio_seconds": round(state.audio_seconds, 3),
         "wall_seconds": round(state.wall_seconds, 3),
         "speed": round(state.speed, 2),
