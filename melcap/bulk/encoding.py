@@ -15,6 +15,9 @@ from melcap.errors import InputError
 from melcap.precision import exact_float32
 from melcap.stages import run
 
+# Columns are filled up to a multiple: for each length that it meets, oneDNN keeps code and memory.
+_STEP = 16
+
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
@@ -34,6 +37,7 @@ def encode(codec: Codec, windows: Sequence[Window]) -> list[Encoded]:
     Raises `InputError` where the device has not the memory.
     """
     longest = max(len(window.samples) for window in windows)
+    longest += -max(window.columns for window in windows) % _STEP * codec.config.column_samples
     signal = np.zeros((len(windows), longest), np.float32)
     for row, window in zip(signal, windows, strict=True):
         row[: len(window.samples)] = window.samples
