@@ -2,9 +2,9 @@
 
 A network that sees a stretch of mel cannot know where a wave's phase stands, and windows that
 disagree cancel each other. So its wave is a `FirstGuess`, which comes with the magnitudes that its
-STFT should have, and each `GriffinLimStep` puts them in: STFT, magnitudes replaced, inverse STFT
-(Griffin and Lim 1984), with the momentum of Perraudin, Balazs and Sondergaard 2013. All of it has
-gradients: the network learns the guess that is best after the steps.
+STFT should have, and each step of `GriffinLim` puts them in: STFT, magnitudes replaced, inverse
+STFT (Griffin and Lim 1984), with the momentum of Perraudin, Balazs and Sondergaard 2013. All of it
+has gradients: the network learns the guess that is best after the steps.
 
 Between these stages a frame is a column of channels: `hop` samples of the wave, as many of the wave
 one step before, and `n_fft / 2 + 1` magnitudes. Frames are those of the log-mel, centred on their
@@ -13,6 +13,8 @@ a whole number of such blocks. In memory a frame is one piece: the tensors are t
 """
 
 from __future__ import annotations
+
+from itertools import product
 
 import torch
 from torch import Tensor, nn
@@ -23,13 +25,44 @@ from melcap.stages import Chain, Stage, inputs_for, outputs_of, run
 LOUDEST_LN_MAGNITUDE = 6.0
 QUIET_LN_MAGNITUDE = -3.0
 """Where training starts: magnitudes of an untrained layer, about 1, would be deafening."""
+TILE = 256
+"""Frames at a time on a CPU: with what is made of them they fit the caches of two cores."""
 QUIETEST_POWER = 1e-6
 """A bin far below this is scaled, not set: where there is no phase, none is made up."""
 LEAST_SHARE = 0.03
 """A bin far below this share of its magnitude is scaled too: else rounding would become phase."""
 
 
-class FirstGuess(Stage):
+class ByFrame(Stage):
+    """A stage of as many steps as it is given, but for context, whose memory is frame by frame.
+
+    On a CPU it works tile by tile: what passes from one operation to the next stays in the cache.
+    """
+
+    def __init__(self, n_fft: int, hop: int) -> None:
+        super().__init__()
+        self.n_fft, self.hop = n_fft, hop
+        self.channels = 2 * hop + n_fft // 2 + 1
+
+    def frames(self, x: Tensor) -> Tensor:
+        """[batch, frames, channels] -> [batch, frames - left - right, channels]."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.transpose(1, 2)
+        if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self.frames(x).transpose(1, 2)
+        count = x.shape[1] - self.left - self.right
+        full = torch.promote_types(x.dtype, torch.float32)
+        made = x.new_empty(len(x), count, self.channels, dtype=full)
+        for clip, begin in product(range(len(x)), range(0, count, TILE)):
+            end = min(begin + TILE, count)
+            tile = x[clip : clip + 1, begin : end + self.left + self.right]
+            made[clip, begin:end] = self.frames(tile.contiguous())[0]
+        return made.transpose(1, 2)
+
+
+class FirstGuess(ByFrame):
     """[batch, channels, frames] -> [batch, 2 * hop + n_fft / 2 + 1, frames].
 
     Args:
@@ -38,70 +71,79 @@ class FirstGuess(Stage):
     """
 
     def __init__(self, chain: Chain, channels: int, n_fft: int, hop: int) -> None:
-        super().__init__()
-        self.chain, self.hop = chain, hop
+        super().__init__(n_fft, hop)
+        self.chain = chain
         first, last = inputs_for([*chain], hop // 2, hop + hop // 2)
         self.left, self.right = -first, last - 1
         self.magnitude = nn.Linear(channels, n_fft // 2 + 1)
         nn.init.constant_(self.magnitude.bias, QUIET_LN_MAGNITUDE)
 
-    def forward(self, x: Tensor) -> Tensor:
-        frames = x.shape[-1] - self.left - self.right
-        given, _ = outputs_of([*self.chain], -self.left, frames + self.right)
+    def frames(self, x: Tensor) -> Tensor:
+        count = x.shape[1] - self.left - self.right
+        given, _ = outputs_of([*self.chain], -self.left, count + self.right)
         begin = self.hop // 2 - given
-        wave = run(self.chain, x)[:, begin : begin + frames * self.hop]
-        blocks = wave.unflatten(1, (frames, self.hop))
-        own = x[..., self.left : self.left + frames].transpose(1, 2)
+        wave = run(self.chain, x.transpose(1, 2))[:, begin : begin + count * self.hop]
+        blocks = wave.unflatten(1, (count, self.hop))
+        own = x[:, self.left : self.left + count]
         ln_magnitude = in_full(self.magnitude, own).clamp(max=LOUDEST_LN_MAGNITUDE)
-        return torch.cat((blocks, blocks, ln_magnitude.exp()), dim=-1).transpose(1, 2)
+        return torch.cat((blocks, blocks, ln_magnitude.exp()), dim=-1)
 
 
-class GriffinLimStep(Stage):
-    """[batch, 2 * hop + n_fft / 2 + 1, frames] -> the same for 2 * (n_fft / hop - 1) frames fewer.
+class GriffinLim(ByFrame):
+    """[batch, 2 * hop + n_fft / 2 + 1, frames] -> the same for the frames that every step reaches.
 
-    The STFT is taken of wave + momentum * (wave - wave one step before).
+    Each of the `steps` needs n_fft / hop - 1 frames on either side. Its STFT is taken of
+    wave + momentum * (wave - wave one step before).
     """
 
     window: Tensor
     inverse: Tensor
 
-    def __init__(self, n_fft: int, hop: int, momentum: float) -> None:
-        super().__init__()
-        self.n_fft, self.hop, self.momentum = n_fft, hop, momentum
+    def __init__(self, n_fft: int, hop: int, momentum: float, steps: int) -> None:
+        super().__init__(n_fft, hop)
+        self.momentum, self.steps = momentum, steps
         self.blocks = n_fft // hop
-        self.left = self.right = self.blocks - 1
+        self.left = self.right = steps * (self.blocks - 1)
         window = torch.hann_window(n_fft, dtype=torch.float64)
         self.register_buffer("window", window.float(), persistent=False)
-        inverse = window / window.view(self.blocks, hop).square().sum(0).mean()
+        inverse = window.view(self.blocks, hop)
+        inverse = inverse / inverse.square().sum(0).mean()
         self.register_buffer("inverse", inverse.float(), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        by_frame = x.transpose(1, 2)
-        wave, before = by_frame[..., : self.hop], by_frame[..., self.hop : 2 * self.hop]
-        magnitude = by_frame[..., 2 * self.hop :]
-        blocks = torch.lerp(before, wave, 1 + self.momentum)
-        frames = x.shape[-1] - self.blocks + 1
-        windows = [blocks[:, k : k + frames] for k in range(self.blocks)]
+    def frames(self, x: Tensor) -> Tensor:
+        wave, before, magnitude = x.tensor_split((self.hop, 2 * self.hop), dim=-1)
+        reach = self.blocks - 1
+        for _ in range(self.steps):
+            blocks = torch.lerp(before, wave, 1 + self.momentum)
+            before, agreed = wave[:, reach:-reach], self.step(blocks, magnitude)
+            wave, magnitude = agreed, magnitude[:, reach:-reach]
+        return torch.cat((wave, before, magnitude), dim=-1)
+
+    def step(self, blocks: Tensor, magnitude: Tensor) -> Tensor:
+        """Blocks [batch, frames, hop] and their magnitudes -> blocks of 2 * reach frames fewer."""
+        frames = blocks.shape[1] - self.blocks + 1
+        windows = blocks.flatten(1).unfold(1, self.n_fft, self.hop) * self.window
         wanted = magnitude[:, self.blocks // 2 :][:, :frames]
-        made = self.impose(torch.cat(windows, dim=-1) * self.window, wanted) * self.inverse
+        made = self.impose(windows, wanted)
         parts = made.unflatten(-1, (self.blocks, self.hop))
-        whole = frames - self.blocks + 1
-        agreed = torch.zeros_like(parts[:, :whole, 0])
-        for k in range(self.blocks):
-            agreed = agreed + parts[:, k : k + whole, self.blocks - 1 - k]
-        kept = slice(self.left, self.left + whole)
-        return torch.cat((agreed, wave[:, kept], magnitude[:, kept]), dim=-1).transpose(1, 2)
+        whole, last = frames - self.blocks + 1, self.blocks - 1
+        agreed = parts[:, :whole, last] * self.inverse[last]
+        for k in range(1, self.blocks):
+            agreed.addcmul_(parts[:, k : k + whole, last - k], self.inverse[last - k])
+        return agreed
 
     def impose(self, windows: Tensor, wanted: Tensor) -> Tensor:
         """Windows [..., n_fft] with the magnitudes [..., n_fft / 2 + 1] instead of their own."""
         spectrum = torch.fft.rfft(windows)
-        power = spectrum.real.square() + spectrum.imag.square()
+        squares = torch.view_as_real(spectrum).square()
+        power = squares[..., 0] + squares[..., 1]
         return torch.fft.irfft(spectrum * gain(power, wanted), self.n_fft)
 
 
 def gain(power: Tensor, wanted: Tensor) -> Tensor:
     """What turns bins of this power into bins of the magnitude wanted, where they have a phase."""
-    return wanted * torch.rsqrt(power + (LEAST_SHARE * wanted).square() + QUIETEST_POWER)
+    least = torch.addcmul(power, wanted, wanted, value=LEAST_SHARE**2) + QUIETEST_POWER
+    return wanted * torch.rsqrt(least)
 
 
 class Unfold(Stage):

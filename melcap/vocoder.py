@@ -11,9 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from melcap.config import CodecConfig
-from melcap.griffin_lim import LOUDEST_LN_MAGNITUDE, FirstGuess, GriffinLimStep, Unfold
+from melcap.griffin_lim import LOUDEST_LN_MAGNITUDE, FirstGuess, GriffinLim, Unfold
 from melcap.layers import Conv1d, ConvNeXt1d, Upsample1d, in_full
 from melcap.stages import Chain, Stage
+
+STEPS_AT_ONCE = 4
+"""Griffin-Lim steps in a stage: what lies between stages goes through memory, and what a stage
+reaches a stream computes again for every piece."""
 
 
 class ISTFTHead(Stage):
@@ -73,6 +77,7 @@ def vocoder(config: CodecConfig) -> Chain:
         return Chain(*stages, *fine)
     n_fft, hop = config.mel.n_fft, config.mel.hop
     stages.append(FirstGuess(Chain(*fine), voc.dim, n_fft, hop))
-    for step in range(voc.griffin_lim_steps):
-        stages.append(GriffinLimStep(n_fft, hop, voc.griffin_lim_momentum if step else 0.0))
+    for done in range(0, voc.griffin_lim_steps, STEPS_AT_ONCE):
+        steps = min(STEPS_AT_ONCE, voc.griffin_lim_steps - done)
+        stages.append(GriffinLim(n_fft, hop, voc.griffin_lim_momentum, steps))
     return Chain(*stages, Unfold(hop))

@@ -301,8 +301,14 @@ def test_lite_in_chunks(lite: Codec) -> None:
     with chunks_of(lite, 7):
         check_same(lite, clip, rate, whole, lite.encode(clip, rate))
         decoded = lite.decode(whole)
-    torch.testing.assert_close(decoded, lite.decode(whole), atol=CLOSE, rtol=0)
     assert decoded.shape == (1, len(clip))
+    # Griffin-Lim steps make rounding grow, a thousandfold where a bin has hardly a phase
+    error = (decoded - lite.decode(whole)).square().mean().sqrt()
+    assert error < 2**-15, f"{float(error)}: above the last bit of 16"
+    exact = copy.deepcopy(lite).double()
+    with chunks_of(exact, 7):
+        decoded = exact.decode(whole)
+    torch.testing.assert_close(decoded, exact.decode(whole), atol=1e-9, rtol=0)
 
 
 def test_chunks_bound_what_is_computed_at_once(codec: Codec) -> None:

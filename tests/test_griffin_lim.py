@@ -21,8 +21,9 @@ from melcap.config import CodecConfig, MelSpec, VocoderConfig
 from melcap.griffin_lim import (
     LEAST_SHARE,
     QUIETEST_POWER,
+    TILE,
     FirstGuess,
-    GriffinLimStep,
+    GriffinLim,
     Unfold,
 )
 from melcap.layers import Conv1d, Upsample1d
@@ -61,7 +62,7 @@ def test_a_step_is_the_definition(n_fft: int, hop: int, seed: int, momentum: flo
     count = 2 * reach + 3
     wave, before = torch.randn(2, count * hop + hop, generator=generator, dtype=torch.float64)
     magnitude = torch.rand(count, n_fft // 2 + 1, generator=generator, dtype=torch.float64)
-    made = GriffinLimStep(n_fft, hop, momentum).double()(packed(wave, before, magnitude, hop))
+    made = GriffinLim(n_fft, hop, momentum, 1).double()(packed(wave, before, magnitude, hop))
 
     window = torch.hann_window(n_fft, dtype=torch.float64)
     frames = range(reach - n_fft // hop // 2 + 1, count - reach + n_fft // hop // 2)
@@ -94,9 +95,35 @@ def test_magnitudes_that_agree_change_nothing(seed: int, momentum: float) -> Non
     power = stft(wave, range(count), n_fft, hop).abs().square()
     magnitude = ((power + QUIETEST_POWER) / (1 - LEAST_SHARE**2)).sqrt()
     x = packed(wave, wave, magnitude, hop)
-    made = GriffinLimStep(n_fft, hop, momentum).double()(x)[:, :hop]
+    made = GriffinLim(n_fft, hop, momentum, 1).double()(x)[:, :hop]
     # The windows of the step are float32.
     torch.testing.assert_close(made, x[:, :hop, 3:-3], rtol=0, atol=1e-5)
+
+
+@given(seed=st.integers(0, 2**32), steps=st.integers(2, 5))
+def test_several_steps_are_one_after_the_other(seed: int, steps: int) -> None:
+    x = torch.rand(2, 32 + 33, 40, generator=torch.Generator().manual_seed(seed)).double()
+    together = GriffinLim(64, 16, 0.9, steps).double()
+    one = GriffinLim(64, 16, 0.9, 1).double()
+    assert (together.left, together.right) == (steps * one.left, steps * one.right)
+    torch.testing.assert_close(together(x), run([one] * steps, x), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("count", [1, TILE - 1, TILE, TILE + 1, 2 * TILE + 3])
+@pytest.mark.parametrize("clips", [1, 3])
+def test_tiles_are_parts_of_the_whole(clips: int, count: int) -> None:
+    """Without gradients a CPU works in tiles, with them in one piece."""
+    guess = FirstGuess(Chain(Upsample1d(3, 3, 2), ISTFTHead(3, 8, 4)), 3, 64, 16)
+    steps = GriffinLim(64, 16, 0.9, 2)
+    stages = [stage.double() for stage in (guess, steps)]
+    context = sum(stage.left + stage.right for stage in stages)
+    x = torch.randn(clips, 3, count + context, dtype=torch.float64)
+    whole = run(stages, x)
+    with torch.no_grad():
+        tiled = run(stages, x)
+    assert tiled.shape == (clips, 32 + 33, count)
+    assert tiled.dtype == torch.float64
+    torch.testing.assert_close(tiled, whole.detach(), rtol=0, atol=1e-12)
 
 
 @given(seed=st.integers(0, 2**32))
@@ -110,7 +137,7 @@ def test_each_step_brings_the_magnitudes_nearer(seed: int) -> None:
     target[: 20 * hop] = target[-20 * hop :] = 0
     magnitude = stft(target, range(count), n_fft, hop).abs()
     guess = torch.where(target == 0, 0.0, torch.randn(len(wave), dtype=torch.float64))
-    x, step = packed(guess, guess, magnitude, hop), GriffinLimStep(n_fft, hop, 0.0).double()
+    x, step = packed(guess, guess, magnitude, hop), GriffinLim(n_fft, hop, 0.0, 1).double()
     distances = []
     for _ in range(3):
         wave = torch.cat((torch.zeros(hop // 2), x[0, :hop].t().flatten(), torch.zeros(hop // 2)))
@@ -123,7 +150,7 @@ def test_each_step_brings_the_magnitudes_nearer(seed: int) -> None:
 
 def test_silence_stays_silent() -> None:
     """No phase is made up where there is none, and gradients are finite."""
-    step, x = GriffinLimStep(64, 16, 0.0), torch.zeros(1, 32 + 33, 10)
+    step, x = GriffinLim(64, 16, 0.0, 1), torch.zeros(1, 32 + 33, 10)
     x[:, 32:] = 5.0
     x.requires_grad_()
     made = step(x)
@@ -159,9 +186,9 @@ def test_autocast_leaves_phases_and_magnitudes_alone() -> None:
     guess = FirstGuess(Chain(ISTFTHead(3, 16, 4)), 3, 64, 16)
     x = torch.randn(1, 3, 20).bfloat16().float()
     with torch.autocast("cpu", torch.bfloat16):
-        made = GriffinLimStep(64, 16, 0.0)(guess(x))
+        made = GriffinLim(64, 16, 0.0, 1)(guess(x))
     assert made.dtype == torch.float32
-    assert torch.equal(made, GriffinLimStep(64, 16, 0.0)(guess(x)))
+    assert torch.equal(made, GriffinLim(64, 16, 0.0, 1)(guess(x)))
 
 
 def test_unfold_undoes_the_shift() -> None:
@@ -186,6 +213,6 @@ def test_each_step_reaches_three_frames_further(steps: int) -> None:
     stages = [*vocoder(config)]
     first, last = inputs_for(stages, 0, 16)
     assert outputs_of(stages, first, last)[0] <= 0
-    without = [stage for stage in stages if not isinstance(stage, GriffinLimStep)]
+    without = [stage for stage in stages if not isinstance(stage, GriffinLim)]
     shorter = inputs_for(without, 0, 16)
     assert (shorter[0] - first, last - shorter[1]) == (3 * steps, 3 * steps)

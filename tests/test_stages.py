@@ -21,7 +21,7 @@ from torch import Tensor
 
 from melcap.codec import Codec
 from melcap.config import CodecConfig
-from melcap.griffin_lim import FirstGuess, GriffinLimStep, Unfold
+from melcap.griffin_lim import FirstGuess, GriffinLim, Unfold
 from melcap.layers import (
     ChannelNorm,
     Conv1d,
@@ -85,7 +85,8 @@ def layers(draw: st.DrawFn) -> list[Stage]:
         if draw(st.booleans()):
             overlap = draw(st.integers(3, 6))
             head = ISTFTHead(3, 2 * draw(st.integers(1, 4)), overlap)
-            made = griffin_lim(made, head) if draw(st.booleans()) else [*made, head]
+            steps = draw(st.integers(0, 2))
+            made = griffin_lim(made, head, steps) if steps else [*made, head]
     else:
         rows = 8
         strides = draw(st.integers(0, 2))
@@ -103,13 +104,13 @@ def layers(draw: st.DrawFn) -> list[Stage]:
     return [lively(stage, seed) for stage in made]
 
 
-def griffin_lim(before: list[Stage], head: ISTFTHead) -> list[Stage]:
-    """The stages and the head as a first guess, then one step; 3 channels."""
+def griffin_lim(before: list[Stage], head: ISTFTHead, steps: int) -> list[Stage]:
+    """The stages and the head as a first guess, then so many steps; 3 channels."""
     hop = head.up
     for stage in before:
         hop *= stage.up
     guess = FirstGuess(Chain(*before, head), 3, 4 * hop, hop)
-    return [guess, GriffinLimStep(4 * hop, hop, 0.5), Unfold(hop)]
+    return [guess, GriffinLim(4 * hop, hop, 0.5, steps), Unfold(hop)]
 
 
 def lively(stage: Stage, seed: int) -> Stage:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from melcap.config import MelSpec
-from melcap.griffin_lim import GriffinLimStep, gain
+from melcap.griffin_lim import GriffinLim, gain
 from melcap.mel import LogMel
 from melcap.onnx.dft import InverseRealDFT, RealDFT
 from melcap.ops import reference
@@ -67,9 +67,9 @@ class PortableHead(ISTFTHead):
         return self.inverse_dft(torch.cat((real, imaginary), dim=-1))
 
 
-class PortableGriffinLimStep(GriffinLimStep):
-    def __init__(self, stage: GriffinLimStep) -> None:
-        super().__init__(stage.n_fft, stage.hop, stage.momentum)
+class PortableGriffinLim(GriffinLim):
+    def __init__(self, stage: GriffinLim) -> None:
+        super().__init__(stage.n_fft, stage.hop, stage.momentum, stage.steps)
         self.dft, self.inverse_dft = _dft(stage.n_fft), _inverse_dft(stage.n_fft)
 
     def impose(self, windows: Tensor, wanted: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ class PortableGriffinLimStep(GriffinLimStep):
 PORTABLE: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
     LogMel: PortableLogMel,
     ISTFTHead: PortableHead,
-    GriffinLimStep: PortableGriffinLimStep,
+    GriffinLim: PortableGriffinLim,
 }
 
 

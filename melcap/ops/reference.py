@@ -24,6 +24,7 @@ EPSILON = 1e-6
 _BLOCK = 64
 _SCORES_AT_ONCE = {"cpu": 2**20}
 """On a CPU the scores stay in cache; elsewhere fewer, larger launches are better."""
+_ROWS_AT_ONCE = 2**10
 _PAIRS_AT_ONCE = 2**14
 
 
@@ -77,7 +78,9 @@ def _mel(wave: Tensor, spec: MelSpec, left: int, right: int) -> tuple[Tensor, Te
     frames = F.pad(wave.to(dtype), (left, right)).unfold(-1, spec.n_fft, spec.hop)
     spectrum = torch.fft.rfft(frames * hann_window(spec.n_fft, dtype, device))
     filters = mel_filters(spec.sample_rate, spec.n_fft, spec.n_mels, dtype, device)
-    return spectrum.abs() @ filters, spectrum
+    # `abs` of complex numbers guards against overflow, at twice the time
+    squares = torch.view_as_real(spectrum).square()
+    return (squares[..., 0] + squares[..., 1]).sqrt() @ filters, spectrum
 
 
 def log_mel_gradient(
@@ -112,31 +115,55 @@ def nearest_code(x: Tensor, codebook: Tensor) -> Tensor:
 
     A matrix product scores every code, x.c - |c|^2 / 2. Its rounding could swap close codes, so
     those within its error bound of the best are measured again, as differences in float64. They
-    are looked for by the maxima of blocks of codes, which reads the scores only once.
+    are looked for by the maxima of blocks of codes, and then in the blocks that may hold one.
     """
     dtype = working_dtype(x)
     rows, codes = x.to(dtype), codebook.to(dtype)
-    spare = -len(codes) % _BLOCK
-    by_column = F.pad(codes, (0, 0, 0, spare)).t()
-    half_norms = F.pad(codes.square().sum(1) / 2, (0, spare), value=torch.inf)
+    half_norms = codes.square().sum(1, keepdim=True) / 2
+    # One factor more is faster than a product to which the norms are added.
+    by_code = torch.cat((codes, -half_norms), dim=1)
+    spare = by_code.new_zeros(-len(codes) % _BLOCK, by_code.shape[1])
+    spare[:, -1] = -torch.inf
+    by_code = torch.cat((by_code, spare))
     unit = torch.finfo(dtype).eps
     if dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest":
         unit = 2.0**-8
     error = (codes.shape[1] + 4) * unit + 4 * TIE
     reach = codes.norm(dim=1).max()
-    found = torch.empty(len(rows), dtype=torch.int32, device=x.device)
-    step = max(1, _SCORES_AT_ONCE.get(x.device.type, 2**26) // len(codes))
-    for first in range(0, len(rows), step):
-        part = rows[first : first + step]
-        scores = torch.addmm(-half_norms, part, by_column).unflatten(1, (-1, _BLOCK))
-        peaks = scores.amax(2)
-        bound = peaks.amax(1) - error * (part.norm(dim=1) + reach).square()
+    at_once = max(1, _SCORES_AT_ONCE.get(x.device.type, 2**26) // len(codes))
+    # one buffer: pages that are new to the process cost as much as the product
+    scores = rows.new_empty(len(by_code), min(at_once, len(rows)))
+    found = [rows.new_empty(0, dtype=torch.int32)]
+    for part in rows.split(max(_ROWS_AT_ONCE, at_once)):
+        factors = F.pad(part, (0, 1), value=1.0)
+        peaks = rows.new_empty(len(by_code) // _BLOCK, len(part))
+        for some, peak in zip(factors.split(at_once), peaks.split(at_once, dim=1), strict=True):
+            torch.mm(by_code, some.t(), out=scores[:, : len(some)])
+            torch.amax(scores[:, : len(some)].unflatten(0, (-1, _BLOCK)), 1, out=peak)
+        bound = peaks.amax(0) - error * (part.norm(dim=1) + reach).square()
         # where squares overflow the bound is NaN, and every code is measured
-        row, block = (~(peaks < bound[:, None])).nonzero(as_tuple=True)
-        pair, place = (~(scores[row, block] < bound[row, None])).nonzero(as_tuple=True)
-        code = (block[pair] * _BLOCK + place).clamp(max=len(codes) - 1)
-        found[first : first + step] = _lowest_of_the_nearest(part, codes, row[pair], code)
-    return found
+        block, row = (~(peaks < bound)).nonzero(as_tuple=True)
+        pairs = [
+            _candidates(by_code, factors, bound, *some)
+            for some in zip(
+                row.split(_PAIRS_AT_ONCE // _BLOCK),
+                block.split(_PAIRS_AT_ONCE // _BLOCK),
+                strict=True,
+            )
+        ]
+        row, code = (torch.cat(each) for each in zip(*pairs, strict=True))
+        found.append(_lowest_of_the_nearest(part, codes, row, code.clamp(max=len(codes) - 1)))
+    return torch.cat(found)
+
+
+def _candidates(
+    by_code: Tensor, factors: Tensor, bound: Tensor, row: Tensor, block: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(row, code) wherever, of pairs (row, block of codes), the score is not below the bound."""
+    codes = by_code.unflatten(0, (-1, _BLOCK))[block]
+    scores = torch.bmm(codes, factors[row, :, None])[..., 0]
+    pair, place = (~(scores < bound[row, None])).nonzero(as_tuple=True)
+    return row[pair], block[pair] * _BLOCK + place
 
 
 def _lowest_of_the_nearest(rows: Tensor, codes: Tensor, row: Tensor, code: Tensor) -> Tensor:
