@@ -9,6 +9,9 @@ k = k1 + rows * k2, and
 The inner sum is one product for all, the outer one a product for each k1. The signal is real, so
 k1 up to rows / 2 is enough: what is left out are conjugates. With rows and columns near sqrt(n)
 this takes about a tenth of the operations of one product with an n x n matrix, and rounds less.
+
+Frames are the last axis, and a spectrum stays in the order in which it comes, the grid
+[k1, real or imaginary, k2, frame]: so every product is large, and nothing is ever transposed.
 """
 
 from __future__ import annotations
@@ -31,93 +34,76 @@ def _outer(a: int, b: int, period: int) -> Tensor:
 
 def _as_real(matrix: Tensor) -> Tensor:
     """Complex [..., a, b] as real [..., 2a, 2b]: acts on (real parts, imaginary parts)."""
-    top = torch.cat((matrix.real, matrix.imag), dim=-1)
-    return torch.cat((top, torch.cat((-matrix.imag, matrix.real), dim=-1)), dim=-2)
+    top = torch.cat((matrix.real, -matrix.imag), dim=-1)
+    return torch.cat((top, torch.cat((matrix.imag, matrix.real), dim=-1)), dim=-2)
 
 
-class _Split(nn.Module):
-    """How n = rows * columns is split, and where the bins 0..n / 2 lie in the grid [k1, k2]."""
-
-    inner: Tensor
-    outer: Tensor
-    place: Tensor
-    sign: Tensor
+class Grid:
+    """How n = rows * columns is split: the grid of a spectrum is [kept, 2, columns, frames]."""
 
     def __init__(self, n: int) -> None:
-        super().__init__()
         if n < 4 or n % 2:
             raise ValueError(f"a DFT of {n} samples is not built: n must be even, 4 or more")
         # even, so that k1 = rows / 2 exists
         self.rows = max(r for r in range(2, math.isqrt(n) + 1, 2) if n % r == 0)
         self.columns, self.n, self.kept = n // self.rows, n, self.rows // 2 + 1
+        bins = (torch.arange(self.kept)[:, None] + self.rows * torch.arange(self.columns)).flatten()
+        conjugate = bins > n // 2
+        self.bins = torch.where(conjugate, n - bins, bins)
+        """int64 [kept * columns]: which of the bins 0 to n / 2 stands at a place of the grid..."""
+        self.sign = torch.where(conjugate, -1.0, 1.0)
+        """... and whether its conjugate does: -1, where the imaginary part is turned."""
 
-    def _keep(self, inner: Tensor, outer: Tensor, place: Tensor, sign: Tensor) -> None:
-        """Constants are rounded to float32 once."""
+
+class RealDFT(nn.Module):
+    """[..., n, frames] -> [..., kept, 2, columns, frames], the `Grid` of the spectrum."""
+
+    inner: Tensor
+    outer: Tensor
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.grid = grid = Grid(n)
+        inner = _turns(-_outer(grid.kept, grid.rows, grid.rows))
+        twiddle = _turns(-_outer(grid.kept, grid.columns, n))[:, None, :]
+        outer = _as_real(twiddle * _turns(-_outer(grid.columns, grid.columns, grid.columns)))
+        inner = torch.stack((inner.real, inner.imag), dim=1).flatten(0, 1)
         self.register_buffer("inner", inner.float(), persistent=False)
         self.register_buffer("outer", outer.float(), persistent=False)
-        self.register_buffer("place", place, persistent=False)
-        self.register_buffer("sign", sign.float(), persistent=False)
-
-
-class RealDFT(_Split):
-    """[..., n] -> [..., n + 2]: real parts of the bins 0 to n / 2, then their imaginary parts."""
-
-    def __init__(self, n: int) -> None:
-        super().__init__(n)
-        rows, columns, kept = self.rows, self.columns, self.kept
-        inner = _turns(-_outer(rows, kept, rows))
-        twiddle = _turns(-_outer(kept, columns, n))[:, :, None]
-        outer = _as_real(twiddle * _turns(-_outer(columns, columns, columns)))
-        bins = torch.arange(n // 2 + 1)
-        conjugate = bins % rows >= kept
-        source = torch.where(conjugate, n - bins, bins)
-        place = source % rows * 2 * columns + source // rows
-        sign = torch.where(conjugate, -1, 1)
-        self._keep(
-            torch.cat((inner.real, inner.imag), dim=-1),
-            outer,
-            torch.cat((place, place + columns)),
-            torch.cat((torch.ones_like(sign), sign)),
-        )
 
     def forward(self, x: Tensor) -> Tensor:
-        rows, columns, kept = self.rows, self.columns, self.kept
-        grid = x.reshape(-1, rows, columns).transpose(1, 2) @ self.inner
-        by_k1 = grid.unflatten(2, (2, kept)).permute(3, 0, 2, 1).flatten(2)
-        bins = torch.bmm(by_k1, self.outer).transpose(0, 1).flatten(1)
-        return (bins[:, self.place] * self.sign).unflatten(0, x.shape[:-1])
+        grid = self.grid
+        by_k1 = self.inner @ x.unflatten(-2, (grid.rows, grid.columns)).flatten(-2)
+        parts = by_k1.unflatten(-1, (grid.columns, -1)).unflatten(-3, (grid.kept, 2))
+        bins = self.outer @ parts.flatten(-3, -2)
+        return bins.unflatten(-2, (2, grid.columns))
 
 
-class InverseRealDFT(_Split):
-    """[..., n + 2] as `RealDFT` gives it -> [..., n].
+class InverseRealDFT(nn.Module):
+    """[..., kept, 2, columns, frames], a `Grid`, -> [..., n, frames].
 
-    The imaginary parts of the bins 0 and n / 2 are not looked at, as in `torch.fft.irfft`.
+    The imaginary parts of the bins 0 and n / 2 make no difference, as in `torch.fft.irfft`.
     """
 
+    inner: Tensor
+    outer: Tensor
+
     def __init__(self, n: int) -> None:
-        super().__init__(n)
-        rows, columns, kept = self.rows, self.columns, self.kept
-        twiddle = _turns(_outer(columns, kept, n).t())[:, None, :]
-        outer = _as_real(twiddle * _turns(_outer(columns, columns, columns)))
-        k1 = torch.arange(kept)
+        super().__init__()
+        self.grid = grid = Grid(n)
+        twiddle = _turns(_outer(grid.kept, grid.columns, n))[:, :, None]
+        outer = _as_real(twiddle * _turns(_outer(grid.columns, grid.columns, grid.columns)))
+        k1 = torch.arange(grid.kept)
         # what was left out are conjugates, and adds the same once more
-        weight = torch.where((k1 == 0) | (2 * k1 == rows), 1.0, 2.0).double() / n
-        inner = weight[:, None] * _turns(_outer(kept, rows, rows))
-        bins = k1[:, None] + rows * torch.arange(columns)
-        conjugate = bins > n // 2
-        place = torch.where(conjugate, n - bins, bins)
-        sign = torch.where(conjugate, -1, 1) * (bins % (n // 2) != 0)
-        self._keep(
-            torch.cat((inner.real, -inner.imag)),
-            outer,
-            torch.stack((place, place + n // 2 + 1), dim=1).flatten(),
-            torch.stack((torch.ones_like(sign), sign), dim=1).flatten(),
-        )
+        weight = torch.where((k1 == 0) | (2 * k1 == grid.rows), 1.0, 2.0).double() / n
+        inner = weight * _turns(_outer(grid.rows, grid.kept, grid.rows))
+        inner = torch.stack((inner.real, -inner.imag), dim=2).flatten(1)
+        self.register_buffer("inner", inner.float(), persistent=False)
+        self.register_buffer("outer", outer.float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        columns, kept = self.columns, self.kept
-        bins = x.reshape(-1, self.n + 2)[:, self.place] * self.sign
-        by_k1 = bins.unflatten(1, (kept, 2 * columns)).transpose(0, 1)
-        grid = torch.bmm(by_k1, self.outer).unflatten(2, (2, columns))
-        wave = grid.permute(1, 3, 2, 0).flatten(2) @ self.inner
-        return wave.transpose(1, 2).flatten(1).unflatten(0, x.shape[:-1])
+        grid = self.grid
+        parts = self.outer @ x.flatten(-3, -2)
+        by_k1 = parts.unflatten(-2, (2, grid.columns)).flatten(-4, -3).flatten(-2)
+        wave = self.inner @ by_k1
+        return wave.unflatten(-1, (grid.columns, -1)).flatten(-3, -2)

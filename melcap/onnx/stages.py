@@ -39,44 +39,82 @@ class PortableLogMel(LogMel):
         super().__init__(stage.spec)
         spec = stage.spec
         cpu = torch.device("cpu")
-        window = reference.hann_window(spec.n_fft, torch.float32, cpu)
-        edges = (spec.sample_rate, spec.n_fft, spec.n_mels)
-        filters = reference.mel_filters(*edges, torch.float32, cpu)
-        self.register_buffer("window", window, persistent=False)
-        self.register_buffer("filters", filters, persistent=False)
         self.dft = _dft(spec.n_fft)
+        window = reference.hann_window(spec.n_fft, torch.float64, cpu).float()
+        edges = (spec.sample_rate, spec.n_fft, spec.n_mels)
+        filters = reference.mel_filters(*edges, torch.float64, cpu)
+        bins = self.dft.grid.bins
+        filters = (filters / bins.bincount()[:, None])[bins]
+        self.register_buffer("window", window[:, None], persistent=False)
+        self.register_buffer("filters", filters.t().float(), persistent=False)
 
     def forward(self, wave: Tensor) -> Tensor:
         spec: MelSpec = self.spec
-        overlap = spec.n_fft // spec.hop
         hops = wave[:, : wave.shape[1] // spec.hop * spec.hop].unflatten(1, (-1, spec.hop))
-        frames = hops.shape[1] - overlap + 1
-        windows = torch.cat([hops[:, k : k + frames] for k in range(overlap)], dim=-1)
-        real, imaginary = self.dft(windows * self.window).chunk(2, dim=-1)
-        mel = (real.square() + imaginary.square()).sqrt() @ self.filters
-        return ((mel.clamp(min=spec.floor).log() - spec.mean) / spec.std).transpose(1, 2)
+        windows = _windows(hops.transpose(1, 2), spec.n_fft) * self.window
+        real, imaginary = self.dft(windows).unbind(-3)
+        magnitude = (real.square() + imaginary.square()).sqrt().flatten(1, 2)
+        mel = self.filters @ magnitude
+        return (mel.clamp(min=spec.floor).log() - spec.mean) / spec.std
 
 
 class PortableHead(ISTFTHead):
+    sign: Tensor
+    bins: Tensor
+
     def __init__(self, stage: ISTFTHead) -> None:
         super().__init__(stage.linear.in_features, stage.hop, stage.overlap)
         self.linear = stage.linear
         self.inverse_dft = _inverse_dft(stage.n_fft)
+        grid = self.inverse_dft.grid
+        self.register_buffer("bins", grid.bins, persistent=False)
+        self.register_buffer("sign", grid.sign[:, None], persistent=False)
 
     def synthesis(self, real: Tensor, imaginary: Tensor) -> Tensor:
-        return self.inverse_dft(torch.cat((real, imaginary), dim=-1))
+        grid = self.inverse_dft.grid
+        parts = (real.transpose(1, 2)[:, self.bins], imaginary.transpose(1, 2)[:, self.bins])
+        by_k1 = [
+            part.unflatten(1, (grid.kept, grid.columns))
+            for part in (parts[0], parts[1] * self.sign)
+        ]
+        return self.inverse_dft(torch.stack(by_k1, dim=2)).transpose(1, 2)
 
 
 class PortableGriffinLim(GriffinLim):
+    """The steps with frames as the last axis, as the tensors between stages say they are."""
+
+    bins: Tensor
+
     def __init__(self, stage: GriffinLim) -> None:
         super().__init__(stage.n_fft, stage.hop, stage.momentum, stage.steps)
         self.dft, self.inverse_dft = _dft(stage.n_fft), _inverse_dft(stage.n_fft)
+        self.register_buffer("bins", self.dft.grid.bins, persistent=False)
 
-    def impose(self, windows: Tensor, wanted: Tensor) -> Tensor:
-        spectrum = self.dft(windows)
-        real, imaginary = spectrum.chunk(2, dim=-1)
-        each = gain(real.square() + imaginary.square(), wanted)
-        return self.inverse_dft(spectrum * torch.cat((each, each), dim=-1))
+    def forward(self, x: Tensor) -> Tensor:
+        wave, before, magnitude = x.tensor_split((self.hop, 2 * self.hop), dim=1)
+        grid, reach, lead = self.dft.grid, self.blocks - 1, self.blocks // 2
+        wanted = magnitude[:, self.bins].unflatten(1, (grid.kept, 1, grid.columns))
+        window, inverse = self.window[:, None], self.inverse[:, :, None]
+        for _ in range(self.steps):
+            windows = _windows(torch.lerp(before, wave, 1 + self.momentum), self.n_fft) * window
+            spectrum = self.dft(windows)
+            frames = windows.shape[-1]
+            power = spectrum.square().sum(2, keepdim=True)
+            spectrum = spectrum * gain(power, wanted[..., lead : lead + frames])
+            parts = self.inverse_dft(spectrum).unflatten(1, (self.blocks, self.hop)) * inverse
+            whole = frames - reach
+            before = wave[..., reach:-reach]
+            wave = sum(parts[:, reach - k, :, k : k + whole] for k in range(self.blocks))
+            wanted = wanted[..., reach:-reach]
+        kept = self.steps * reach
+        return torch.cat((wave, before, magnitude[..., kept:-kept]), dim=1)
+
+
+def _windows(blocks: Tensor, n_fft: int) -> Tensor:
+    """Blocks [batch, hop, frames] -> their windows [batch, n_fft, frames]."""
+    overlap = n_fft // blocks.shape[1]
+    frames = blocks.shape[2] - overlap + 1
+    return torch.cat([blocks[..., k : k + frames] for k in range(overlap)], dim=1)
 
 
 PORTABLE: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
