@@ -39,6 +39,8 @@ __all__ = [
 ]
 
 _BLOCK = 1 << 16
+_ROUNDING = 0.1
+"""Seconds that a file may end before a stretch of it does: lists have rounded numbers."""
 # A damaged header can ask for tens of thousands, and each takes a block.
 _MAX_CHANNELS = 64
 _FORMATS = {".wav": "WAV", ".flac": "FLAC"}
@@ -76,33 +78,47 @@ class AudioReader:
             possible = f"possible are 1 to {_MAX_CHANNELS}"
             raise audio_error(self.path, f"has {self.channels} channels; {possible}")
 
-    def blocks(self, size: int = _BLOCK) -> Iterator[FloatArray]:
+    def blocks(
+        self, size: int = _BLOCK, first: int = 0, until: int | None = None
+    ) -> Iterator[FloatArray]:
         """Yields float32 [channels, size], the last one shorter; one pass from start to end.
 
+        `first` and `until` cut a stretch out: samples first to until - 1, of which up to
+        `_ROUNDING` seconds may be missing at the end of the file.
+
         Raises InputError for a size below 1 or a second call, and AudioFileError for NaN or
-        infinite samples, a damaged stream, or one that ends before the container says.
+        infinite samples, a damaged stream, or one that ends before the container or `until` says.
         """
         if size < 1:
             raise InputError(f"The block size must be at least 1 sample, not {size}.")
         if self._started:
             raise InputError(f"{self.path} is read once per reader; open it again.")
         self._started = True
-        done = 0
+        done = self._source.skip(first) if first else 0
         for block in self._source.blocks(size):
+            here, done = done, done + block.shape[1]
+            block = block[:, max(0, first - here) : None if until is None else until - here]
             finite = np.isfinite(block).all(axis=0)
             if not finite.all():
-                at = done + int(np.argmin(finite))
+                at = max(here, first) + int(np.argmin(finite))
                 raise audio_error(
                     self.path, f"has a NaN or infinite sample, the first at index {at}"
                 )
-            done += block.shape[1]
-            yield block
+            if block.shape[1]:
+                yield block
+            if until is not None and done >= until:
+                return
         if done == 0:
             raise audio_error(self.path, "holds no audio samples")
         if done < self._source.at_least:
             raise audio_error(
                 self.path, f"is cut short: it ends after {done} of {self.samples} samples"
             )
+        if done <= first or (until is not None and until - done > _ROUNDING * self.sample_rate):
+            wanted = f"{first / self.sample_rate:.2f} s"
+            wanted += " on" if until is None else f" to {until / self.sample_rate:.2f} s"
+            length = f"{done / self.sample_rate:.2f} s"
+            raise audio_error(self.path, f"is {length} long, and is asked for from {wanted}")
 
     def close(self) -> None:
         self._source.close()

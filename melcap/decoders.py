@@ -48,6 +48,10 @@ class Source(Protocol):
     samples: int | None
     at_least: float  # fewer samples than this mean that the file was cut
 
+    def skip(self, samples: int) -> int:
+        """Passes over up to so many samples, and says how many; before `blocks`."""
+        ...
+
     def blocks(self, size: int) -> Iterator[FloatArray]: ...
 
     def close(self) -> None: ...
@@ -65,10 +69,18 @@ class _SndfileSource:
         self.samples: int | None = file.frames if known else None
         slack = {"OGG": np.inf, "MP3": 2 * 1152}.get(file.format, 0.0)
         self.at_least = (self.samples or 0) - slack
+        self._skipped = 0
         self._order = _VORBIS_ORDER.get(self.channels) if file.format == "OGG" else None
 
+    def skip(self, samples: int) -> int:
+        # elsewhere libsndfile does not always land where it says
+        if self._file.format not in ("WAV", "WAVEX", "FLAC", "AIFF") or self.samples is None:
+            return 0
+        self._skipped = int(self._file.seek(min(samples, self.samples)))
+        return self._skipped
+
     def blocks(self, size: int) -> Iterator[FloatArray]:
-        done = 0
+        done = self._skipped
         while True:
             try:
                 frames = self._file.read(size, dtype="float32", always_2d=True)
@@ -113,6 +125,9 @@ class _AvSource:
                 self._decoder = av.CodecContext.create("libopus", "r")
                 self._decoder.extradata = header
                 self._decoder.options = {"request_sample_fmt": "flt"}
+
+    def skip(self, samples: int) -> int:
+        return 0
 
     def blocks(self, size: int) -> Iterator[FloatArray]:
         block = np.empty((self.channels, size), dtype=np.float32)

@@ -114,9 +114,9 @@ class GriffinLim(ByFrame):
         wave, before, magnitude = x.tensor_split((self.hop, 2 * self.hop), dim=-1)
         reach = self.blocks - 1
         for _ in range(self.steps):
-            blocks = torch.lerp(before, wave, 1 + self.momentum)
-            before, agreed = wave[:, reach:-reach], self.step(blocks, magnitude)
-            wave, magnitude = agreed, magnitude[:, reach:-reach]
+            agreed = self.step(torch.lerp(before, wave, 1 + self.momentum), magnitude)
+            before, magnitude = wave[:, reach:-reach], magnitude[:, reach:-reach]
+            wave = agreed
         return torch.cat((wave, before, magnitude), dim=-1)
 
     def step(self, blocks: Tensor, magnitude: Tensor) -> Tensor:

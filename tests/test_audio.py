@@ -147,6 +147,50 @@ def test_every_format_is_read_whole_and_in_place(name: str, channels: int, tmp_p
     assert fidelity(decoded[:, -2000:], wave[:, -2000:]) > min(least, 14)
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_stretch_is_part_of_the_whole(name: str, tmp_path: Path) -> None:
+    """Sample for sample, whether it is sought or decoded and passed over."""
+    file, make, _ = FORMATS[name]
+    make(tmp_path / file, sound(2, RATE + 123), RATE)
+    whole, _ = audio.read(tmp_path / file)
+    for first, until in ((0, 1), (0, None), (1, 20_001), (9_999, 10_001), (40_000, None)):
+        with AudioReader(tmp_path / file) as reader:
+            blocks = list(reader.blocks(10_000, first, until))
+        assert all(0 < block.shape[1] <= 10_000 for block in blocks)
+        np.testing.assert_array_equal(np.concatenate(blocks, axis=1), whole[:, first:until])
+
+
+@pytest.mark.parametrize("name", ["flac", "vorbis", "m4a lossless"])
+def test_a_stretch_beyond_the_end_is_refused(name: str, tmp_path: Path) -> None:
+    """But for a tenth of a second: the numbers in a list are rounded."""
+    file, make, _ = FORMATS[name]
+    make(tmp_path / file, sound(1, RATE), RATE)
+
+    def count(first: int, until: int | None) -> int:
+        with AudioReader(tmp_path / file) as reader:
+            return sum(block.shape[1] for block in reader.blocks(first=first, until=until))
+
+    assert count(RATE - 7, RATE + RATE // 10) == 7
+    for first, until, wanted in (
+        (RATE - 7, RATE + RATE // 10 + 1, "1.00 s to 1.10 s"),
+        (RATE, RATE + 1, "1.00 s to 1.00 s"),
+        (2 * RATE, None, "2.00 s on"),
+    ):
+        with pytest.raises(AudioFileError, match=f"is 1.00 s long, and is asked for from {wanted}"):
+            count(first, until)
+
+
+def test_what_lies_outside_a_stretch_is_not_looked_at(tmp_path: Path) -> None:
+    wave = sound(1, RATE).copy()
+    wave[0, [10, 900]] = np.nan
+    with_soundfile(tmp_path / "a.wav", wave, RATE, subtype="FLOAT")
+    with AudioReader(tmp_path / "a.wav") as reader:
+        assert sum(block.shape[1] for block in reader.blocks(first=11, until=900)) == 889
+    with AudioReader(tmp_path / "a.wav") as reader:
+        with pytest.raises(AudioFileError, match="first at index 900"):
+            list(reader.blocks(first=11, until=901))
+
+
 @pytest.mark.parametrize("samples", [1, 2, 100, 312, 960, 1025])
 @pytest.mark.parametrize(
     "name", ["wav 16", "flac", "vorbis", "opus", "opus by ffmpeg", "mp3", "m4a", "m4a lossless"]

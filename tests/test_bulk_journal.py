@@ -94,6 +94,8 @@ def test_one_id_for_two_clips_is_refused_and_nothing_planned(tmp_path: Path) -> 
             journal.plan([*clips(1), Entry("clip1", "/other.wav")], 2)
         with pytest.raises(InputError, match="clip0"):
             journal.plan([Entry("clip0", "/audio/0.wav", 512, 10, "x")], 2)
+        with pytest.raises(InputError, match=r"/audio/0.wav and /audio/0.wav#t=1,3 would"):
+            journal.plan([Entry("clip0", "/audio/0.wav", start=1, seconds=2)], 2)
     with Journal(tmp_path, SETTINGS) as journal:
         assert [entry.id for _, entry in journal.waiting()] == ["clip0"]
 

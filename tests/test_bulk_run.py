@@ -73,6 +73,27 @@ def test_rows_are_what_the_codec_gives(
     assert not list(out.rglob(".melcap-*.p*"))
 
 
+def test_stretches_of_a_file_are_clips(codec: Codec, tmp_path: Path) -> None:
+    """Each with the tokens that it has by itself; one that is not there is bad, and no other."""
+    write(tmp_path / "talk.flac", wave(3.0, 22050), 22050)
+    samples, rate = read(tmp_path / "talk.flac")
+    (tmp_path / "list.csv").write_text(
+        "path,offset,duration\ntalk.flac,0.5,1.25\ntalk.flac,1.7,\ntalk.flac,2.5,2\n"
+    )
+    out = tmp_path / "out"
+    end = tokenize([str(tmp_path / "list.csv")], out, codec, ONE)
+    assert (end.clips, end.done, end.bad) == (3, 2, 1)
+    first, second = rows_of(out)
+    assert (first.id, second.id) == ("talk.flac#t=0.5,1.75", "talk.flac#t=1.7")
+    assert first.source == f"{tmp_path}/talk.flac#t=0.5,1.75"
+    for row, part in ((first, samples[:, 11025:38588]), (second, samples[:, 37485:])):
+        assert row.header.samples == part.shape[1]
+        np.testing.assert_array_equal(row.tokens, codec.encode(part, rate).flatten()[0].numpy())
+    (error,) = map(json.loads, (out / ERRORS).read_text().splitlines())
+    assert error["id"] == "talk.flac#t=2.5,4.5"
+    assert "is 3.00 s long, and is asked for from 2.50 s to 4.50 s" in error["reason"]
+
+
 def test_mono_is_the_mean(codec: Codec, tmp_path: Path) -> None:
     both = 3 * wave(0.5, 48000, channels=2, seed=4)  # beyond full scale, and to be resampled
     (tmp_path / "in").mkdir()

@@ -7,6 +7,8 @@ dots that lead up; a tar's member read from the tar's beginning.
 
 from __future__ import annotations
 
+import csv
+import json
 import os
 import tarfile
 from pathlib import Path
@@ -141,6 +143,60 @@ def test_a_manifest_counts_from_its_folder(clips: Path, suffix: str, tmp_path: P
     found = entries(manifest)
     assert [entry.id for entry in found] == ["one", "b/001.flac"]
     assert [entry.path for entry in found] == [str(clips / "a/000.wav"), str(clips / "b/001.flac")]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_a_manifest_of_stretches(clips: Path, suffix: str) -> None:
+    """An offset makes a stretch; a duration without one only says how long the file is."""
+    lines = [(0.02, 0.03, None), (0.05, None, None), (None, 0.04, None), (0.0, 0.04, "start")]
+    rows = [
+        {"path": "a/000.wav", "offset": offset, "duration": duration, "id": name}
+        for offset, duration, name in lines
+    ]
+    manifest = clips / f"list.{suffix}"
+    if suffix == "csv":
+        with manifest.open("w", newline="") as file:
+            table = csv.DictWriter(file, list(rows[0]))
+            table.writeheader()
+            table.writerows(rows)
+    elif suffix == "jsonl":
+        manifest.write_text("\n".join(json.dumps(row) for row in rows))
+    else:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.Table.from_pylist(rows), manifest)
+    found = entries(manifest)
+    assert [(entry.id, entry.start, entry.seconds) for entry in found] == [
+        ("a/000.wav#t=0.02,0.05", 0.02, 0.03),
+        ("a/000.wav#t=0.05", 0.05, -1),
+        ("a/000.wav", 0, -1),
+        ("start", 0, 0.04),
+    ]
+    assert [entry.samples(44100) for entry in found] == [
+        (882, 2205),
+        (2205, None),
+        (0, None),
+        (0, 1764),
+    ]
+    path = str(clips / "a/000.wav")
+    assert [entry.source.removeprefix(path) for entry in found] == [
+        "#t=0.02,0.05",
+        "#t=0.05",
+        "",
+        "#t=0,0.04",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("offset", "duration"),
+    [("-0.1", "1"), ("nan", "1"), ("inf", ""), ("0", "0"), ("0", "-2"), ("0", "nan"), ("one", "")],
+)
+def test_a_stretch_that_is_none_is_refused(clips: Path, offset: str, duration: str) -> None:
+    manifest = clips / "list.csv"
+    manifest.write_text(f"path,offset,duration\na/000.wav,,\na/000.wav,{offset},{duration}\n")
+    with pytest.raises(InputError, match=rf"row 2: offset '{offset}' and duration '{duration}'"):
+        entries(manifest)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,16 @@ from melcap.bulk.sources import Entry, Unlisted
 from melcap.errors import InputError, MelcapError
 
 NAME = ".melcap-journal.sqlite"
-_FORMAT = 1
+_FORMAT = 2
 _WAITING, _DONE, _BAD = 0, 1, 2  # written out in SQL where an index depends on it
 _AT_ONCE = 1000
+_PLACE = "path, offset, size, member, start, seconds"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS settings (text TEXT);
 CREATE TABLE IF NOT EXISTS shards (number INTEGER PRIMARY KEY, written INTEGER);
 CREATE TABLE IF NOT EXISTS clips (
     number INTEGER PRIMARY KEY, id TEXT UNIQUE,
-    path BLOB, offset INTEGER, size INTEGER, member BLOB,
+    path BLOB, offset INTEGER, size INTEGER, member BLOB, start REAL, seconds REAL,
     shard INTEGER, state INTEGER DEFAULT 0, reason TEXT,
     sample_rate INTEGER, channels INTEGER, samples INTEGER, tokens BLOB);
 CREATE INDEX IF NOT EXISTS by_shard ON clips (shard, number);
@@ -131,15 +132,9 @@ class Journal:
                         "INSERT INTO unlisted VALUES (?, ?)", (each.source, each.reason)
                     )
                 elif not self._knows(each):
-                    place = (
-                        os.fsencode(each.path),
-                        each.offset,
-                        each.size,
-                        os.fsencode(each.member),
-                    )
                     self._db.execute(
-                        "INSERT INTO clips (id, path, offset, size, member) VALUES (?, ?, ?, ?, ?)",
-                        (each.id, *place),
+                        f"INSERT INTO clips (id, {_PLACE}) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                        (each.id, *_place(each)),
                     )
             self._db.executemany("DELETE FROM clips WHERE id = ?", [(id,) for id in gone])
             self._assign("shard IS NULL", shard_clips)
@@ -174,15 +169,15 @@ class Journal:
 
     def _knows(self, entry: Entry) -> bool:
         same = self._db.execute(
-            "SELECT path, offset FROM clips WHERE id = ?", (entry.id,)
+            f"SELECT id, {_PLACE} FROM clips WHERE id = ?", (entry.id,)
         ).fetchone()
         if same is None:
             return False
-        if same != (os.fsencode(entry.path), entry.offset):
-            other = os.fsdecode(same[0])
+        other = _entry(*same)
+        if replace(other, size=entry.size) != entry:
             raise InputError(
-                f"{other} and {entry.path} would both be called {entry.id}: name them in a "
-                "manifest (columns id and path), or give each folder an --out of its own"
+                f"{other.source} and {entry.source} would both be called {entry.id}: name them in "
+                "a manifest (columns id and path), or give each folder an --out of its own"
             )
         return True
 
@@ -192,7 +187,7 @@ class Journal:
         while True:
             with self._explained():
                 found = self._db.execute(
-                    "SELECT number, id, path, offset, size, member FROM clips"
+                    f"SELECT number, id, {_PLACE} FROM clips"
                     " WHERE state = ? AND number > ? ORDER BY number LIMIT ?",
                     (_WAITING, last, _AT_ONCE),
                 ).fetchall()
@@ -237,7 +232,7 @@ class Journal:
         """The clips of a shard that are done, in the plan's order, with their tokens."""
         with self._explained():
             found = self._db.execute(
-                "SELECT number, id, path, offset, size, member, sample_rate, channels, samples,"
+                f"SELECT number, id, {_PLACE}, sample_rate, channels, samples,"
                 " tokens FROM clips WHERE shard = ? AND state = ? ORDER BY number",
                 (shard, _DONE),
             )
@@ -258,8 +253,7 @@ class Journal:
             for source, reason in self._db.execute("SELECT source, reason FROM unlisted"):
                 yield {"id": "", "source": source, "reason": reason}
             found = self._db.execute(
-                "SELECT id, path, offset, size, member, reason FROM clips"
-                " WHERE state = 2 ORDER BY number"
+                f"SELECT id, {_PLACE}, reason FROM clips WHERE state = 2 ORDER BY number"
             )
             for *entry, reason in found:
                 clip = _entry(*entry)
@@ -301,5 +295,11 @@ class Journal:
             ) from error
 
 
-def _entry(id: str, path: bytes, offset: int, size: int, member: bytes) -> Entry:
-    return Entry(id, os.fsdecode(path), offset, size, os.fsdecode(member))
+def _place(entry: Entry) -> tuple[Any, ...]:
+    """Where an entry lies, as the journal holds it: names are bytes, which need not be UTF-8."""
+    path, member = os.fsencode(entry.path), os.fsencode(entry.member)
+    return path, entry.offset, entry.size, member, entry.start, entry.seconds
+
+
+def _entry(id: str, path: bytes, offset: int, size: int, member: bytes, *stretch: float) -> Entry:
+    return Entry(id, os.fsdecode(path), offset, size, os.fsdecode(member), *stretch)

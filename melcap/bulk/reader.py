@@ -63,7 +63,7 @@ def read(clip: int, entry: Entry, framing: Framing, mono: bool) -> Iterator[Mess
     try:
         with local_file(entry) as path:
             try:
-                yield from _windows(clip, path, framing, mono)
+                yield from _windows(clip, path, entry, framing, mono)
             except MelcapError as error:
                 yield Bad(clip, str(error).replace(str(path), entry.source))
     except MelcapError as error:
@@ -72,7 +72,9 @@ def read(clip: int, entry: Entry, framing: Framing, mono: bool) -> Iterator[Mess
         yield Bad(clip, f"{entry.source} cannot be read ({type(error).__name__}: {error})")
 
 
-def _windows(clip: int, path: Path, framing: Framing, mono: bool) -> Iterator[Message]:
+def _windows(
+    clip: int, path: Path, entry: Entry, framing: Framing, mono: bool
+) -> Iterator[Message]:
     with AudioReader(path) as reader:
         channels = 1 if mono else reader.channels
         resampler = Resampler(reader.sample_rate, framing.rate, channels)
@@ -87,7 +89,8 @@ def _windows(clip: int, path: Path, framing: Framing, mono: bool) -> Iterator[Me
                     yield Window(clip, channel, index, columns, wave)
                 index += 1
 
-        for block in reader.blocks():
+        first, until = entry.samples(reader.sample_rate)
+        for block in reader.blocks(first=first, until=until):
             samples += block.shape[1]
             block = block.mean(axis=0, keepdims=True) if mono else block
             # Clipped on both sides of the filter, as `Codec.encode` does.

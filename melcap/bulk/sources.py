@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import glob
 import json
+import math
 import os
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,7 @@ class Entry:
     """A clip to be: `id` names it in the token set, `path` is a file or URL.
 
     A member of a tar lies in the `size` bytes from `offset` of `path`, and is called `member`.
+    A stretch of a file begins `start` seconds into it and is `seconds` long (-1: to its end).
     """
 
     id: str
@@ -34,11 +36,19 @@ class Entry:
     offset: int = 0
     size: int = -1
     member: str = ""
+    start: float = 0.0
+    seconds: float = -1.0
 
     @property
     def source(self) -> str:
         """Where the clip comes from, as text that any file can hold."""
-        return text(f"{self.path}/{self.member}" if self.member else self.path)
+        place = f"{self.path}/{self.member}" if self.member else self.path
+        return text(f"{place}{stretch(self.start, self.seconds)}")
+
+    def samples(self, rate: int) -> tuple[int, int | None]:
+        """The first sample of the clip in its file, and the one behind its last (None: the end)."""
+        until = None if self.seconds < 0 else round((self.start + self.seconds) * rate)
+        return round(self.start * rate), until
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +64,9 @@ def find(sources: Sequence[str], skip: str = "") -> Iterator[Entry | Unlisted]:
 
     A source is an audio file, a folder (searched with all below it for audio files and tars; links
     are followed, a folder is entered once), a glob (`**` for folders), a tar, a manifest (.csv,
-    .jsonl or .parquet with a column path, and maybe one id), or a URL of any of them that fsspec
-    opens. Names that begin with a dot are passed over, and so is the folder `skip`.
+    .jsonl or .parquet with a column path, and maybe id, offset and duration), or a URL of any of
+    them that fsspec opens. Names that begin with a dot are passed over, and so is the folder
+    `skip`.
 
     Raises:
         InputError: for a source that is not there, or a manifest that cannot be read.
@@ -145,10 +156,40 @@ def _listed(manifest: str, suffix: str) -> Iterator[Entry]:
         if any("\ud800" <= letter <= "\udfff" for letter in given):
             raise InputError(f"{manifest}, row {line}: {given!a} is no name that a file can have")
         path = given if is_url(given) else os.path.join(folder, given)
-        yield Entry(_id(str(row.get("id") or given)), _absolute(path))
+        start, seconds = _stretch(row, f"{manifest}, row {line}")
+        name = _id(str(row.get("id") or f"{given}{stretch(start, seconds)}"))
+        yield Entry(name, _absolute(path), start=start, seconds=seconds)
         count += 1
     if not count:
         raise InputError(f"{manifest} lists no clip")
+
+
+def _stretch(row: dict[str, Any], where: str) -> tuple[float, float]:
+    """(start, seconds) of a manifest's row: its `duration` counts where it has an `offset`.
+
+    Without one, a duration says how long the whole file is, and often not to the sample.
+    """
+    if row.get("offset") in (None, ""):
+        return 0.0, -1.0
+    try:
+        start = float(row["offset"])
+        seconds = -1.0 if row.get("duration") in (None, "") else float(row["duration"])
+        if not (0 <= start < math.inf and (seconds == -1 or 0 < seconds < math.inf)):
+            raise ValueError
+    except (TypeError, ValueError):
+        raise InputError(
+            f"{where}: offset {row['offset']!r} and duration {row.get('duration')!r} must be "
+            "seconds, from 0 and above 0"
+        ) from None
+    return start, seconds
+
+
+def stretch(start: float, seconds: float) -> str:
+    """A stretch of a file as W3C's media fragments write it: #t=12.5,17.25; "" for all of it."""
+    if start == 0 and seconds < 0:
+        return ""
+    ends = [start] if seconds < 0 else [start, start + seconds]
+    return "#t=" + ",".join(f"{end:.6f}".rstrip("0").rstrip(".") for end in ends)
 
 
 def _rows(manifest: str, suffix: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -158,7 +199,8 @@ def _rows(manifest: str, suffix: str) -> Iterator[tuple[int, dict[str, Any]]]:
             parquet = import_extra("pyarrow.parquet", INSTALL)
             with opened(manifest) as file:
                 table = parquet.ParquetFile(file)
-                names = [name for name in ("id", *_PATH_COLUMNS) if name in table.schema.names]
+                wanted = ("id", "offset", "duration", *_PATH_COLUMNS)
+                names = [name for name in wanted if name in table.schema.names]
                 line = 0
                 for batch in table.iter_batches(columns=names):
                     for row in batch.to_pylist():
