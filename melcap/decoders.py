@@ -73,7 +73,7 @@ class _SndfileSource:
         self._order = _VORBIS_ORDER.get(self.channels) if file.format == "OGG" else None
 
     def skip(self, samples: int) -> int:
-        # elsewhere libsndfile does not always land where it says
+        # in formats that predict from what went before, only decoding is sure to be exact
         if self._file.format not in ("WAV", "WAVEX", "FLAC", "AIFF") or self.samples is None:
             return 0
         self._skipped = int(self._file.seek(min(samples, self.samples)))
