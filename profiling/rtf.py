@@ -65,7 +65,8 @@ def in_turns(
         for way in ("encode", "decode"):
             first, made = timed(call, contender.device)
             if first > LONGEST_CALL:
-                left_out.append(f"{contender.name}: {way} of {seconds:g} s takes {first:.0f} s")
+                size = f"{seconds:g} s" if batch == 1 else f"{batch} clips of {seconds:g} s"
+                left_out.append(f"{contender.name}: {way} of {size} takes {first:.0f} s")
                 break
             calls[name, way], firsts[name, way] = call, first
             call = partial(contender.decode, made)
