@@ -119,7 +119,9 @@ def test_a_vocoder_is_given_the_true_mel(part: Wave, tmp_path: Path, rate: int) 
         stages = [shipped.front, *shipped.vocoder]
         given, _ = outputs_of(stages, -256 * 60 - 384, len(part))
         wanted = run(stages, around)[0, -given:][: len(part)].clamp(-1, 1)
-        assert np.abs(decoded - wanted.numpy()).max() < 1e-4
+        # Griffin-Lim steps make rounding grow where a bin has hardly a phase; a shift by one
+        # sample is hundreds of times more
+        assert np.square(decoded - wanted.numpy()).mean() ** 0.5 < 2**-15
 
 
 def test_a_second_stage_is_the_codec(part: Wave, tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def test_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rtf, "LONGEST_CALL", 30.0)
     contenders = {name: of(name) for name in ("quick", "slow", "endless")}
     rows, left_out = rtf.in_turns(contenders, 2.0, 3, 7, 1)
-    assert left_out == ["endless: encode of 2 s takes 31 s"]
+    assert left_out == ["endless: encode of 3 clips of 2 s takes 31 s"]
     assert order[:5] == ["quick", "quick", "slow", "slow", "endless"]
     assert order[5:9] == ["quick", "quick", "slow", "slow"]
     by = {(row["codec"], row["way"]): row for row in rows}
