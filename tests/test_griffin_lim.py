@@ -3,7 +3,8 @@
 How they go together with chunks and streams is tested with all other stages (test_stages).
 
 Seen red with: the inverse window not squared; blocks not shifted by half a hop; the momentum's sign
-turned; the parts of a window in the wrong order; magnitudes one frame late.
+turned; the parts of a window in the wrong order; magnitudes one frame late; tiles of the first clip
+for all, tiles that leave a frame out, or in single precision; the wave before a step not passed on.
 """
 
 from __future__ import annotations
