@@ -180,13 +180,15 @@ def test_a_stretch_beyond_the_end_is_refused(name: str, tmp_path: Path) -> None:
             count(first, until)
 
 
-def test_what_lies_outside_a_stretch_is_not_looked_at(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a.wav", "a.au"])
+def test_what_lies_outside_a_stretch_is_not_looked_at(name: str, tmp_path: Path) -> None:
+    """In wav it is sought, in au it is not."""
     wave = sound(1, RATE).copy()
     wave[0, [10, 900]] = np.nan
-    with_soundfile(tmp_path / "a.wav", wave, RATE, subtype="FLOAT")
-    with AudioReader(tmp_path / "a.wav") as reader:
+    with_soundfile(tmp_path / name, wave, RATE, subtype="FLOAT")
+    with AudioReader(tmp_path / name) as reader:
         assert sum(block.shape[1] for block in reader.blocks(first=11, until=900)) == 889
-    with AudioReader(tmp_path / "a.wav") as reader:
+    with AudioReader(tmp_path / name) as reader:
         with pytest.raises(AudioFileError, match="first at index 900"):
             list(reader.blocks(first=11, until=901))
 

@@ -203,7 +203,7 @@ def test_without_steps_the_head_ends_the_vocoder() -> None:
     assert isinstance([*plain][-1], ISTFTHead)
 
 
-@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.parametrize("steps", [1, 4, 9])
 def test_each_step_reaches_three_frames_further(steps: int) -> None:
     config = CodecConfig(
         mel=MelSpec(n_fft=64, hop=16, n_mels=8),

@@ -40,7 +40,7 @@ class PortableLogMel(LogMel):
         spec = stage.spec
         cpu = torch.device("cpu")
         self.dft = _dft(spec.n_fft)
-        window = reference.hann_window(spec.n_fft, torch.float64, cpu).float()
+        window = reference.hann_window(spec.n_fft, torch.float32, cpu)
         edges = (spec.sample_rate, spec.n_fft, spec.n_mels)
         filters = reference.mel_filters(*edges, torch.float64, cpu)
         bins = self.dft.grid.bins

@@ -25,6 +25,7 @@ _BLOCK = 64
 _SCORES_AT_ONCE = {"cpu": 2**20}
 """On a CPU the scores stay in cache; elsewhere fewer, larger launches are better."""
 _ROWS_AT_ONCE = 2**10
+"""Rows whose candidates are measured together: where all codes tie, there are many."""
 _PAIRS_AT_ONCE = 2**14
 
 
