@@ -34,6 +34,9 @@ def provenance(device: str) -> dict[str, str]:
 
 
 def commit() -> str:
+    """That of this tree; a copy without its history is told by MELCAP_COMMIT."""
+    if told := os.environ.get("MELCAP_COMMIT"):
+        return told
     here = Path(__file__).resolve().parent
     found = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True

@@ -62,10 +62,15 @@ def in_turns(
     for name, contender in contenders.items():
         wave = clip(seconds, contender.sample_rate).expand(batch, -1).to(contender.device)
         call: Callable[[], object] = partial(contender.encode, wave)
+        size = f"{seconds:g} s" if batch == 1 else f"{batch} clips of {seconds:g} s"
         for way in ("encode", "decode"):
-            first, made = timed(call, contender.device)
+            try:
+                first, made = timed(call, contender.device)
+            except torch.OutOfMemoryError:
+                torch.cuda.empty_cache()
+                left_out.append(f"{contender.name}: no memory for {way} of {size}")
+                break
             if first > LONGEST_CALL:
-                size = f"{seconds:g} s" if batch == 1 else f"{batch} clips of {seconds:g} s"
                 left_out.append(f"{contender.name}: {way} of {size} takes {first:.0f} s")
                 break
             calls[name, way], firsts[name, way] = call, first

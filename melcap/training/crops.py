@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -64,6 +65,8 @@ class CropSampler:
         self.narrowed = narrowed
         self.batches = 0
         self._rng = np.random.default_rng(seed)
+        # numpy lets go of the interpreter while it copies: a GPU takes more than one core can cut
+        self._cutters = ThreadPoolExecutor(min(8, os.cpu_count() or 1), "crops")
         ends = np.cumsum(weights)
         self._class_ends = ends / ends[-1]
         self._clips = [[c for c in cache.clips if c.label == label] for label in cache.classes]
@@ -73,17 +76,21 @@ class CropSampler:
         """The next batch: float32 [batch, samples] in [-1, 1], on the CPU."""
         out = np.zeros((self.batch, self.samples), np.float32)
         # A fixed number of draws per crop, whatever they decide.
-        for row, draws in zip(out, self._rng.random((self.batch, 7)), strict=True):
-            clip = self._choose(draws[0], draws[1])
-            start = int(np.floor(draws[2] * (clip.length + 1))) - self.samples // 2
-            first, end = max(start, 0), min(start + self.samples, clip.length)
-            crop = self.cache.samples[clip.start + first : clip.start + end]
-            row[first - start : end - start] = crop
-            if draws[5] < self.narrowed:
-                row[:] = _narrow(row, NARROW_HZ[0] * (NARROW_HZ[1] / NARROW_HZ[0]) ** draws[6])
-            row *= self._factor(float(np.abs(row).max()) / FULL_SCALE, draws[3], draws[4])
+        draws = self._rng.random((self.batch, 7))
+        deque(self._cutters.map(self._cut, out, draws), maxlen=0)
         self.batches += 1
         return torch.from_numpy(out)
+
+    def _cut(self, row: npt.NDArray[np.float32], draws: npt.NDArray[np.float64]) -> None:
+        """Fill a row of zeros as seven draws say."""
+        clip = self._choose(draws[0], draws[1])
+        start = int(np.floor(draws[2] * (clip.length + 1))) - self.samples // 2
+        first, end = max(start, 0), min(start + self.samples, clip.length)
+        crop = self.cache.samples[clip.start + first : clip.start + end]
+        row[first - start : end - start] = crop
+        if draws[5] < self.narrowed:
+            row[:] = _narrow(row, NARROW_HZ[0] * (NARROW_HZ[1] / NARROW_HZ[0]) ** draws[6])
+        row *= self._factor(float(np.abs(row).max()) / FULL_SCALE, draws[3], draws[4])
 
     def _choose(self, kind: float, place: float) -> Clip:
         label = int(np.searchsorted(self._class_ends, kind, side="right"))
