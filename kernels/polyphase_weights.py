@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-DEEP = 1024
-"""Sums of more products than this are rounded to nearest now and then, see `Tiling.chunked`."""
+DEEP = 512
+"""Sums of more products than this are rounded to nearest now and then, see `Tiling.chunked`: on an
+H200 those of 1024 were off by up to 3.1e-5, those of 512 by less than 2e-5."""
 
 
 @dataclass(frozen=True)

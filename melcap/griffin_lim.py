@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from melcap.layers import in_full
+from melcap.ops import griffin_lim
 from melcap.stages import Chain, Stage, inputs_for, outputs_of, run
 
 LOUDEST_LN_MAGNITUDE = 6.0
@@ -27,10 +28,6 @@ QUIET_LN_MAGNITUDE = -3.0
 """Where training starts: magnitudes of an untrained layer, about 1, would be deafening."""
 TILE = 256
 """Frames at a time on a CPU: with what is made of them they fit the caches of two cores."""
-QUIETEST_POWER = 1e-6
-"""A bin far below this is scaled, not set: where there is no phase, none is made up."""
-LEAST_SHARE = 0.03
-"""A bin far below this share of its magnitude is scaled too: else rounding would become phase."""
 
 
 class ByFrame(Stage):
@@ -75,14 +72,14 @@ class FirstGuess(ByFrame):
         self.chain = chain
         first, last = inputs_for([*chain], hop // 2, hop + hop // 2)
         self.left, self.right = -first, last - 1
+        begin, _ = outputs_of([*chain], first, last)
+        self._front = hop // 2 - begin
         self.magnitude = nn.Linear(channels, n_fft // 2 + 1)
         nn.init.constant_(self.magnitude.bias, QUIET_LN_MAGNITUDE)
 
     def frames(self, x: Tensor) -> Tensor:
         count = x.shape[1] - self.left - self.right
-        given, _ = outputs_of([*self.chain], -self.left, count + self.right)
-        begin = self.hop // 2 - given
-        wave = run(self.chain, x.transpose(1, 2))[:, begin : begin + count * self.hop]
+        wave = run(self.chain, x.transpose(1, 2))[:, self._front :][:, : count * self.hop]
         blocks = wave.unflatten(1, (count, self.hop))
         own = x[:, self.left : self.left + count]
         ln_magnitude = in_full(self.magnitude, own).clamp(max=LOUDEST_LN_MAGNITUDE)
@@ -92,58 +89,16 @@ class FirstGuess(ByFrame):
 class GriffinLim(ByFrame):
     """[batch, 2 * hop + n_fft / 2 + 1, frames] -> the same for the frames that every step reaches.
 
-    Each of the `steps` needs n_fft / hop - 1 frames on either side. Its STFT is taken of
-    wave + momentum * (wave - wave one step before).
+    See `melcap.ops.griffin_lim`; each of the `steps` needs n_fft / hop - 1 frames on either side.
     """
-
-    window: Tensor
-    inverse: Tensor
 
     def __init__(self, n_fft: int, hop: int, momentum: float, steps: int) -> None:
         super().__init__(n_fft, hop)
         self.momentum, self.steps = momentum, steps
-        self.blocks = n_fft // hop
-        self.left = self.right = steps * (self.blocks - 1)
-        window = torch.hann_window(n_fft, dtype=torch.float64)
-        self.register_buffer("window", window.float(), persistent=False)
-        inverse = window.view(self.blocks, hop)
-        inverse = inverse / inverse.square().sum(0).mean()
-        self.register_buffer("inverse", inverse.float(), persistent=False)
+        self.left = self.right = steps * (n_fft // hop - 1)
 
     def frames(self, x: Tensor) -> Tensor:
-        wave, before, magnitude = x.tensor_split((self.hop, 2 * self.hop), dim=-1)
-        reach = self.blocks - 1
-        for _ in range(self.steps):
-            agreed = self.step(torch.lerp(before, wave, 1 + self.momentum), magnitude)
-            before, magnitude = wave[:, reach:-reach], magnitude[:, reach:-reach]
-            wave = agreed
-        return torch.cat((wave, before, magnitude), dim=-1)
-
-    def step(self, blocks: Tensor, magnitude: Tensor) -> Tensor:
-        """Blocks [batch, frames, hop] and their magnitudes -> blocks of 2 * reach frames fewer."""
-        frames = blocks.shape[1] - self.blocks + 1
-        windows = blocks.flatten(1).unfold(1, self.n_fft, self.hop) * self.window
-        wanted = magnitude[:, self.blocks // 2 :][:, :frames]
-        made = self.impose(windows, wanted)
-        parts = made.unflatten(-1, (self.blocks, self.hop))
-        whole, last = frames - self.blocks + 1, self.blocks - 1
-        agreed = parts[:, :whole, last] * self.inverse[last]
-        for k in range(1, self.blocks):
-            agreed.addcmul_(parts[:, k : k + whole, last - k], self.inverse[last - k])
-        return agreed
-
-    def impose(self, windows: Tensor, wanted: Tensor) -> Tensor:
-        """Windows [..., n_fft] with the magnitudes [..., n_fft / 2 + 1] instead of their own."""
-        spectrum = torch.fft.rfft(windows)
-        squares = torch.view_as_real(spectrum).square()
-        power = squares[..., 0] + squares[..., 1]
-        return torch.fft.irfft(spectrum * gain(power, wanted), self.n_fft)
-
-
-def gain(power: Tensor, wanted: Tensor) -> Tensor:
-    """What turns bins of this power into bins of the magnitude wanted, where they have a phase."""
-    least = torch.addcmul(power, wanted, wanted, value=LEAST_SHARE**2) + QUIETEST_POWER
-    return wanted * torch.rsqrt(least)
+        return griffin_lim(x, self.n_fft, self.hop, momentum=self.momentum, steps=self.steps)
 
 
 class Unfold(Stage):

@@ -4,8 +4,8 @@
     python profiling/kernels.py --operation log_mel --quick
 
 A kernel's error against float64 is measured first; one that is outside its tolerance is reported
-as wrong and not timed. Rows are added to profiling/results/kernels.csv; a table and a roofline of
-this run are written to profiling/results/kernels.md and kernels.png.
+as wrong and not timed. Rows are added to profiling/results/kernels.csv as they come; a table and a
+roofline of this run are written to profiling/results/kernels.md and kernels.png.
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ from melcap.ops.registry import implementation, reasons_against, unavailable
 
 RESULTS = Path(__file__).resolve().parent / "results"
 Row = dict[str, object]
+COLUMNS = (
+    *("operation", "case", "contender", "error", "ms", "ms_p25", "ms_p75", "graph_ms"),
+    *("GB_per_s", "TFLOP_per_s", "share_of_floor"),
+)
 
 
 def measure(case: Case, limits: dict[str, float], origin: dict[str, str]) -> list[Row]:
@@ -70,17 +74,19 @@ def measure(case: Case, limits: dict[str, float], origin: dict[str, str]) -> lis
     return rows
 
 
-def write(rows: list[Row], limits: dict[str, float]) -> None:
-    """Add to the CSV; write this run's table."""
+def keep(rows: list[Row]) -> None:
+    """Add a case's rows to the CSV: a run that is stopped loses nothing."""
     path = RESULTS / "kernels.csv"
     fresh = not path.exists()
-    columns = list(max(rows, key=len))
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, columns)
+        writer = csv.DictWriter(file, COLUMNS + tuple(provenance()))
         if fresh:
             writer.writeheader()
         writer.writerows(rows)
-    shown = [name for name in columns if name not in provenance()]
+
+
+def write(rows: list[Row], limits: dict[str, float]) -> None:
+    """This run's table."""
     lines = [
         f"# Kernels on {rows[0]['gpu']}",
         "",
@@ -90,9 +96,9 @@ def write(rows: list[Row], limits: dict[str, float]) -> None:
         + ", ".join(f"{limit:.3g} {name}" for name, limit in limits.items())
         + ".",
         "",
-        "| " + " | ".join(shown) + " |",
-        "|" + " --- |" * len(shown),
-        *("| " + " | ".join(str(row.get(name, "")) for name in shown) + " |" for row in rows),
+        "| " + " | ".join(COLUMNS) + " |",
+        "|" + " --- |" * len(COLUMNS),
+        *("| " + " | ".join(str(row.get(name, "")) for name in COLUMNS) + " |" for row in rows),
     ]
     (RESULTS / "kernels.md").write_text("\n".join(lines) + "\n")
 
@@ -148,11 +154,13 @@ def main(
                 print(f"no Triton kernel for {name} {case.name}: left out")
                 continue
             cases[f"{name} {case.name}"] = case
-            rows += measure(case, limits, origin)
+            found = measure(case, limits, origin)
+            keep(found)
+            rows += found
+            write(rows, limits)
             torch.cuda.empty_cache()
     if not rows:
         sys.exit("nothing was measured")
-    write(rows, limits)
     roofline(rows, cases, limits)
     Console().print((RESULTS / "kernels.md").read_text())
 

@@ -103,8 +103,9 @@ def _profile(found: Found) -> list[str]:
         )
         for row in found["rows"]
     ]
+    reached = f", {found['threads']} threads. Reached here by PyTorch: {rates}" if rates else ""
     return [
-        f"A 10 s clip in one chunk, {found['threads']} threads. Reached here by PyTorch: {rates}.",
+        f"A 10 s clip in one chunk{reached}.",
         "",
         *_table(heads, rows),
     ]

@@ -31,7 +31,7 @@ DATA = Path(__file__).parent / "data"
 def installed(name: str) -> bool:
     try:
         return bool(peers.codec(name))
-    except MelcapError:
+    except (MelcapError, ImportError):
         return False
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 import melcap
 from melcap.config import MelSpec
 from melcap.kernels.launch import launched
-from melcap.ops import convnext1d, log_mel, nearest_code, registry, upsample_conv1d
+from melcap.ops import convnext1d, griffin_lim, log_mel, nearest_code, registry, upsample_conv1d
 from tests.helpers import noise
 
 pytestmark = pytest.mark.gpu
@@ -84,8 +84,19 @@ def test_convnext1d(channels: int, hidden: int, kernel: int, dtype: torch.dtype)
     close("convnext1d", found.double(), expected, dtype)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("n_fft", "hop"), [(1024, 256), (256, 32), (4096, 1024)])
+def test_griffin_lim(n_fft: int, hop: int, dtype: torch.dtype) -> None:
+    blocks = noise(3, 33, 2 * hop)
+    magnitude = 1 + noise(3, 33, n_fft // 2 + 1, seed=1).abs()
+    x = torch.cat((blocks, magnitude), dim=2).to("cuda", dtype)
+    with melcap.use_backend("triton"):
+        found = griffin_lim(x, n_fft, hop, steps=2)
+    close("griffin_lim", found.double(), griffin_lim(x.double(), n_fft, hop, steps=2), dtype)
+
+
 def test_all_kernels_were_launched() -> None:
     assert {
         "log_mel_kernel", "split", "nominate", "decide", "settle", "upsample_conv1d_kernel",
-        "convnext1d_norm", "convnext1d_mlp",
+        "convnext1d_norm", "convnext1d_mlp", "griffin_lim_windows", "griffin_lim_overlap_add",
     } <= set(launched)  # fmt: skip

@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from melcap.config import MelSpec
-from melcap.griffin_lim import GriffinLim, gain
+from melcap.griffin_lim import GriffinLim
 from melcap.mel import LogMel
 from melcap.onnx.dft import InverseRealDFT, RealDFT
 from melcap.ops import reference
-from melcap.ops.reference import TIE
+from melcap.ops.reference import TIE, gain
 from melcap.vocoder import ISTFTHead
 
 CANDIDATES = 16
@@ -84,27 +84,35 @@ class PortableGriffinLim(GriffinLim):
     """The steps with frames as the last axis, as the tensors between stages say they are."""
 
     bins: Tensor
+    window: Tensor
+    inverse: Tensor
 
     def __init__(self, stage: GriffinLim) -> None:
         super().__init__(stage.n_fft, stage.hop, stage.momentum, stage.steps)
         self.dft, self.inverse_dft = _dft(stage.n_fft), _inverse_dft(stage.n_fft)
+        cpu = torch.device("cpu")
+        window = reference.hann_window(stage.n_fft, torch.float32, cpu)
+        inverse = reference.inverse_window(stage.n_fft, stage.hop, torch.float32, cpu)
         self.register_buffer("bins", self.dft.grid.bins, persistent=False)
+        self.register_buffer("window", window[:, None], persistent=False)
+        self.register_buffer("inverse", inverse.view(-1, stage.hop, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         wave, before, magnitude = x.tensor_split((self.hop, 2 * self.hop), dim=1)
-        grid, reach, lead = self.dft.grid, self.blocks - 1, self.blocks // 2
+        blocks = self.n_fft // self.hop
+        grid, reach, lead = self.dft.grid, blocks - 1, blocks // 2
         wanted = magnitude[:, self.bins].unflatten(1, (grid.kept, 1, grid.columns))
-        window, inverse = self.window[:, None], self.inverse[:, :, None]
         for _ in range(self.steps):
-            windows = _windows(torch.lerp(before, wave, 1 + self.momentum), self.n_fft) * window
+            moved = torch.lerp(before, wave, 1 + self.momentum)
+            windows = _windows(moved, self.n_fft) * self.window
             spectrum = self.dft(windows)
             frames = windows.shape[-1]
             power = spectrum.square().sum(2, keepdim=True)
             spectrum = spectrum * gain(power, wanted[..., lead : lead + frames])
-            parts = self.inverse_dft(spectrum).unflatten(1, (self.blocks, self.hop)) * inverse
+            parts = self.inverse_dft(spectrum).unflatten(1, (blocks, self.hop)) * self.inverse
             whole = frames - reach
             before = wave[..., reach:-reach]
-            wave = sum(parts[:, reach - k, :, k : k + whole] for k in range(self.blocks))
+            wave = sum(parts[:, reach - k, :, k : k + whole] for k in range(blocks))
             wanted = wanted[..., reach:-reach]
         kept = self.steps * reach
         return torch.cat((wave, before, magnitude[..., kept:-kept]), dim=1)

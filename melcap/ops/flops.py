@@ -53,6 +53,14 @@ def _convnext1d(x: Shape, depthwise: Shape, *weights: Shape, out_shape: Shape) -
     return 2 * batch * steps * channels * (depthwise[2] + 2 * weights[3][0])
 
 
+def _griffin_lim(
+    x: Shape, n_fft: int, hop: int, momentum: float, steps: int, *, out_shape: Shape
+) -> int:
+    reach = n_fft // hop - 1
+    frames = sum(x[1] - (2 * step - 1) * reach for step in range(1, steps + 1))
+    return round(2 * x[0] * frames * _fft(n_fft))
+
+
 def _forward_fft(x: Shape, dims: Any, *_: Any, out_shape: Shape) -> int:
     return round(math.prod(x[:-1]) * _fft(x[-1]))
 
@@ -66,6 +74,7 @@ FORMULAS: dict[Any, Callable[..., int]] = {
     torch.ops.melcap.nearest_code: _nearest_code,
     torch.ops.melcap.upsample_conv1d: _upsample_conv1d,
     torch.ops.melcap.convnext1d: _convnext1d,
+    torch.ops.melcap.griffin_lim: _griffin_lim,
     torch.ops.aten._fft_r2c: _forward_fft,
     torch.ops.aten._fft_c2r: _inverse_fft,
 }

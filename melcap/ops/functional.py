@@ -201,5 +201,51 @@ def convnext1d(
     return torch.ops.melcap.convnext1d(*arguments)
 
 
+def griffin_lim(
+    x: Tensor, n_fft: int, hop: int, *, momentum: float = 0.99, steps: int = 1
+) -> Tensor:
+    """Griffin-Lim steps on a wave that is cut into blocks, each with the magnitudes of a frame.
+
+    A step is an STFT, magnitudes set to those wanted, inverse STFT (Griffin and Lim 1984), of
+    wave + momentum * (wave - wave one step before) (Perraudin, Balazs and Sondergaard 2013). A bin
+    that has hardly a phase is scaled only. Where a gradient is asked for, whatever the backend, it
+    is plain PyTorch.
+
+    Args:
+        x: [batch, frames, 2 * hop + n_fft / 2 + 1], floating point. In each row stand `hop` samples
+            of the wave, the same of the wave one step before, and magnitudes, those wanted of the
+            window whose middle is the middle of these samples less half a hop.
+        n_fft: of the periodic Hann window.
+        hop: even, n_fft a multiple of it, twice at least (four times for an exact inverse).
+        momentum: 0 for none.
+        steps: each needs n_fft / hop - 1 frames on either side.
+
+    Returns:
+        [batch, frames - 2 * steps * (n_fft / hop - 1), 2 * hop + n_fft / 2 + 1], the same for the
+        frames that all steps reach; float32 (float64 for float64).
+
+    Raises:
+        InputError: where the sizes do not fit, or there are too few frames.
+    """
+    if hop < 2 or hop % 2 or n_fft % hop or n_fft < 2 * hop:
+        raise InputError(
+            f"griffin_lim: hop must be even and n_fft a multiple of it, not {hop} and {n_fft}"
+        )
+    if x.ndim != 3 or not x.is_floating_point() or x.shape[2] != 2 * hop + n_fft // 2 + 1:
+        raise InputError(
+            "griffin_lim: x must be floating point [batch, frames, "
+            f"{2 * hop + n_fft // 2 + 1}], not {_shape(x)}"
+        )
+    context = 2 * steps * (n_fft // hop - 1)
+    if steps < 1 or x.shape[1] < context:
+        raise InputError(
+            f"griffin_lim: {steps} steps need {context} frames around those that come out, and "
+            f"there are {x.shape[1]}"
+        )
+    if torch.is_grad_enabled() and x.requires_grad:
+        return reference.griffin_lim(x, n_fft, hop, momentum, steps)
+    return torch.ops.melcap.griffin_lim(x, n_fft, hop, momentum, steps)
+
+
 def _shape(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"

@@ -2,7 +2,8 @@
 
 The backend is chosen inside the operator, each time it runs: a compiled graph holds one opaque
 operator, has no graph break, and follows `set_backend`. Gradients are those of the reference
-(`convnext1d` has none here: where one is asked for, `functional` calls the reference itself).
+(`convnext1d` and `griffin_lim` have none here: where one is asked for, `functional` calls the
+reference itself).
 Registered on a `Library` and not with `custom_op`, whose first call imports the whole compiler.
 """
 
@@ -34,6 +35,7 @@ _library.define(
     "Tensor norm_bias, Tensor expand_weight, Tensor expand_bias, Tensor contract_weight, "
     "Tensor contract_bias, Tensor scale) -> Tensor"
 )
+_library.define("griffin_lim(Tensor x, int n_fft, int hop, float momentum, int steps) -> Tensor")
 
 
 def flat(spec: MelSpec, left: int, right: int) -> tuple[list[int], list[float]]:
@@ -143,12 +145,22 @@ def _convnext1d_fake(x: Tensor, depthwise_weight: Tensor, *_: Tensor) -> Tensor:
     return x.new_empty((x.shape[0], x.shape[1], x.shape[2] - depthwise_weight.shape[2] + 1))
 
 
+def _griffin_lim(x: Tensor, *arguments: Any) -> Tensor:
+    return _run("griffin_lim", x, *arguments)
+
+
+def _griffin_lim_fake(x: Tensor, n_fft: int, hop: int, momentum: float, steps: int) -> Tensor:
+    frames = x.shape[1] - 2 * steps * (n_fft // hop - 1)
+    return x.new_empty((x.shape[0], frames, x.shape[2]), dtype=reference.working_dtype(x))
+
+
 for _name, _kernel, _fake in (
     ("log_mel", _log_mel, _log_mel_fake),
     ("log_mel_gradient", _log_mel_gradient, _log_mel_gradient_fake),
     ("nearest_code", _nearest_code, _nearest_code_fake),
     ("upsample_conv1d", _upsample_conv1d, _upsample_conv1d_fake),
     ("convnext1d", _convnext1d, _convnext1d_fake),
+    ("griffin_lim", _griffin_lim, _griffin_lim_fake),
 ):
     _library.impl(_name, _kernel, "CompositeExplicitAutograd")
     torch.library.register_fake(f"melcap::{_name}", _fake, lib=_library)

@@ -21,6 +21,17 @@ TIE = 1e-6
 EPSILON = 1e-6
 """What `convnext1d` adds to a variance."""
 
+QUIETEST_POWER = 1e-6
+"""Of `griffin_lim`: a bin far below this is scaled, not set; where there is no phase, none is
+made up."""
+
+LEAST_SHARE = 0.03
+"""A bin far below this share of its magnitude is scaled too: else rounding would become phase."""
+
+STEP = registry.Tolerance(atol=5e-6, rtol=5e-6)
+"""Of one step of `griffin_lim` where bins have a phase: where they have hardly one, steps magnify
+what rounding left of it."""
+
 _BLOCK = 64
 _SCORES_AT_ONCE = {"cpu": 2**20}
 """On a CPU the scores stay in cache; elsewhere fewer, larger launches are better."""
@@ -54,6 +65,15 @@ def mel_filters(
 def hann_window(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Periodic Hann window, computed in float64 and rounded once."""
     return torch.hann_window(length, dtype=torch.float64).to(device=device, dtype=dtype)
+
+
+@lru_cache(maxsize=32)
+def inverse_window(n_fft: int, hop: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What windows are multiplied with before they are added up, [n_fft]: Hann over the sum of
+    squared Hann windows, which is a constant for hops of a quarter and less."""
+    window = hann_window(n_fft, torch.float64, torch.device("cpu"))
+    squares = window.view(-1, hop).square().sum(0).mean()
+    return (window / squares).to(device=device, dtype=dtype)
 
 
 def log_mel(
@@ -238,11 +258,43 @@ def convnext1d(
     return (x[..., cut : x.shape[2] - cut] + y.transpose(1, 2)).to(x.dtype).contiguous()
 
 
+def griffin_lim(x: Tensor, n_fft: int, hop: int, momentum: float, steps: int) -> Tensor:
+    """See `melcap.ops.griffin_lim`."""
+    dtype, blocks = working_dtype(x), n_fft // hop
+    window = hann_window(n_fft, dtype, x.device)
+    inverse = inverse_window(n_fft, hop, dtype, x.device).view(blocks, hop)
+    wave, before, magnitude = x.to(dtype).tensor_split((hop, 2 * hop), dim=2)
+    reach = blocks - 1
+    for _ in range(steps):
+        moved = torch.lerp(before, wave, 1 + momentum)
+        windows = moved.flatten(1).unfold(1, n_fft, hop) * window
+        spectrum = torch.fft.rfft(windows)
+        # `abs` of complex numbers guards against overflow, at twice the time
+        squares = torch.view_as_real(spectrum).square()
+        wanted = magnitude[:, blocks // 2 :][:, : spectrum.shape[1]]
+        spectrum = spectrum * gain(squares[..., 0] + squares[..., 1], wanted)
+        parts = torch.fft.irfft(spectrum, n_fft).unflatten(2, (blocks, hop))
+        whole = parts.shape[1] - reach
+        agreed = parts[:, :whole, reach] * inverse[reach]
+        for k in range(1, blocks):
+            agreed.addcmul_(parts[:, k : k + whole, reach - k], inverse[reach - k])
+        before, magnitude = wave[:, reach:-reach], magnitude[:, reach:-reach]
+        wave = agreed
+    return torch.cat((wave, before, magnitude), dim=2)
+
+
+def gain(power: Tensor, wanted: Tensor) -> Tensor:
+    """What turns bins of this power into bins of the magnitude wanted, where they have a phase."""
+    least = torch.addcmul(power, wanted, wanted, value=LEAST_SHARE**2) + QUIETEST_POWER
+    return wanted * torch.rsqrt(least)
+
+
 for _name, _tolerance in {
     "log_mel": registry.Tolerance(atol=1e-3, rtol=0.0),
     "nearest_code": registry.Tolerance(atol=0.0, rtol=TIE),
     "upsample_conv1d": registry.Tolerance(atol=2e-5, rtol=2e-5),
     "convnext1d": registry.Tolerance(atol=2e-5, rtol=2e-5),
+    "griffin_lim": STEP,
 }.items():
     registry.register(
         _name,

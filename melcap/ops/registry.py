@@ -25,7 +25,7 @@ from melcap.errors import BackendError
 logger = logging.getLogger("melcap")
 
 BACKENDS = ("auto", "torch", "triton")
-OPERATIONS = ("log_mel", "nearest_code", "upsample_conv1d", "convnext1d")
+OPERATIONS = ("log_mel", "nearest_code", "upsample_conv1d", "convnext1d", "griffin_lim")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cases import convnext1d, log_mel, nearest_code, upsample_conv1d
+from cases import convnext1d, griffin_lim, log_mel, nearest_code, upsample_conv1d
 from cases.case import Case
 
 CASES: dict[str, Callable[[], list[Case]]] = {
@@ -12,6 +12,7 @@ CASES: dict[str, Callable[[], list[Case]]] = {
     "nearest_code": nearest_code.cases,
     "upsample_conv1d": upsample_conv1d.cases,
     "convnext1d": convnext1d.cases,
+    "griffin_lim": griffin_lim.cases,
 }
 
 __all__ = ["CASES", "Case"]

@@ -1,0 +1,230 @@
+"""The Griffin-Lim kernels against the float64 reference, in the interpreter or on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import melcap
+from melcap.errors import BackendError, InputError
+from melcap.kernels import griffin_lim as kernels
+from melcap.kernels.launch import launched, run
+from melcap.ops import griffin_lim, reference, registry
+from tests.helpers import noise
+
+KERNELS = ("griffin_lim_windows", "griffin_lim_overlap_add")
+MOMENTUM = 0.9
+
+
+@pytest.fixture(autouse=True)
+def _poison() -> Iterator[None]:
+    """Memory that an operation allocates and does not write holds NaN."""
+    torch.use_deterministic_algorithms(True)
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def in_nan(tensor: Tensor) -> Tensor:
+    """The same numbers, contiguous, in the middle of memory that is NaN elsewhere."""
+    memory = tensor.new_full((tensor.numel() + 8192,), torch.nan)
+    return memory[4096:-4096].view(tensor.shape).copy_(tensor)
+
+
+def drawn(
+    batch: int, frames: int, n_fft: int, hop: int, seed: int = 0, device: str = "cpu"
+) -> Tensor:
+    """Noise, noise a tenth as loud away from it, and magnitudes near those of noise; among NaN.
+
+    float32 [batch, frames, 2 * hop + n_fft / 2 + 1], rows next to each other.
+    """
+    wave, moved = noise(2, batch, frames, hop, seed=seed, amplitude=1.0)
+    lift = noise(batch, frames, n_fft // 2 + 1, seed=seed + 1, amplitude=0.3)
+    magnitude = (1 + lift).abs() * (3 / 8 * n_fft) ** 0.5
+    return in_nan(torch.cat((wave, wave + 0.1 * moved, magnitude), dim=2).to(device))
+
+
+def on_triton(
+    x: Tensor, n_fft: int, hop: int, steps: int = 1, momentum: float = MOMENTUM
+) -> Tensor:
+    """On the Triton backend; that its kernels ran, once for each step, is part of the test."""
+    before = [launched[kernel] for kernel in KERNELS]
+    with melcap.use_backend("triton"):
+        found = griffin_lim(x, n_fft, hop, steps=steps, momentum=momentum)
+    assert [launched[kernel] for kernel in KERNELS] == [count + steps for count in before]
+    return found
+
+
+def assert_close(
+    found: Tensor, x: Tensor, n_fft: int, hop: int, steps: int = 1, momentum: float = MOMENTUM
+) -> None:
+    """Within the registry's tolerance of the float64 reference, for each step."""
+    expected = reference.griffin_lim(x.double(), n_fft, hop, momentum, steps)
+    assert found.shape == expected.shape
+    assert found.dtype == torch.float32
+    assert found.is_contiguous()
+    assert not found.isnan().any(), f"NaN at {found.isnan().nonzero()[0].tolist()}"
+    tolerance = registry.implementation("griffin_lim", "triton").tolerances[x.dtype]
+    error = (found.double() - expected).abs()
+    excess = error / (steps * (tolerance.atol + tolerance.rtol * expected.abs()))
+    where = [int(i) for i in torch.unravel_index(excess.argmax(), excess.shape)]
+    assert excess.max() <= 1, f"{float(error[tuple(where)]):.1e} at [clip, frame, place] {where}"
+
+
+@settings(max_examples=12)
+@given(
+    batch=st.integers(1, 3),
+    blocks=st.sampled_from([2, 4, 8]),
+    frames=st.integers(1, 9),
+    steps=st.integers(1, 2),
+    momentum=st.sampled_from([0.0, 0.5, 0.99]),
+    seed=st.integers(0, 99),
+)
+@example(1, 4, 1, 1, 0.99, 0)
+@example(2, 4, 9, 2, 0.99, 0)
+def test_any_clips(
+    batch: int, blocks: int, frames: int, steps: int, momentum: float, seed: int
+) -> None:
+    n_fft, hop = 256, 256 // blocks
+    x = drawn(batch, frames + 2 * steps * (blocks - 1), n_fft, hop, seed)
+    found = on_triton(x, n_fft, hop, steps, momentum)
+    assert_close(found, x, n_fft, hop, steps, momentum)
+
+
+@pytest.mark.parametrize(("n_fft", "hop"), [(512, 128), (1024, 256), (2048, 512), (4096, 1024)])
+def test_any_window(n_fft: int, hop: int) -> None:
+    x = drawn(1, 8, n_fft, hop)
+    assert_close(on_triton(x, n_fft, hop), x, n_fft, hop)
+
+
+def test_several_frames_of_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in large batches; three frames each, of which the last program of a clip has one."""
+    x = drawn(2, 16, 256, 64)
+    alone = on_triton(x, 256, 64)
+    monkeypatch.setattr(kernels, "_ENOUGH_PROGRAMS", 1)
+    monkeypatch.setattr(kernels, "_FRAMES_EACH", 3)
+    assert torch.equal(on_triton(x, 256, 64), alone)
+
+
+def test_a_clip_gives_the_same_bits_in_any_batch_and_chunk() -> None:
+    x = drawn(3, 20, 256, 64)
+    together = on_triton(x, 256, 64, 2)
+    assert torch.equal(torch.cat([on_triton(clip[None], 256, 64, 2) for clip in x]), together)
+    assert torch.equal(on_triton(x[:, 2:-3], 256, 64, 2), together[:, 2:-3])
+
+
+def test_any_layout() -> None:
+    """Rows apart, clips apart, channels first as between stages, one clip many times, 16 bits."""
+    x = drawn(2, 8, 256, 64)
+    expected = on_triton(x, 256, 64)
+    apart = in_nan(x.new_full((3, 11, x.shape[2] + 5), torch.nan))
+    apart = apart[:2, 2:-1, 3:-2].copy_(x)
+    assert torch.equal(on_triton(apart, 256, 64), expected)
+    channels_first = x.transpose(1, 2).contiguous().transpose(1, 2)
+    assert torch.equal(on_triton(channels_first, 256, 64), expected)
+    assert torch.equal(on_triton(x[1:].expand(3, -1, -1), 256, 64)[2], expected[1])
+    half = x.half()
+    assert torch.equal(on_triton(half, 256, 64), on_triton(half.float(), 256, 64))
+
+
+def test_nothing_is_written_elsewhere() -> None:
+    """Blocks that fill no tile; memory behind windows and wave stays as it is."""
+    x = drawn(2, 19, 256, 64)
+    wave, before, magnitude = x.tensor_split((64, 128), dim=2)
+    windows, out = in_nan(torch.zeros(2, 16, 256)), in_nan(torch.zeros(2, 13, 64))
+    for launch in kernels.plan(wave, before, magnitude, windows, out, MOMENTUM):
+        run(launch)
+    assert torch.equal(out, on_triton(x, 256, 64)[..., :64])
+    for written in (windows, out):
+        memory = torch.as_strided(written, (written.numel() + 8192,), (1,), 0)
+        assert int(memory.isnan().sum()) == 8192
+
+
+def test_where_there_is_no_phase_none_is_made_up() -> None:
+    x = drawn(1, 7, 256, 64)
+    x[..., :128] = 0
+    assert not on_triton(x, 256, 64)[..., :128].any()
+    x[..., :128] = 1e-6 * noise(1, 7, 1).repeat(1, 1, 128)  # nearly none
+    assert_close(on_triton(x, 256, 64), x, 256, 64)
+
+
+@pytest.mark.parametrize("place", [3, 70, 128, 192, 256])
+def test_what_is_not_a_number_is_seen_in_the_end(place: int) -> None:
+    """In a wave, the wave before, and a magnitude: the first, the middle, the last bin."""
+    x = drawn(1, 8, 256, 64)
+    x[0, 3, place] = torch.nan
+    found = on_triton(x, 256, 64)
+    expected = reference.griffin_lim(x.double(), 256, 64, MOMENTUM, 1)
+    assert torch.equal(found.isnan(), expected.isnan())
+    assert found.isnan().any()
+
+
+def test_gradients_are_the_references() -> None:
+    x = drawn(1, 8, 256, 64).requires_grad_()
+    with melcap.use_backend("triton"):
+        (found,) = torch.autograd.grad(griffin_lim(x, 256, 64).square().sum(), x)
+    made = reference.griffin_lim(x, 256, 64, 0.99, 1)
+    (expected,) = torch.autograd.grad(made.square().sum(), x)
+    assert torch.equal(found, expected)
+
+
+def test_nothing_to_do_launches_nothing() -> None:
+    before = launched.copy()
+    with melcap.use_backend("triton"):
+        assert griffin_lim(drawn(0, 8, 256, 64), 256, 64).shape == (0, 2, 257)
+        assert griffin_lim(drawn(2, 6, 256, 64), 256, 64).shape == (2, 0, 257)
+    assert launched == before
+
+
+def test_refusals() -> None:
+    with melcap.use_backend("triton"):
+        with pytest.raises(BackendError, match="from 256 to 4096, not 128"):
+            griffin_lim(drawn(1, 8, 128, 32), 128, 32)
+        with pytest.raises(BackendError, match=r"not torch\.float64"):
+            griffin_lim(drawn(1, 8, 256, 64).double(), 256, 64)
+    endless = torch.zeros(1, 1, 257).expand(-1, 2**23, -1)
+    (reason,) = kernels.unsupported(endless, 256, 64, 0.9, 1)
+    assert reason == "a clip may have 8355966 frames, not 8388608"
+
+
+@pytest.mark.parametrize(
+    ("x", "sizes", "steps", "message"),
+    [
+        (torch.zeros(1, 9, 257), (256, 63), 1, "hop must be even and n_fft a multiple"),
+        (torch.zeros(1, 9, 385), (256, 256), 1, "not 256 and 256"),
+        (
+            torch.zeros(1, 9, 256),
+            (256, 64),
+            1,
+            r"\[batch, frames, 257\], not float32 \[1, 9, 256\]",
+        ),
+        (torch.zeros(9, 257), (256, 64), 1, r"not float32 \[9, 257\]"),
+        (torch.zeros(1, 9, 257, dtype=torch.int32), (256, 64), 1, "must be floating point"),
+        (torch.zeros(1, 11, 257), (256, 64), 2, "2 steps need 12 frames .* there are 11"),
+        (torch.zeros(1, 11, 257), (256, 64), 0, "0 steps"),
+    ],
+)
+def test_sizes_that_do_not_fit(x: Tensor, sizes: tuple[int, int], steps: int, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        griffin_lim(x, *sizes, steps=steps)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("batch", "frames", "n_fft", "hop", "steps"),
+    [(1, 25, 1024, 256, 4), (1, 1747, 1024, 256, 4), (64, 1747, 1024, 256, 1), (3, 300, 256, 64, 2),
+     (3, 300, 512, 64, 2), (3, 300, 2048, 512, 2), (3, 300, 4096, 1024, 2), (2, 9, 1024, 512, 1)],
+)  # fmt: skip
+def test_on_a_device(batch: int, frames: int, n_fft: int, hop: int, steps: int) -> None:
+    x = drawn(batch, frames, n_fft, hop, device="cuda")
+    found = on_triton(x, n_fft, hop, steps)
+    assert_close(found, x, n_fft, hop, steps)
+    context = 2 * steps * (n_fft // hop - 1)
+    assert torch.equal(on_triton(x[-1:], n_fft, hop, steps), found[-1:])
+    part = x[:, 1 : context + 2]
+    assert torch.equal(on_triton(part, n_fft, hop, steps), found[:, 1:2])
