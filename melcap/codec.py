@@ -23,13 +23,17 @@ from melcap.vocoder import vocoder
 
 Wave = Tensor | npt.NDArray[np.floating]
 
+GPU_CHUNKS = 32
+"""Chunks that a GPU computes at once, those of all clips together."""
+
 
 class Codec(nn.Module):
     """A neural audio codec with one codebook.
 
     A clip is coded as if silence went on for ever before and after it, so chunks, padded batches
     and streams give the tokens and the samples of the whole clip. Work is done in chunks of
-    `chunk_columns` columns: memory does not grow with the length beyond the audio itself.
+    `chunk_columns` columns, `GPU_CHUNKS` of them at once on a GPU: memory does not grow with the
+    length beyond the audio itself.
 
     `model` is the name and the hash of the weights; see `melcap.load`.
     """
@@ -133,6 +137,7 @@ class Codec(nn.Module):
             clips = [_resample(clip.clamp(-1, 1), sample_rate, rate) for clip in clips]
         counts = [self.columns(clip.shape[-1]) for clip in clips]
         columns = self._filled_up(max(counts))
+        at_once = self._at_once(len(clips))
         first, last = inputs_for(self.encode_stages, 0, columns)
         signal = torch.zeros(len(clips), last - first, device=self.device)
         for row, clip in zip(signal, clips, strict=True):
@@ -141,7 +146,7 @@ class Codec(nn.Module):
         tokens = torch.cat(
             [
                 tokens_of(signal[:, begin - first : end - first])
-                for _, (begin, end) in self._chunks(self.encode_stages, columns)
+                for _, (begin, end) in self._chunks(self.encode_stages, columns, at_once)
             ],
             dim=-1,
         )
@@ -198,13 +203,14 @@ class Codec(nn.Module):
         """int [batch, rows, columns] -> [batch, at least columns * column_samples]."""
         stages, unit = self.decode_stages, self.config.column_samples
         columns = self._filled_up(tokens.shape[-1])
+        at_once = self._at_once(len(tokens))
         first, last = inputs_for(stages, 0, columns * unit)
         quiet = self.silence[None, :, None].expand(len(tokens), -1, -1)
         behind = quiet.expand(-1, -1, last - tokens.shape[-1])
         extended = torch.cat((quiet.expand(-1, -1, -first), tokens, behind), dim=-1)
         samples_of = self._graphs[1] if self._graphs else self._samples_of
         parts = []
-        for (begin, end), (needed, until) in self._chunks(stages, columns, unit):
+        for (begin, end), (needed, until) in self._chunks(stages, columns, at_once, unit):
             samples = samples_of(extended[..., needed - first : until - first])
             given, _ = outputs_of(stages, needed, until)
             parts.append(samples[:, begin - given : end - given])
@@ -225,13 +231,20 @@ class Codec(nn.Module):
             return columns
         return columns - rest + (1 << (rest - 1).bit_length())
 
+    def _at_once(self, batch: int) -> int:
+        """Columns of a chunk. A GPU takes more, or it would wait for the launches of each; graphs
+        have none to wait for."""
+        if self.device.type != "cuda" or self._graphs:
+            return self.chunk_columns
+        return self.chunk_columns * max(1, GPU_CHUNKS // batch)
+
     def _chunks(
-        self, stages: Sequence[Stage], columns: int, unit: int = 1
+        self, stages: Sequence[Stage], columns: int, at_once: int, unit: int = 1
     ) -> list[tuple[tuple[int, int], tuple[int, int]]]:
         """For each chunk its output steps, `unit` for each column, and the input steps it needs."""
         outputs = [
-            (begin * unit, min(begin + self.chunk_columns, columns) * unit)
-            for begin in range(0, columns, self.chunk_columns)
+            (begin * unit, min(begin + at_once, columns) * unit)
+            for begin in range(0, columns, at_once)
         ]
         return [(span, inputs_for(stages, *span)) for span in outputs]
 

@@ -494,6 +494,17 @@ def test_a_gpu_gives_what_the_cpu_gives(small_weights: Path, codec: Codec) -> No
             check_same(codec, own, rate, expected[index], found.to("cpu")[index])
 
 
+@pytest.mark.parametrize(("batch", "chunks"), [(1, 32), (3, 10), (40, 1)])
+def test_a_gpu_takes_more_at_once(
+    small_weights: Path, monkeypatch: pytest.MonkeyPatch, batch: int, chunks: int
+) -> None:
+    codec = melcap.load(small_weights)
+    codec.chunk_columns = 5
+    assert codec._at_once(batch) == 5
+    monkeypatch.setattr(Codec, "device", torch.device("cuda"))
+    assert codec._at_once(batch) == 5 * chunks
+
+
 @pytest.mark.gpu
 def test_a_gpu_decodes_what_the_cpu_decodes(lite: Codec, speech: Wave) -> None:
     """Within the last bit of 16; in float64, where no rounding is magnified, the same."""

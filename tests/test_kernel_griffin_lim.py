@@ -148,6 +148,7 @@ def test_nothing_is_written_elsewhere() -> None:
 def test_where_there_is_no_phase_none_is_made_up() -> None:
     x = drawn(1, 7, 256, 64)
     x[..., :128] = 0
+    x[..., 200:] = 0  # bins that shall be silent, too
     assert not on_triton(x, 256, 64)[..., :128].any()
     x[..., :128] = 1e-6 * noise(1, 7, 1).repeat(1, 1, 128)  # nearly none
     assert_close(on_triton(x, 256, 64), x, 256, 64)
@@ -217,7 +218,7 @@ def test_sizes_that_do_not_fit(x: Tensor, sizes: tuple[int, int], steps: int, me
 @pytest.mark.gpu
 @pytest.mark.parametrize(
     ("batch", "frames", "n_fft", "hop", "steps"),
-    [(1, 25, 1024, 256, 4), (1, 1747, 1024, 256, 4), (64, 1747, 1024, 256, 1), (3, 300, 256, 64, 2),
+    [(1, 25, 1024, 256, 4), (1, 1747, 1024, 256, 1), (64, 1747, 1024, 256, 1), (3, 300, 256, 64, 2),
      (3, 300, 512, 64, 2), (3, 300, 2048, 512, 2), (3, 300, 4096, 1024, 2), (2, 9, 1024, 512, 1)],
 )  # fmt: skip
 def test_on_a_device(batch: int, frames: int, n_fft: int, hop: int, steps: int) -> None:

@@ -117,6 +117,26 @@ def test_operations_run_in_it(operation: str, monkeypatch: pytest.MonkeyPatch) -
     assert seen == [EXACT]
 
 
+@pytest.mark.parametrize(
+    ("device", "columns"),
+    [("cpu", 30), *(pytest.param("cuda", n, marks=pytest.mark.gpu) for n in (40, 151, 231, 271))],
+)
+def test_each_stage_is_float32(device: str, columns: int) -> None:
+    """Of any width, by whatever code it runs: TF32 would be off by 3e-4, Winograd's by 1e-5."""
+    codec, exact = melcap.load(device=device), melcap.load(device=device).double()
+    tokens = torch.randint(8192, (1, codec.config.rows, columns), device=device)
+    ways = [
+        (codec.encode_stages, exact.encode_stages, noise(1, columns * 2048).double().to(device)),
+        (codec.decode_stages, exact.decode_stages, exact.codebook.latents(tokens)),
+    ]
+    with torch.no_grad(), exact_float32():
+        for stages, references, x in ways:
+            for place, (stage, reference) in enumerate(zip(stages, references, strict=True)):
+                found, x = stage(x.float()), reference(x)
+                error = float((found - x).norm() / x.norm())
+                assert error < 3e-6, f"{place} {type(stage).__name__}: {error:.1e}"
+
+
 @pytest.mark.gpu
 def test_tokens_on_a_device_do_not_depend_on_what_is_set(lite: Codec) -> None:
     there = melcap.load(device="cuda")

@@ -116,6 +116,26 @@ def test_compiled_training_is_the_same_training(
         assert compiled[name] == pytest.approx(plain[name], rel=1e-4, abs=1e-5), name
 
 
+@pytest.mark.parametrize(
+    ("recipe", "graphs"), [(partial(stage_1, codebook_warmup=1), 2), (stage_2, 3)]
+)
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
+def test_networks_are_compiled_whole(recipe: Callable[[], Recipe], graphs: int) -> None:
+    """Encoder and decoder; front end, what learns, and the losses: not layer by layer."""
+    made: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
+        made.append(len(graph.graph.nodes))
+        return graph.forward
+
+    torch._dynamo.reset()
+    stage = recipe()
+    stage.compile(backend)  # type: ignore[arg-type]
+    for _ in range(3):
+        stage.step(torch.randn(2, stage.samples), 0.0)
+    assert len(made) == graphs
+
+
 def events(folder: Path) -> Any:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     found = accumulator.EventAccumulator(str(folder), {"images": 0, "audio": 0, "scalars": 0})

@@ -42,6 +42,7 @@ class Stage1:
             unit=codec.tokenizer.unit_latents,
         )
         self.samples, self._target, self._output = self._layout(config.columns)
+        self._run = run
         named = [
             *self.encoder.named_parameters("encoder"),
             *self.decoder.named_parameters("decoder"),
@@ -84,8 +85,8 @@ class Stage1:
         return self._optimisers | {"discriminators": self.adversary.optimiser}
 
     def compile(self, backend: str = "inductor") -> None:
-        for module in (self.encoder, self.decoder):
-            module.compile(backend=backend, dynamic=False)
+        # A Chain that is compiled itself is taken apart, and each layer compiled alone.
+        self._run = torch.compile(run, backend=backend, dynamic=False)
         if self.adversary is not None:
             self.adversary.compile(backend)
 
@@ -93,10 +94,10 @@ class Stage1:
         with torch.no_grad():
             mel = self.front(wave)
         with torch.autocast(wave.device.type, torch.bfloat16, enabled=self.bf16):
-            latents = self.encoder(mel)
+            latents = self._run([*self.encoder], mel)
         quantised, commitment, codes = self.learner(latents.float())
         with torch.autocast(wave.device.type, torch.bfloat16, enabled=self.bf16):
-            decoded = self.decoder(quantised)[..., self._output]
+            decoded = self._run([*self.decoder], quantised)[..., self._output]
         decoded, target = decoded.float(), mel[..., self._target]
         loss, figures = self._objective(decoded, target, commitment)
         figures["gradient"] = descend(loss, self._parameters, self._optimisers, self.config.clip)
