@@ -8,6 +8,7 @@
 
 VENV := .venv
 WORKERS ?= 2
+GPU_WORKERS ?= 4
 
 ifdef PYTHON
 installed =
@@ -45,7 +46,7 @@ gpu: $(call installed,test)
 	else $(MAKE) --no-print-directory gpu-absent; fi
 
 gpu-tests:
-	TRITON_INTERPRET=0 $(PYTHON) -m pytest -m gpu
+	TRITON_INTERPRET=0 $(PYTHON) -m pytest -m gpu -n $(GPU_WORKERS) --dist loadfile
 	$(PYTHON) profiling/kernels.py
 	$(PYTHON) profiling/rtf.py --device cuda
 	$(MAKE) --no-print-directory gpu-sanitize

@@ -9,8 +9,7 @@ transform of the conjugate. A second launch adds up the windows that overlap in 
 Count, 1024 samples and a hop of 256: a frame of a step reads 1 KiB of each wave and 2 KiB of
 magnitudes, writes its 4 KiB window and reads that again, and writes 1 KiB of wave: 13 KiB, where
 PyTorch's chain of FFTs and operations on each bin moves about 100. Arithmetic is two transforms of
-25 kFLOP, a window before and behind, and 10 kFLOP for the bins: 5 FLOP a byte, far below what a GPU
-needs to be held up by it; what goes through shared memory is five times what `log_mel` exchanges.
+25 kFLOP, a window before and behind, and 10 kFLOP for the bins: 5 FLOP a byte.
 """
 
 from __future__ import annotations

@@ -63,15 +63,6 @@ def _speeds(found: Found) -> list[str]:
     if "rates" in found:
         rates = ", ".join(f"{name} {rate / 1e9:.0f}" for name, rate in found["rates"].items())
         lines += ["", f"What this machine reaches, in GFLOP/s of float32: {rates}."]
-    if "streams" in found:
-        lines += ["", "## Streams", ""]
-        lines += _table(
-            ("what", "unit", "median", "quartiles"),
-            [
-                (row["what"], row["unit"], f"{row['median']:.3f}", _between(row, ".3f"))
-                for row in found["streams"]
-            ],
-        )
     if "memory" in found:
         lines += ["", "## Memory", "", "Of a process that encodes and decodes one clip, in MB.", ""]
         lines += _table(
@@ -87,6 +78,14 @@ def _speeds(found: Found) -> list[str]:
             ],
         )
     return lines
+
+
+def _streams(found: Found) -> list[str]:
+    rows = [
+        (row["what"], row["unit"], f"{row['median']:.3f}", _between(row, ".3f"))
+        for row in found["rows"]
+    ]
+    return _table(("what", "unit", "median", "quartiles"), rows)
 
 
 def _profile(found: Found) -> list[str]:
@@ -206,10 +205,12 @@ TITLES = {
     "rtf": "Speed",
     "profile": "Where the time goes",
     "growth": "Cost as work grows",
+    "streams": "Streams",
 }
 TABLES: dict[str, Callable[[Found], list[str]]] = {
     "rtf": _speeds,
     "profile": _profile,
     "growth": _growth,
+    "streams": _streams,
 }
 PICTURES: dict[str, Callable[[Found, Path], None]] = {"rtf": _bars, "growth": _lines}

@@ -4,6 +4,7 @@
     python profiling/rtf.py --quick            # one clip of 10 s, about a minute
     python profiling/rtf.py --profile          # where melcap's time goes, against this machine
     python profiling/rtf.py --growth           # melcap alone, from 1 s to 3 h and batches to 64
+    python profiling/rtf.py --streams          # melcap alone: first audio, live load, cold start
 
 Everything is timed in turns, so that a drift of the machine meets all alike; a row is the median of
 the rounds with the quartiles, after one round that does not count. Clips are real audio from
@@ -143,6 +144,7 @@ def main(
     quick: Annotated[bool, typer.Option("--quick", help="one clip of 10 s, 5 rounds")] = False,
     profiled: Annotated[bool, typer.Option("--profile", help="where the time goes")] = False,
     grown: Annotated[bool, typer.Option("--growth", help="cost from 1 s to 3 h, on CPUs")] = False,
+    streamed: Annotated[bool, typer.Option("--streams", help="live streams, on CPUs")] = False,
     out: Annotated[Path, typer.Option(help="folder for the results")] = RESULTS,
 ) -> None:
     """Time encoding and decoding."""
@@ -150,13 +152,15 @@ def main(
     counts = sorted(threads or {1, torch.get_num_threads()}, reverse=True)
     console = Console()
     devices = device or ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    for where in ["cpu"] if grown else devices:
+    for where in ["cpu"] if grown or streamed else devices:
         found: dict[str, Any] = {"origin": provenance(where)}
         with torch.no_grad():
             if profiled:
                 kind, found = "profile", found | profile(where)
             elif grown:
                 kind, found = "growth", found | growth()
+            elif streamed:
+                kind, found = "streams", found | {"rows": streaming()}
             else:
                 kind = "rtf"
                 found |= measure(
@@ -170,7 +174,6 @@ def main(
                 if where == "cpu" and not quick:
                     torch.set_num_threads(counts[0])
                     found["rates"] = rates()
-                    found["streams"] = streaming()
                     found["memory"] = [
                         {"codec": name, "seconds": length} | peak_memory(name, length)
                         for name in codec or [*MELCAP, *PEERS]

@@ -15,13 +15,17 @@ from clips import clip
 
 import melcap
 
+PIECES = (1, 4, 20)
+"""Columns that a live source hands over at a time."""
+
 
 def streaming(rounds: int = 9) -> list[dict[str, Any]]:
     """What is measured, each with its median and quartiles, in seconds or as a share of one core.
 
     - first audio: a new stream is given tokens until it first returns samples. The model looks
       ahead, so a live stream waits for those columns as well: `melcap info` says how long.
-    - load: seconds of work on one thread for each second of a live source, column by column.
+    - load: seconds of work on one thread for each second of a live source, in pieces of so many
+      columns: a piece costs what its stages compute again around it, and waits to be whole.
     - cold decode: a process that imports torch and melcap, loads the weights and decodes a 10 s
       .melcap file to its end, from the moment that it begins to import torch.
     """
@@ -33,28 +37,31 @@ def streaming(rounds: int = 9) -> list[dict[str, Any]]:
     seconds = columns * unit / rate
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    taken: dict[str, list[float]] = {"first audio": [], "decode": [], "encode": []}
-    for _ in range(rounds + 1):
-        began = perf_counter()
-        decoder = melcap.StreamDecoder(codec)
-        first = None
-        for column in range(columns):
-            piece = decoder.push(codes.tokens[..., column : column + 1])
-            if first is None and piece.shape[-1]:
-                first = perf_counter() - began
-        taken["decode"].append((perf_counter() - began) / seconds)
-        taken["first audio"].append(first or float("nan"))
-        began = perf_counter()
-        encoder = melcap.StreamEncoder(codec)
-        for piece in wave.split(unit):
-            encoder.push(piece)
-        taken["encode"].append((perf_counter() - began) / seconds)
+    rows = []
+    for size in PIECES:
+        taken: dict[str, list[float]] = {"first audio": [], "decode": [], "encode": []}
+        for _ in range(rounds + 1):
+            began = perf_counter()
+            decoder = melcap.StreamDecoder(codec)
+            first = None
+            for tokens in codes.tokens.split(size, dim=-1):
+                piece = decoder.push(tokens)
+                if first is None and piece.shape[-1]:
+                    first = perf_counter() - began
+            taken["decode"].append((perf_counter() - began) / seconds)
+            taken["first audio"].append(first or float("nan"))
+            began = perf_counter()
+            encoder = melcap.StreamEncoder(codec)
+            for piece in wave.split(size * unit):
+                encoder.push(piece)
+            taken["encode"].append((perf_counter() - began) / seconds)
+        pieces = f"pieces of {1000 * size * unit / rate:.0f} ms"
+        rows += [
+            _row(f"first audio of a stream, {pieces}", "s", taken["first audio"][1:]),
+            _row(f"load of a live decoder, {pieces}", "share of a core", taken["decode"][1:]),
+            _row(f"load of a live encoder, {pieces}", "share of a core", taken["encode"][1:]),
+        ]
     torch.set_num_threads(threads)
-    rows = [
-        _row("first audio of a stream, column by column", "s", taken["first audio"][1:]),
-        _row("load of a live decoder, one thread", "share of a core", taken["decode"][1:]),
-        _row("load of a live encoder, one thread", "share of a core", taken["encode"][1:]),
-    ]
     rows.append(_row("cold `melcap decode`, 10 s, from `import torch`", "s", _cold(rounds)))
     return rows
 

@@ -204,8 +204,13 @@ def test_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     import streams
 
     monkeypatch.setattr(streams, "_cold", lambda rounds: [1.0] * rounds)
+    monkeypatch.setattr(streams, "PIECES", (1, 20))
     rows = streams.streaming(rounds=2)
-    assert len(rows) == 4
+    assert len(rows) == 3 * 2 + 1
+    assert [row["what"].partition("pieces of ")[2] for row in rows[1:5]] == [
+        *(["46 ms"] * 2),
+        *(["929 ms"] * 2),
+    ]
     assert all(0 < row["p25"] <= row["median"] <= row["p75"] for row in rows)
 
 
