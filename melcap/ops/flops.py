@@ -61,10 +61,6 @@ def _griffin_lim(
     return round(2 * x[0] * frames * _fft(n_fft))
 
 
-def _forward_fft(x: Shape, dims: Any, *_: Any, out_shape: Shape) -> int:
-    return round(math.prod(x[:-1]) * _fft(x[-1]))
-
-
 def _inverse_fft(x: Shape, dims: Any, norm: Any, last: int, *, out_shape: Shape) -> int:
     return round(math.prod(x[:-1]) * _fft(last))
 
@@ -75,6 +71,5 @@ FORMULAS: dict[Any, Callable[..., int]] = {
     torch.ops.melcap.upsample_conv1d: _upsample_conv1d,
     torch.ops.melcap.convnext1d: _convnext1d,
     torch.ops.melcap.griffin_lim: _griffin_lim,
-    torch.ops.aten._fft_r2c: _forward_fft,
     torch.ops.aten._fft_c2r: _inverse_fft,
 }
