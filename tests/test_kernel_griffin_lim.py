@@ -1,11 +1,12 @@
 """The Griffin-Lim kernels against the float64 reference, in the interpreter or on a device.
 
-Seen red with: the transform's scale or the window dropped; the middle bin not scaled, or taken for
-bin 0; the spectrum turned back the wrong way; mirrored bins in order; magnitudes of the wrong bins
-or frame; the least share dropped; the momentum's sign turned; strides of one wave taken for the
-other's; the parts of a window in the wrong order; a store without its mask, frames of the next
-clip, windows of the first clip for all; the wave before not passed on, or not stored; magnitudes
-not stored; x not made contiguous.
+Seen red with: the transform's scale or the window dropped, the window in half precision; the middle
+bin not scaled, or taken for bin 0; the spectrum turned back the wrong way; mirrored bins in order;
+magnitudes of the wrong bins or frame; the least share or the quietest power dropped; the momentum's
+sign turned; strides of one wave taken for the other's; the parts of a window in the wrong order; a
+store without its mask, frames of the next clip, windows of the first clip for all; the wave before
+not passed on, or not stored; magnitudes not stored; x not made contiguous; gradients by the kernel;
+a refusal left out or a frame late.
 """
 
 from __future__ import annotations
