@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,17 @@ os.environ.setdefault("TRITON_INTERPRET", "1")
 # No deadline: a first call may compile or load weights. CI draws the same examples each time.
 settings.register_profile("melcap", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("melcap")
+
+
+@pytest.fixture
+def poisoned_memory() -> Iterator[None]:
+    """Memory that an operation allocates and does not write holds NaN, or the largest integer."""
+    import torch
+
+    torch.use_deterministic_algorithms(True)
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture(scope="session")

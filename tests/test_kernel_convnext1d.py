@@ -18,8 +18,6 @@ another mask throws away (channels of the contracting weights, the skip).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -33,25 +31,13 @@ from melcap.errors import BackendError
 from melcap.kernels import convnext1d as kernels
 from melcap.kernels.launch import launched, run
 from melcap.ops import convnext1d, reference, registry
-from tests.helpers import noise
+from tests.helpers import in_nan, noise
 
 KERNELS = ("convnext1d_norm", "convnext1d_mlp")
 Arguments = tuple[Tensor, ...]
 
 
-@pytest.fixture(autouse=True)
-def _poison() -> Iterator[None]:
-    """Memory that an operation allocates and does not write holds NaN."""
-    torch.use_deterministic_algorithms(True)
-    assert torch.utils.deterministic.fill_uninitialized_memory
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
-def in_nan(tensor: Tensor) -> Tensor:
-    """The same numbers, contiguous, in the middle of memory that is NaN elsewhere."""
-    memory = tensor.new_full((tensor.numel() + 8192,), torch.nan)
-    return memory[4096:-4096].view(tensor.shape).copy_(tensor)
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
 
 def between_nan(tensor: Tensor) -> Tensor:

@@ -11,8 +11,6 @@ a refusal left out or a frame late.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -24,25 +22,13 @@ from melcap.errors import BackendError, InputError
 from melcap.kernels import griffin_lim as kernels
 from melcap.kernels.launch import launched, run
 from melcap.ops import griffin_lim, reference, registry
-from tests.helpers import noise
+from tests.helpers import in_nan, noise
 
 KERNELS = ("griffin_lim_windows", "griffin_lim_overlap_add")
 MOMENTUM = 0.9
 
 
-@pytest.fixture(autouse=True)
-def _poison() -> Iterator[None]:
-    """Memory that an operation allocates and does not write holds NaN."""
-    torch.use_deterministic_algorithms(True)
-    assert torch.utils.deterministic.fill_uninitialized_memory
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
-def in_nan(tensor: Tensor) -> Tensor:
-    """The same numbers, contiguous, in the middle of memory that is NaN elsewhere."""
-    memory = tensor.new_full((tensor.numel() + 8192,), torch.nan)
-    return memory[4096:-4096].view(tensor.shape).copy_(tensor)
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
 
 def drawn(

@@ -13,7 +13,6 @@ wrong way round; a symmetric window.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -33,13 +32,7 @@ LITE = MelSpec()
 TINY = MelSpec(16000, 256, 100, 33, floor=1e-3, mean=-1.0, std=2.0)
 
 
-@pytest.fixture(autouse=True)
-def _poison() -> Iterator[None]:
-    """Memory that an operation allocates and does not write holds NaN."""
-    torch.use_deterministic_algorithms(True)
-    assert torch.utils.deterministic.fill_uninitialized_memory
-    yield
-    torch.use_deterministic_algorithms(False)
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
 
 def on_triton(

@@ -44,14 +44,7 @@ def tolerance(operation: str) -> Tolerance:
     return implementation(operation, "torch").tolerances[torch.float32]
 
 
-@pytest.fixture(autouse=True)
-def _poison() -> Iterator[None]:
-    """Memory that an operation allocates and does not write holds NaN, or the largest integer."""
-    torch.use_deterministic_algorithms(True)
-    assert torch.utils.deterministic.fill_uninitialized_memory
-    yield
-    torch.use_deterministic_algorithms(False)
-
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
 # ---- log_mel
 
