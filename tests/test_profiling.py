@@ -120,6 +120,26 @@ def test_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert quick["p25"] < quick["x_real_time"] < quick["p75"]
 
 
+def test_what_needs_too_much_memory_is_named() -> None:
+    import rtf
+
+    def decode(codes: Any) -> Tensor:
+        raise torch.OutOfMemoryError("out of memory")
+
+    contenders = {"small": contender("small"), "large": contender("large", decode)}
+    rows, left_out = rtf.in_turns(contenders, 1.0, 64, 3, None)
+    assert left_out == ["large: no memory for decode of 64 clips of 1 s"]
+    found = [(row["codec"], row["way"]) for row in rows]
+    assert found == [("small", "encode"), ("small", "decode"), ("large", "encode")]
+
+
+def test_a_copy_without_history_is_told_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    import machine
+
+    monkeypatch.setenv("MELCAP_COMMIT", "c0ffee")
+    assert machine.commit() == "c0ffee"
+
+
 def test_the_quick_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command, with a peer that is not there: named, and the run goes on."""
     import rtf
