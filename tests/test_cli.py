@@ -599,7 +599,11 @@ class TestProgram:
     def test_memory_does_not_grow_with_the_length(
         self, tmp_path: Path, small_weights: Path
     ) -> None:
-        """Whole, the six more minutes would be 63 MB of wave alone."""
+        """Whole, the six more minutes would be 63 MB of wave alone.
+
+        The first six are not counted: allocators keep what they have had, and take more the second
+        time, of the same clip as well.
+        """
         if not sys.platform.startswith("linux"):
             pytest.skip(PEAK)
         for minutes in (6, 12):
@@ -609,9 +613,9 @@ class TestProgram:
         script = (
             "import sys\n"
             "from melcap.cli.commands import app\n"
-            "for minutes in (6, 12):\n"
+            "for minutes in (6, 6, 12):\n"
             "    words = ['transcode', f'{minutes}.wav', '-o', f'{minutes}.flac', '-q']\n"
-            "    app([*words, '--weights', sys.argv[1]], standalone_mode=False)\n"
+            "    app([*words, '--force', '--weights', sys.argv[1]], standalone_mode=False)\n"
             "    peak = next(line for line in open('/proc/self/status') if 'VmHWM' in line)\n"
             "    print(peak.split()[1])"
         )
@@ -623,9 +627,9 @@ class TestProgram:
             text=True,
         )
         assert result.returncode == 0, result.stderr
-        first, second = (int(line) / 2**10 for line in result.stdout.splitlines())
+        _, short, long = (int(line) / 2**10 for line in result.stdout.splitlines())
         assert soundfile.info(tmp_path / "12.flac").frames == 12 * 60 * 44100
-        assert second - first < 20, f"{first:.0f} MiB, then {second:.0f} MiB"
+        assert long - short < 20, f"{short:.0f} MiB, then {long:.0f} MiB"
 
     def test_twenty_minutes_with_the_weights_that_ship(self, tmp_path: Path) -> None:
         """Under 1.5 GB; the speeds, of one minute and of twenty, are printed and not judged."""
