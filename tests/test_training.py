@@ -164,6 +164,22 @@ def test_a_trained_codebook_needs_no_warm_up() -> None:
     assert float((learner.codebook.vectors - vectors).abs().max()) < 0.01
 
 
+def test_a_codebook_goes_on_from_the_state_that_it_is_given() -> None:
+    trained, fresh = (CodebookLearner(Codebook(8, 4), warmup=2) for _ in range(2))
+    latents = noise(1, 4, 16, 16)
+    for learner, batches in ((trained, 3), (fresh, 1)):
+        for _ in range(batches):
+            learner(latents)
+    fresh.load_state_dict(trained.state_dict())
+    _, _, codes = fresh(latents)
+    assert codes is not None, "it warmed up anew"
+    fresh.start_from(trained.codebook.vectors)
+    assert fresh(latents)[2] is not None
+    early = CodebookLearner(Codebook(8, 4), warmup=2)
+    fresh.load_state_dict(early.state_dict())
+    assert fresh(latents)[2] is None, "it did not warm up"
+
+
 def test_discriminators_hear_a_part_that_moves(
     cache: AudioCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,12 +40,14 @@ class CodebookLearner(nn.Module):
         self.register_buffer("total", codebook.vectors.clone())
         self.register_buffer("seen", torch.zeros((), dtype=torch.long))
         self._kept: list[Tensor] = []
+        self._batches: int | None = None  # as `seen`: a step need not wait for a GPU to say it
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """[batch, dim, rows, columns] -> quantised latents (straight-through gradient), commitment
         loss (mean squared distance to the code), and the tokens (None while warming up)."""
         flat = latents.permute(0, 2, 3, 1).flatten(0, 2)
-        batch = int(self.seen)
+        batch = int(self.seen) if self._batches is None else self._batches
+        self._batches = batch + 1
         self.seen += 1
         if batch < self.warmup:
             self._keep(flat.detach())
@@ -67,6 +69,7 @@ class CodebookLearner(nn.Module):
         self.count.fill_(4 * self.dead)
         self.total.copy_(vectors * self.count[:, None])
         self.seen.fill_(self.warmup)
+        self._batches = None
 
     def get_extra_state(self) -> dict[str, list[Tensor]]:
         """The latents kept for k-means: a run may be stopped before it starts."""
@@ -74,6 +77,7 @@ class CodebookLearner(nn.Module):
 
     def set_extra_state(self, state: dict[str, list[Tensor]]) -> None:
         self._kept = list(state["kept"])
+        self._batches = None  # this comes behind the buffers
 
     def _keep(self, flat: Tensor) -> None:
         self._kept.append(flat)
@@ -102,10 +106,10 @@ class CodebookLearner(nn.Module):
         hits = torch.bincount(codes, minlength=len(vectors)).to(flat.dtype)
         self.count.lerp_(hits, 1 - self.decay)
         self.total.lerp_(torch.zeros_like(vectors).index_add_(0, codes, flat), 1 - self.decay)
-        dead = (self.count < self.dead).nonzero()[:, 0]
-        if len(dead):
-            fresh = flat[torch.randint(len(flat), (len(dead),), device=flat.device)]
-            self.count[dead] = 4 * self.dead
-            self.total[dead] = 4 * self.dead * fresh
+        # Drawn for every code: to count the dead ones, a step would have to wait for the GPU.
+        fresh = flat[torch.randint(len(flat), (len(vectors),), device=flat.device)]
+        dead = self.count < self.dead
+        self.count.masked_fill_(dead, 4 * self.dead)
+        self.total.copy_(torch.where(dead[:, None], 4 * self.dead * fresh, self.total))
         mean = self.total / self.count[:, None]
         vectors.copy_(to_unit(mean, 1) if self.unit else mean)

@@ -101,8 +101,11 @@ class Stage1:
         decoded, target = decoded.float(), mel[..., self._target]
         loss, figures = self._objective(decoded, target, commitment)
         figures["gradient"] = descend(loss, self._parameters, self._optimisers, self.config.clip)
-        used = codes.unique().numel() if codes is not None else 0
-        return figures | {"codes_in_batch": torch.tensor(float(used))}
+        used = loss.new_zeros(())
+        if codes is not None:
+            hits = torch.bincount(codes.flatten(), minlength=len(self.codebook.vectors))
+            used = hits.count_nonzero().float()
+        return figures | {"codes_in_batch": used}
 
     def _objective(
         self, decoded: Tensor, target: Tensor, commitment: Tensor
