@@ -54,7 +54,12 @@ class ISTFTHead(Stage):
         return wave.flatten(1)[:, self._front : self._front + samples]
 
     def synthesis(self, real: Tensor, imaginary: Tensor) -> Tensor:
-        """The parts of a spectrum [..., n_fft / 2 + 1] -> its windows [..., n_fft]."""
+        """The parts of a spectrum [..., n_fft / 2 + 1] -> its windows [..., n_fft].
+
+        Bins 0 and n_fft / 2 of a real wave have no imaginary part: what is there is set to 0.
+        """
+        # A CPU passes over it; cuFFT adds it in for some numbers of windows, and for others not.
+        imaginary[..., :: self.n_fft // 2] = 0
         return torch.fft.irfft(torch.complex(real, imaginary), self.n_fft)
 
 

@@ -1,17 +1,20 @@
 """Layers that have an exact inverse, or that nothing may leak through.
 
 Broken once each to see red: a sign in the Haar merge, the head's front offset, the window's scale,
-statistics over time in ChannelNorm.
+statistics over time in ChannelNorm, the outer bins' imaginary parts left as they are.
 """
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from melcap.config import CodecConfig
 from melcap.layers import ChannelNorm, HaarMerge, HaarSplit
+from melcap.ops import griffin_lim
 from melcap.stages import Stage
 from melcap.tokenizer import mel_decoder, mel_encoder
 from melcap.vocoder import ISTFTHead, vocoder
@@ -43,6 +46,26 @@ def test_the_head_inverts_a_short_time_transform(overlap: int, hop: int, steps: 
     wave = head(polar.transpose(1, 2))
     expected = signal[:, head.left * hop : (steps - head.right) * hop]
     torch.testing.assert_close(wave, expected, atol=2e-5, rtol=1e-4)
+
+
+def test_the_inverse_transform_is_asked_for_real_waves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """cuFFT adds in imaginary parts of the outer bins, for some numbers of windows; CPUs do not."""
+    spectra = []
+    inverse = torch.fft.irfft
+
+    def watched(spectrum: Tensor, n: int) -> Tensor:
+        spectra.append(spectrum)
+        return inverse(spectrum, n)
+
+    monkeypatch.setattr(torch.fft, "irfft", watched)
+    head = ISTFTHead(4, 8, 4)
+    head(torch.randn(2, 4, 9)).sum().backward()
+    griffin_lim(torch.rand(1, 12, 49), 32, 16, steps=2)
+    assert len(spectra) == 3
+    for spectrum in spectra:
+        assert not spectrum.imag[..., [0, -1]].any()
+        assert spectrum.imag[..., 1:-1].all()
+    assert head.linear.weight.grad is not None
 
 
 def test_norm_looks_at_one_position_only() -> None:
