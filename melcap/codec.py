@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,8 @@ from melcap.vocoder import vocoder
 Wave = Tensor | npt.NDArray[np.floating]
 
 GPU_CHUNKS = 32
-"""Chunks that a GPU computes at once, those of all clips together."""
+"""Chunks that a GPU computes at once, those of all clips together. A CPU computes one: what several
+leave between two layers would not fit its caches."""
 
 
 class Codec(nn.Module):
@@ -33,7 +34,7 @@ class Codec(nn.Module):
     A clip is coded as if silence went on for ever before and after it, so chunks, padded batches
     and streams give the tokens and the samples of the whole clip. Work is done in chunks of
     `chunk_columns` columns, `GPU_CHUNKS` of them at once on a GPU: memory does not grow with the
-    length beyond the audio itself.
+    length, or on a CPU with the batch, beyond the audio itself.
 
     `model` is the name and the hash of the weights; see `melcap.load`.
     """
@@ -137,19 +138,11 @@ class Codec(nn.Module):
             clips = [_resample(clip.clamp(-1, 1), sample_rate, rate) for clip in clips]
         counts = [self.columns(clip.shape[-1]) for clip in clips]
         columns = self._filled_up(max(counts))
-        at_once = self._at_once(len(clips))
-        first, last = inputs_for(self.encode_stages, 0, columns)
-        signal = torch.zeros(len(clips), last - first, device=self.device)
-        for row, clip in zip(signal, clips, strict=True):
-            row[-first : clip.shape[-1] - first] = clip.to(signal).clamp(-1, 1)
         tokens_of = self._graphs[0] if self._graphs else self._tokens_of
-        tokens = torch.cat(
-            [
-                tokens_of(signal[:, begin - first : end - first])
-                for _, (begin, end) in self._chunks(self.encode_stages, columns, at_once)
-            ],
-            dim=-1,
-        )
+        shape = (len(clips), self.config.rows, columns)
+        tokens = torch.empty(shape, dtype=torch.int32, device=self.device)
+        for some, (begin, end), needed in self._pieces(self.encode_stages, columns, len(clips)):
+            tokens[some, :, begin:end] = tokens_of(self._stretch(clips[some], *needed))
         return Codes(
             self._silence_after(tokens[..., : max(counts)], counts),
             tuple(counts),
@@ -190,31 +183,42 @@ class Codec(nn.Module):
                     f"clip {index} has {count} columns, but {codes.lengths[index]} samples at "
                     f"{codes.sample_rate} Hz need {self.columns(length)}"
                 )
-        wave = self._decode_tokens(tokens)
+        wave = self._decode_tokens(tokens, max(lengths))
+        if codes.sample_rate == rate:
+            for clip, length in zip(wave, lengths, strict=True):
+                clip[length:] = 0
+            return wave.clamp_(-1, 1)
         result = wave.new_zeros(len(codes), max(codes.lengths))
         for index, length in enumerate(codes.lengths):
-            clip = wave[index, : lengths[index]]
-            if codes.sample_rate != rate:
-                clip = _resample(clip, rate, codes.sample_rate).to(wave)
+            clip = _resample(wave[index, : lengths[index]], rate, codes.sample_rate)
             result[index, :length] = clip[:length]
         return result.clamp_(-1, 1)
 
-    def _decode_tokens(self, tokens: Tensor) -> Tensor:
-        """int [batch, rows, columns] -> [batch, at least columns * column_samples]."""
+    def _stretch(self, clips: Sequence[Tensor], begin: int, end: int) -> Tensor:
+        """Samples `begin` to `end` of each clip, [clips, end - begin], and silence around them."""
+        signal = torch.zeros(len(clips), end - begin, device=self.device)
+        for row, clip in zip(signal, clips, strict=True):
+            part = clip[max(begin, 0) : max(end, 0)].to(signal)
+            start = max(-begin, 0)
+            row[start : start + len(part)] = part.clamp(-1, 1)
+        return signal
+
+    def _decode_tokens(self, tokens: Tensor, longest: int) -> Tensor:
+        """int [batch, rows, columns] -> [batch, longest], of the samples that the columns hold."""
         stages, unit = self.decode_stages, self.config.column_samples
         columns = self._filled_up(tokens.shape[-1])
-        at_once = self._at_once(len(tokens))
         first, last = inputs_for(stages, 0, columns * unit)
         quiet = self.silence[None, :, None].expand(len(tokens), -1, -1)
         behind = quiet.expand(-1, -1, last - tokens.shape[-1])
         extended = torch.cat((quiet.expand(-1, -1, -first), tokens, behind), dim=-1)
         samples_of = self._graphs[1] if self._graphs else self._samples_of
-        parts = []
-        for (begin, end), (needed, until) in self._chunks(stages, columns, at_once, unit):
-            samples = samples_of(extended[..., needed - first : until - first])
+        full = torch.promote_types(self.codebook.vectors.dtype, torch.float32)
+        wave = torch.empty(len(tokens), longest, dtype=full, device=self.device)
+        for some, (begin, end), (needed, until) in self._pieces(stages, columns, len(tokens), unit):
+            made = samples_of(extended[some, :, needed - first : until - first])
             given, _ = outputs_of(stages, needed, until)
-            parts.append(samples[:, begin - given : end - given])
-        return torch.cat(parts, dim=-1)
+            wave[some, begin:end] = made[:, begin - given : min(end, longest) - given]
+        return wave
 
     def _tokens_of(self, signal: Tensor) -> Tensor:
         """A chunk with its context [batch, samples] -> tokens [batch, rows, columns]."""
@@ -231,22 +235,24 @@ class Codec(nn.Module):
             return columns
         return columns - rest + (1 << (rest - 1).bit_length())
 
-    def _at_once(self, batch: int) -> int:
-        """Columns of a chunk. A GPU takes more, or it would wait for the launches of each; graphs
-        have none to wait for."""
-        if self.device.type != "cuda" or self._graphs:
-            return self.chunk_columns
-        return self.chunk_columns * max(1, GPU_CHUNKS // batch)
+    def _pieces(
+        self, stages: Sequence[Stage], columns: int, batch: int, unit: int = 1
+    ) -> Iterator[tuple[slice, tuple[int, int], tuple[int, int]]]:
+        """What is computed at once: which clips, output steps (`unit` for each column), and the
+        input steps that these need.
 
-    def _chunks(
-        self, stages: Sequence[Stage], columns: int, at_once: int, unit: int = 1
-    ) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-        """For each chunk its output steps, `unit` for each column, and the input steps it needs."""
-        outputs = [
-            (begin * unit, min(begin + at_once, columns) * unit)
-            for begin in range(0, columns, at_once)
-        ]
-        return [(span, inputs_for(stages, *span)) for span in outputs]
+        A GPU takes all clips and many columns, or it would wait for the launches of each; graphs
+        have none to wait for. A CPU takes a chunk of one clip, or so many clips as fill one.
+        """
+        clips, at_once = batch, self.chunk_columns
+        if self.device.type != "cuda":
+            clips = max(1, self.chunk_columns // columns)
+        elif not self._graphs:
+            at_once *= max(1, GPU_CHUNKS // batch)
+        for one in range(0, batch, clips):
+            for begin in range(0, columns, at_once):
+                span = begin * unit, min(begin + at_once, columns) * unit
+                yield slice(one, one + clips), span, inputs_for(stages, *span)
 
     def _silence_after(self, tokens: Tensor, counts: Sequence[int]) -> Tensor:
         """The same tokens with the column of silence behind each clip's own columns."""

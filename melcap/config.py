@@ -62,7 +62,7 @@ class TokenizerConfig:
     encoder_blocks: tuple[int, ...] = (1, 3, 4)
     decoder_blocks: tuple[int, ...] = (1, 3, 2)
     codebook_size: int = 8192
-    codebook_dim: int = 32
+    codebook_dim: int = 8
     unit_latents: bool = False
 
     def __post_init__(self) -> None:

@@ -1,6 +1,7 @@
 """How fast a folder of clips becomes tokens, beside what the codec alone does on this machine.
 
     python profiling/bulk.py        # 500 clips of 1 to 30 s, in six formats and four rates
+    python profiling/bulk.py --ray  # and the same on Ray, on this machine
 
 The codec alone is `Codec.encode` of one 10 s clip at 44.1 kHz, with all the cores, nothing to
 decode or resample; it takes turns with the folder. Gate: a clip of each format has the tokens of
@@ -79,13 +80,16 @@ def main(
     rounds: Annotated[int, typer.Option(min=1)] = 3,
     lanes: Annotated[int | None, typer.Option(min=1)] = None,
     readers: Annotated[int | None, typer.Option(min=1)] = None,
+    ray: Annotated[bool, typer.Option("--ray", help="On Ray as well, in the same rounds.")] = False,
     out: Annotated[Path, typer.Option(help="Where the figures go.")] = RESULTS / "bulk-cpu.json",
 ) -> None:
     codec = melcap.load()
     wave = clip(10, 44100)
-    options = Options(lanes=lanes, readers=readers)
+    engines = {"folder": Options(lanes=lanes, readers=readers)}
+    if ray:
+        engines["folder on Ray"] = Options(engine="ray", device="cpu")
     alone: list[float] = []
-    bulk: list[float] = []
+    bulk: dict[str, list[float]] = {name: [] for name in engines}
     busy: list[float] = []
     size = 0
     with tempfile.TemporaryDirectory() as scratch:
@@ -96,12 +100,14 @@ def main(
                 began = perf_counter()
                 codec.encode(wave, 44100)
                 alone.append(10 / (perf_counter() - began))
-            tokens = Path(scratch) / f"tokens{number}"
-            end = tokenize([str(folder)], tokens, codec, options)
-            gate(folder, tokens, codec)
-            bulk.append(end.speed)
-            busy.append(end.busy)
-            size = sum(path.stat().st_size for path in tokens.glob("*.parquet"))
+            for name, options in engines.items():
+                tokens = Path(scratch) / f"{options.engine}{number}"
+                end = tokenize([str(folder)], tokens, codec, options)
+                gate(folder, tokens, codec)
+                bulk[name].append(end.speed)
+                if name == "folder":
+                    busy.append(end.busy)
+                size = sum(path.stat().st_size for path in tokens.glob("*.parquet"))
     found: dict[str, Any] = {
         **machine.provenance("cpu"),
         "threads": torch.get_num_threads(),
@@ -109,9 +115,9 @@ def main(
         "seconds": seconds,
         "rounds": rounds,
         "codec alone, times real time": statistics.median(alone),
-        "folder, times real time": statistics.median(bulk),
-        "folder, of each round": bulk,
-        "ratio": statistics.median(bulk) / statistics.median(alone),
+        **{f"{name}, times real time": statistics.median(runs) for name, runs in bulk.items()},
+        **{f"{name}, of each round": runs for name, runs in bulk.items()},
+        "ratio": statistics.median(bulk["folder"]) / statistics.median(alone),
         "lanes busy": statistics.median(busy),
         "Parquet bytes a second of audio": size / seconds,
         "MB that this process took at most": _peak_megabytes(),

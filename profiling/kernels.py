@@ -4,8 +4,9 @@
     python profiling/kernels.py --operation log_mel --quick
 
 A kernel's error against float64 is measured first; one that is outside its tolerance is reported
-as wrong and not timed. Rows are added to profiling/results/kernels.csv as they come; a table and a
-roofline of this run are written to profiling/results/kernels.md and kernels.png.
+as wrong and not timed. Rows are added to profiling/results/kernels.csv as they come; the latest of
+each operation are the table in kernels.md beside it, and those of this run the roofline in
+kernels.png.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ COLUMNS = (
     *("operation", "case", "contender", "error", "ms", "ms_p25", "ms_p75", "graph_ms"),
     *("GB_per_s", "TFLOP_per_s", "share_of_floor"),
 )
+RUN = ("gpu", "torch", "triton", "commit", "date")
+"""What the rows of one run have in common, but for `melcap`, which commit says better."""
 
 
 def measure(case: Case, limits: dict[str, float], origin: dict[str, str]) -> list[Row]:
@@ -85,20 +88,26 @@ def keep(rows: list[Row]) -> None:
         writer.writerows(rows)
 
 
-def write(rows: list[Row], limits: dict[str, float]) -> None:
-    """This run's table."""
+def write(limits: dict[str, float]) -> None:
+    """The table: each operation as it was last measured on the card that was used last."""
+    with (RESULTS / "kernels.csv").open(newline="") as file:
+        rows = [*csv.DictReader(file)]
+    last = {row["operation"]: row for row in rows if row["gpu"] == rows[-1]["gpu"]}
+    runs = {name: [row[part] for part in RUN] for name, row in last.items()}
+    rows = [row for row in rows if [row[part] for part in RUN] == runs.get(row["operation"])]
     lines = [
         f"# Kernels on {rows[0]['gpu']}",
         "",
-        f"By `python profiling/kernels.py`, torch {rows[0]['torch']}, triton {rows[0]['triton']}, "
-        f"commit {rows[0]['commit']}, {rows[0]['date']}. Milliseconds are medians; the floor is "
-        "the larger of bytes over this card's copy bandwidth and FLOP over its measured rate: "
+        "By `python profiling/kernels.py`. Milliseconds are medians; the floor is the larger of "
+        "bytes over this card's copy bandwidth and FLOP over its measured rate, in the last run: "
         + ", ".join(f"{limit:.3g} {name}" for name, limit in limits.items())
         + ".",
         "",
+        *(f"- {name}: {', '.join(f'{p} {row[p]}' for p in RUN[1:])}" for name, row in last.items()),
+        "",
         "| " + " | ".join(COLUMNS) + " |",
         "|" + " --- |" * len(COLUMNS),
-        *("| " + " | ".join(str(row.get(name, "")) for name in COLUMNS) + " |" for row in rows),
+        *("| " + " | ".join(row[name] for name in COLUMNS) + " |" for row in rows),
     ]
     (RESULTS / "kernels.md").write_text("\n".join(lines) + "\n")
 
@@ -157,7 +166,7 @@ def main(
             found = measure(case, limits, origin)
             keep(found)
             rows += found
-            write(rows, limits)
+            write(limits)
             torch.cuda.empty_cache()
     if not rows:
         sys.exit("nothing was measured")

@@ -500,9 +500,44 @@ def test_a_gpu_takes_more_at_once(
 ) -> None:
     codec = melcap.load(small_weights)
     codec.chunk_columns = 5
-    assert codec._at_once(batch) == 5
     monkeypatch.setattr(Codec, "device", torch.device("cuda"))
-    assert codec._at_once(batch) == 5 * chunks
+    pieces = [*codec._pieces(codec.encode_stages, 5 * 33, batch)]
+    assert {(some.start, some.stop) for some, _, _ in pieces} == {(0, batch)}
+    assert [span for _, span, _ in pieces] == [
+        (begin, min(begin + 5 * chunks, 5 * 33)) for begin in range(0, 5 * 33, 5 * chunks)
+    ]
+
+
+@pytest.mark.parametrize(("columns", "clips"), [(2, 4), (3, 3), (9, 1), (40, 1)])
+def test_a_cpu_takes_as_many_clips_as_fill_a_chunk(
+    small_weights: Path, columns: int, clips: int
+) -> None:
+    """As few numbers between two layers, whatever the batch, and each clip's in turn."""
+    codec = melcap.load(small_weights)
+    wave = noise(10, columns * UNIT - 3)
+    expected = [codec.encode(clip, 44100) for clip in wave]
+    seen: list[int] = []
+
+    def watch(module: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
+        seen.append(len(inputs[0]))
+
+    hooks = [
+        codec.front.register_forward_hook(watch),
+        codec.decoder[0].register_forward_hook(watch),
+    ]
+    try:
+        with chunks_of(codec, 9):
+            codes = codec.encode(wave, 44100)
+            decoded = codec.decode(codes)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    chunks = -(-columns // 9)
+    groups = [min(clips, 10 - begin) for begin in range(0, 10, clips)]
+    assert seen == [n for n in groups for _ in range(chunks)] * 2
+    for index, own in enumerate(expected):
+        check_same(codec, wave[index], 44100, own, codes[index])
+        torch.testing.assert_close(decoded[index], codec.decode(own)[0], atol=CLOSE, rtol=0)
 
 
 @pytest.mark.gpu

@@ -6,6 +6,7 @@ instead of three for slow calls; the quartiles swapped; a stage left out of the 
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -279,3 +280,44 @@ class TestBulk:
 
         row = Plan("x", 100.0, 2.0).row(1e6, 10, 0.5)
         assert row == ["x", "100", "20,000", "84", "67", "40,000"]
+
+
+def test_the_table_of_kernels_has_the_last_run_of_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import kernels
+
+    monkeypatch.setattr(kernels, "RESULTS", tmp_path)
+    columns = [*kernels.COLUMNS, "gpu", "torch", "triton", "melcap", "commit", "date"]
+    runs = [
+        *(("log_mel", "A", "old"), ("nearest_code", "A", "old"), ("convnext1d", "B", "old")),
+        *(("convnext1d", "A", "old"), ("log_mel", "A", "new")),
+    ]
+    with (tmp_path / "kernels.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="x")
+        writer.writeheader()
+        for operation, gpu, commit in runs:
+            case = f"{commit} on {gpu}"
+            writer.writerow({"operation": operation, "case": case, "gpu": gpu, "commit": commit})
+    kernels.write({"copy B/s": 1e12})
+    text = (tmp_path / "kernels.md").read_text()
+    rows = [line.split(" | ")[:2] for line in text.splitlines() if line.startswith("| ")][2:]
+    assert rows == [
+        *(["| nearest_code", "old on A"], ["| convnext1d", "old on A"], ["| log_mel", "new on A"]),
+    ]
+    assert text.startswith("# Kernels on A\n")
+
+
+def test_the_table_of_training_says_what_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import training
+
+    monkeypatch.setattr(training, "RESULTS", tmp_path)
+    row = training.Row("stage 1", 32, True, 43.2, 2489.8, 2.05, 1904, 5, 0.31, [("gemm", 0.25)])
+    training.write([row], {"machine": "a GPU"})
+    text = (tmp_path / "training-cuda.md").read_text()
+    assert "| stage 1 | 32 | yes | 43 ms | 2490 s | 2.0 GB | 1904 | 5 | 31% |" in text
+    assert "- 25.0% `gemm`" in text
+    found = json.loads((tmp_path / "training-cuda.json").read_text())
+    assert found["rows"][0]["busy"] == 0.31
