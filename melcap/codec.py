@@ -217,7 +217,8 @@ class Codec(nn.Module):
         for some, (begin, end), (needed, until) in self._pieces(stages, columns, len(tokens), unit):
             made = samples_of(extended[some, :, needed - first : until - first])
             given, _ = outputs_of(stages, needed, until)
-            wave[some, begin:end] = made[:, begin - given : min(end, longest) - given]
+            kept = wave[some, begin:end]  # of columns behind all clips nothing
+            kept.copy_(made[:, begin - given :][:, : kept.shape[1]])
         return wave
 
     def _tokens_of(self, signal: Tensor) -> Tensor:

@@ -508,6 +508,17 @@ def test_a_gpu_takes_more_at_once(
     ]
 
 
+def test_columns_behind_all_clips_are_passed_over(codec: Codec) -> None:
+    """More than a chunk of them, as CUDA graphs fill one up."""
+    codes = codec.encode(noise(2, 3 * UNIT - 5), 44100)
+    wide = codec.silence[:, None].repeat(2, 1, 40)
+    wide[..., :3] = codes.tokens
+    with chunks_of(codec, 7):
+        torch.testing.assert_close(
+            codec._decode_tokens(wide, 3 * UNIT - 5), codec.decode(codes), atol=CLOSE, rtol=0
+        )
+
+
 @pytest.mark.parametrize(("columns", "clips"), [(2, 4), (3, 3), (9, 1), (40, 1)])
 def test_a_cpu_takes_as_many_clips_as_fill_a_chunk(
     small_weights: Path, columns: int, clips: int

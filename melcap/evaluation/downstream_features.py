@@ -2,14 +2,14 @@
 
 | name | each cell of the grid holds |
 | --- | --- |
-| tokens, tokens:FILE | the codebook's vector for the token: 32 numbers (of a weights FILE) |
+| tokens, tokens:FILE | the codebook's vector for the token (of a weights FILE): 8 numbers in lite |
 | mel | 32 numbers of the 64 that the log-mel has there: the lowest of its 2D DCT |
 | mel-pooled | the log-mel's 8 bins there, averaged over the 8 frames |
 | mel:CODEC | the same as mel, after CODEC has encoded and decoded the clip |
 
-So tokens and mel have the same shape, and a probe on them the same size. The log-mel is melcap's
-own front end, and the DCT is orthonormal: of the picture that the encoder gets, it keeps the half
-that holds nearly all its energy.
+So mel has the more numbers, and a probe on it the more parameters. The log-mel is melcap's own
+front end, and the DCT is orthonormal: of the picture that the encoder gets, it keeps the half that
+holds nearly all its energy.
 """
 
 from __future__ import annotations
