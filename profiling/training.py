@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import sys
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -124,8 +125,7 @@ def main(
     steps: Annotated[int, typer.Option(min=1)] = 10,
 ) -> None:
     if not torch.cuda.is_available():
-        typer.echo("error: there is no CUDA device here; on a CPU the runs say their speed")
-        raise typer.Exit(1)
+        sys.exit("nothing can be measured here: no CUDA device (on a CPU a run says its speed)")
     rows: list[Row] = []
     for name in run or RUNS:
         for size in batch or (32, 128):
