@@ -285,7 +285,8 @@ def _clips(wave: Wave, lengths: Sequence[int] | Tensor | None) -> list[Tensor]:
             f"lengths must be {len(batch)} numbers in 1..{batch.shape[1]}, not {counts}"
         )
     clips = [clip[:count] for clip, count in zip(batch, counts, strict=True)]
-    if not torch.isfinite(batch).all():  # a device is asked once, not for every clip
+    # A device is asked once, not for every clip; `isfinite` of all would take a copy of them.
+    if not torch.isfinite(torch.stack(batch.aminmax())).all():
         for index, clip in enumerate(clips):
             bad = (~torch.isfinite(clip)).nonzero()
             if len(bad):

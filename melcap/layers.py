@@ -10,21 +10,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from melcap.ops import convnext1d, upsample_conv1d
+from melcap.ops import channel_norm, convnext1d, upsample_conv1d
 from melcap.stages import Stage
 
 
 class ChannelNorm(nn.Module):
-    """Layer normalisation over the channels of each position; any number of axes after them."""
+    """Layer normalisation over the channels of each position; any number of axes after them.
+
+    `forward` takes an activation, "none" or "silu", that comes after it.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x: Tensor) -> Tensor:
-        last = x.movedim(1, -1)
-        return F.layer_norm(last, self.weight.shape, self.weight, self.bias, 1e-6).movedim(-1, 1)
+    def forward(self, x: Tensor, activation: str = "none") -> Tensor:
+        return channel_norm(x, self.weight, self.bias, activation=activation)
 
 
 def in_full(layer: nn.Module, x: Tensor) -> Tensor:
@@ -83,7 +85,7 @@ class Output2d(Conv2d):
         self.norm = ChannelNorm(channels_in)
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(F.silu(self.norm(x)))
+        return super().forward(self.norm(x, "silu"))
 
 
 def to_unit(x: Tensor, dim: int) -> Tensor:
@@ -112,8 +114,8 @@ class ResBlock2d(Stage):
         nn.init.zeros_(self.conv2.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv1(F.silu(self.norm1(x)))
-        return x[..., 1:-1] + self.conv2(F.silu(self.norm2(y)))
+        y = self.conv1(self.norm1(x, "silu"))
+        return x[..., 1:-1] + self.conv2(self.norm2(y, "silu"))
 
 
 class Down2d(Stage):
@@ -154,7 +156,7 @@ class Conv1d(Stage):
         self.norm = ChannelNorm(channels_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.conv(x))
+        return in_full(self.norm, self.conv(x))  # what all blocks behind it add to
 
 
 class ConvNeXt1d(Stage):
@@ -205,4 +207,4 @@ class Upsample1d(Stage):
         y = upsample_conv1d(
             x, self.weight, self.bias, self.up, activation="snake", alpha=self.alpha
         )
-        return self.norm(y[..., self.up : -self.up])
+        return in_full(self.norm, y[..., self.up : -self.up])

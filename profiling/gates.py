@@ -10,16 +10,19 @@ import melcap
 from melcap.codes import Codes
 
 FLIPS = 1e-3  # of the tokens: those between two codes as near as rounding
-ERROR = 2.0**-15  # of full scale, root mean square: the last bit of 16
+ERROR = 2.0**-15  # of full scale, root mean square of most samples: the last bit of 16
+MOST = 0.95
+LARGEST = 2.0**-5  # of any sample
 
 
 def agreement(contender: Contender, wave: Tensor) -> str | None:
     """Why a contender must not be timed, or None.
 
     melcap's: tokens and samples are compared with the reference's, which works in other chunks than
-    usual. Samples by the root mean square of the error: where a bin has hardly a phase, Griffin-Lim
-    steps magnify rounding, and a few samples may differ by more. A peer has random weights: its
-    waves must be finite and about as long as what went in.
+    usual. Samples by the root mean square of the error where it is least: in a few places, where
+    bins have hardly a phase, sixteen Griffin-Lim steps magnify rounding, and float32 does not agree
+    with float64 either. A peer has random weights: its waves must be finite and about as long as
+    what went in.
     """
     wave = wave[None].to(contender.device)
     made = contender.encode(wave)
@@ -38,7 +41,11 @@ def agreement(contender: Contender, wave: Tensor) -> str | None:
         own = Codes(tokens, expected.columns, expected.lengths, expected.sample_rate, codec.model)
         reference = codec.decode(own)
     samples = heard.cpu().flatten()[: reference.numel()]
-    error = float((samples - reference.flatten()).square().mean().sqrt())
-    if flips > FLIPS * tokens.numel() or error > ERROR:
-        return f"{flips} of {tokens.numel()} tokens differ, samples by {error:.1e} (rms)"
+    errors = (samples - reference.flatten()).abs().sort().values
+    error = float(errors[: int(MOST * len(errors))].square().mean().sqrt())
+    if flips > FLIPS * tokens.numel() or error > ERROR or errors[-1] > LARGEST:
+        return (
+            f"{flips} of {tokens.numel()} tokens differ, {MOST:.0%} of the samples by {error:.1e} "
+            f"(rms), one by {float(errors[-1]):.1e}"
+        )
     return None

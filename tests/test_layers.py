@@ -1,19 +1,21 @@
 """Layers that have an exact inverse, or that nothing may leak through.
 
 Broken once each to see red: a sign in the Haar merge, the head's front offset, the window's scale,
-statistics over time in ChannelNorm, the outer bins' imaginary parts left as they are.
+statistics over time in ChannelNorm, the outer bins' imaginary parts left as they are, SiLU
+left out behind a block's second norm.
 """
 
 from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from melcap.config import CodecConfig
-from melcap.layers import ChannelNorm, HaarMerge, HaarSplit
+from melcap.layers import ChannelNorm, Down2d, HaarMerge, HaarSplit, Output2d, ResBlock2d, Up2d
 from melcap.ops import griffin_lim
 from melcap.stages import Stage
 from melcap.tokenizer import mel_decoder, mel_encoder
@@ -76,6 +78,27 @@ def test_norm_looks_at_one_position_only() -> None:
     changed = x.clone()
     changed[..., 3:] = 100.0
     assert torch.equal(norm(changed)[..., :3], y[..., :3])
+
+
+def test_blocks_of_the_tokenizer_are_their_formulas() -> None:
+    """Each norm followed by SiLU, where a block has one; no weight at zero or one."""
+    torch.manual_seed(0)
+    block, end, down, up = ResBlock2d(6), Output2d(6, 4), Down2d(6, 4), Up2d(6, 4)
+    for module in (block, end, down, up):
+        for parameter in module.parameters():
+            torch.nn.init.normal_(parameter, std=0.5)
+    x = torch.randn(2, 6, 4, 10)
+
+    def normed(x: Tensor, norm: ChannelNorm) -> Tensor:
+        last = x.movedim(1, -1)
+        return F.layer_norm(last, (6,), norm.weight, norm.bias, 1e-6).movedim(-1, 1)
+
+    middle = block.conv1(F.silu(normed(x, block.norm1)))
+    expected = x[..., 1:-1] + block.conv2(F.silu(normed(middle, block.norm2)))
+    torch.testing.assert_close(block(x), expected)
+    torch.testing.assert_close(end(x), end.conv(F.silu(normed(x, end.norm))))
+    torch.testing.assert_close(down(x), down.conv(normed(x, down.norm)))
+    torch.testing.assert_close(up(x), up.conv(normed(x, up.norm)))
 
 
 def test_networks_are_made_of_stages_without_running_statistics() -> None:

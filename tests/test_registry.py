@@ -24,6 +24,7 @@ from melcap.config import MelSpec
 from melcap.errors import BackendError
 from melcap.ops import (
     backend_report,
+    channel_norm,
     convnext1d,
     griffin_lim,
     log_mel,
@@ -95,6 +96,7 @@ def all_of_them() -> tuple[Tensor, ...]:
             one,
         ),
         griffin_lim(noise(1, 8, 33), 32, 8),
+        channel_norm(noise(1, 2, 3), one, one),
     )
 
 
@@ -175,7 +177,7 @@ def test_the_chosen_implementation_runs(triton: list[str]) -> None:
     for one, other in zip(plain, marked, strict=True):
         assert torch.equal(one + 1, other)
     assert all(torch.equal(a, b) for a, b in zip(plain, all_of_them(), strict=True))
-    assert len(triton) == 5
+    assert len(triton) == len(registry.OPERATIONS)
 
 
 def test_a_compiled_graph_follows_the_backend(triton: list[str]) -> None:
@@ -225,7 +227,7 @@ def test_auto_falls_back_where_triton_cannot_run_an_operation(
     with caplog.at_level(logging.INFO, logger="melcap"):
         all_of_them()
         all_of_them()
-    assert triton == ["log_mel", "convnext1d", "griffin_lim"] * 2
+    assert triton == ["log_mel", "convnext1d", "griffin_lim", "channel_norm"] * 2
     first, second = [record.getMessage() for record in caplog.records if record.name == "melcap"]
     assert "nearest_code" in first
     assert "the moon is full" in first

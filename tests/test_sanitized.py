@@ -12,7 +12,15 @@ from torch import Tensor
 import melcap
 from melcap.config import MelSpec
 from melcap.kernels.launch import launched
-from melcap.ops import convnext1d, griffin_lim, log_mel, nearest_code, registry, upsample_conv1d
+from melcap.ops import (
+    channel_norm,
+    convnext1d,
+    griffin_lim,
+    log_mel,
+    nearest_code,
+    registry,
+    upsample_conv1d,
+)
 from tests.helpers import noise
 
 pytestmark = pytest.mark.gpu
@@ -95,8 +103,28 @@ def test_griffin_lim(n_fft: int, hop: int, dtype: torch.dtype) -> None:
     close("griffin_lim", found.double(), griffin_lim(x.double(), n_fft, hop, steps=2), dtype)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels", [32, 51])
+@pytest.mark.parametrize("last", [True, False])
+def test_channel_norm(last: bool, channels: int, dtype: torch.dtype) -> None:
+    x = noise(2, channels, 101).to("cuda", dtype)
+    x = x.mT.contiguous().mT if last else x
+    leaves = [x, *(noise(channels, seed=seed).to("cuda") for seed in (1, 2))]
+    leaves = [leaf.requires_grad_() for leaf in leaves]
+    with melcap.use_backend("triton"):
+        found = channel_norm(*leaves, activation="silu")
+        gradients = torch.autograd.grad(found.sum(), leaves)
+    exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    expected = channel_norm(*exact, activation="silu")
+    close("channel_norm", found.double(), expected, dtype)
+    truth = torch.autograd.grad(expected.sum(), exact)
+    for one, other in zip(gradients, truth, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=1e-2, atol=1e-2)
+
+
 def test_all_kernels_were_launched() -> None:
     assert {
         "log_mel_kernel", "split", "nominate", "decide", "settle", "upsample_conv1d_kernel",
         "convnext1d_norm", "convnext1d_mlp", "griffin_lim_windows", "griffin_lim_overlap_add",
+        "channel_norm_kernel", "channel_norm_gradient_kernel",
     } <= set(launched)  # fmt: skip

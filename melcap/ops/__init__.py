@@ -1,6 +1,7 @@
 """The codec's hot operations, each with a plain-PyTorch reference and a backend registry."""
 
 from melcap.ops.functional import (
+    channel_norm,
     convnext1d,
     griffin_lim,
     log_mel,
@@ -11,6 +12,7 @@ from melcap.ops.registry import backend_report, get_backend, set_backend, use_ba
 
 __all__ = [
     "backend_report",
+    "channel_norm",
     "convnext1d",
     "get_backend",
     "griffin_lim",

@@ -247,5 +247,42 @@ def griffin_lim(
     return torch.ops.melcap.griffin_lim(x, n_fft, hop, momentum, steps)
 
 
+def channel_norm(x: Tensor, weight: Tensor, bias: Tensor, *, activation: str = "none") -> Tensor:
+    """Layer norm over the channels of each position (epsilon 1e-6), and an activation.
+
+    Where a gradient is asked for on a CPU, or it is compiled there, it is plain PyTorch, which
+    keeps what the backward pass needs; on a GPU the backward pass is the backend's, and computes
+    it again.
+
+    Args:
+        x: [batch, channels, ...], floating point, any number of axes behind the channels.
+        weight, bias: [channels].
+        activation: "none" or "silu".
+
+    Returns:
+        x's shape and dtype, computed in float32 (float64 for float64); the channels of a position
+        are next to each other in memory.
+
+    Raises:
+        InputError: where shapes or activation do not fit.
+    """
+    if x.ndim < 2 or not x.is_floating_point() or not x.shape[1]:
+        raise InputError(
+            f"channel_norm: x must be floating point [batch, channels, ...], not {_shape(x)}"
+        )
+    for name, vector in (("weight", weight), ("bias", bias)):
+        if tuple(vector.shape) != (x.shape[1],):
+            raise InputError(f"channel_norm: {name} must be [{x.shape[1]}], not {_shape(vector)}")
+    if activation not in ("none", "silu"):
+        raise InputError(f"channel_norm: activation must be none or silu, not {activation!r}")
+    learns = torch.is_grad_enabled() and any(t.requires_grad for t in (x, weight, bias))
+    if not learns and not torch.compiler.is_compiling():
+        # networks call it dozens of times on next to nothing: an operator takes longer than that
+        return operators.run("channel_norm", x, weight, bias, activation)
+    if x.device.type == "cpu":
+        return reference.channel_norm(x, weight, bias, activation)
+    return torch.ops.melcap.channel_norm(x, weight, bias, activation)
+
+
 def _shape(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"

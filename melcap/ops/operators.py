@@ -1,9 +1,9 @@
 """The operations as `torch.library` operators that run on the backend in force.
 
 The backend is chosen inside the operator, each time it runs: a compiled graph holds one opaque
-operator, has no graph break, and follows `set_backend`. Gradients are those of the reference
-(`convnext1d` and `griffin_lim` have none here: where one is asked for, `functional` calls the
-reference itself).
+operator, has no graph break, and follows `set_backend`. Gradients are those of the reference, but
+for `channel_norm` those of the backend (`convnext1d` and `griffin_lim` have none here: where one is
+asked for, `functional` calls the reference itself).
 Registered on a `Library` and not with `custom_op`, whose first call imports the whole compiler.
 """
 
@@ -36,6 +36,11 @@ _library.define(
     "Tensor contract_bias, Tensor scale) -> Tensor"
 )
 _library.define("griffin_lim(Tensor x, int n_fft, int hop, float momentum, int steps) -> Tensor")
+_library.define("channel_norm(Tensor x, Tensor weight, Tensor bias, str activation) -> Tensor")
+_library.define(
+    "channel_norm_gradient(Tensor upstream, Tensor x, Tensor weight, Tensor bias, str activation) "
+    "-> (Tensor, Tensor, Tensor)"
+)
 
 
 def flat(spec: MelSpec, left: int, right: int) -> tuple[list[int], list[float]]:
@@ -44,7 +49,18 @@ def flat(spec: MelSpec, left: int, right: int) -> tuple[list[int], list[float]]:
     return framing, [spec.floor, spec.mean, spec.std]
 
 
+def run(operation: str, x: Tensor, *arguments: Any) -> Tensor:
+    """The operation on the backend in force, without an operator around it."""
+    return _implementation(operation, x, *arguments).run(x, *arguments)
+
+
 def _run(operation: str, x: Tensor, *arguments: Any) -> Tensor:
+    with exact_float32():
+        return run(operation, x, *arguments)
+
+
+def _implementation(operation: str, x: Tensor, *arguments: Any) -> registry.Implementation:
+    """What runs the operation on these arguments, by the backend in force."""
     backend = registry.choose(x.device.type)
     reasons = registry.reasons_against(operation, backend, x, *arguments)
     if reasons and registry.get_backend() == "auto":
@@ -52,8 +68,7 @@ def _run(operation: str, x: Tensor, *arguments: Any) -> Tensor:
         backend = "torch"
     elif reasons:
         raise BackendError(f"{operation} cannot run on the {backend} backend: {'; '.join(reasons)}")
-    with exact_float32():
-        return registry.implementation(operation, backend).run(x, *arguments)
+    return registry.implementation(operation, backend)
 
 
 def _unflat(framing: list[int], scaling: list[float]) -> tuple[MelSpec, int, int]:
@@ -154,6 +169,35 @@ def _griffin_lim_fake(x: Tensor, n_fft: int, hop: int, momentum: float, steps: i
     return x.new_empty((x.shape[0], frames, x.shape[2]), dtype=reference.working_dtype(x))
 
 
+def _channel_norm(x: Tensor, *arguments: Any) -> Tensor:
+    return run("channel_norm", x, *arguments)
+
+
+def _channel_norm_fake(x: Tensor, *_: Any) -> Tensor:
+    return x.new_empty((len(x), *x.shape[2:], x.shape[1])).movedim(-1, 1)
+
+
+def _channel_norm_gradient(upstream: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    found = _implementation("channel_norm", x, *arguments)
+    return (found.gradient or reference.channel_norm_gradient)(upstream, x, *arguments)
+
+
+def _channel_norm_gradient_fake(
+    _: Tensor, x: Tensor, weight: Tensor, bias: Tensor, activation: str
+) -> tuple[Tensor, ...]:
+    return _channel_norm_fake(x), torch.empty_like(weight), torch.empty_like(bias)
+
+
+def _keep_norm(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, ctx.activation = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _channel_norm_backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+    found = torch.ops.melcap.channel_norm_gradient(upstream, *ctx.saved_tensors, ctx.activation)
+    return (*found, None)
+
+
 for _name, _kernel, _fake in (
     ("log_mel", _log_mel, _log_mel_fake),
     ("log_mel_gradient", _log_mel_gradient, _log_mel_gradient_fake),
@@ -161,6 +205,8 @@ for _name, _kernel, _fake in (
     ("upsample_conv1d", _upsample_conv1d, _upsample_conv1d_fake),
     ("convnext1d", _convnext1d, _convnext1d_fake),
     ("griffin_lim", _griffin_lim, _griffin_lim_fake),
+    ("channel_norm", _channel_norm, _channel_norm_fake),
+    ("channel_norm_gradient", _channel_norm_gradient, _channel_norm_gradient_fake),
 ):
     _library.impl(_name, _kernel, "CompositeExplicitAutograd")
     torch.library.register_fake(f"melcap::{_name}", _fake, lib=_library)
@@ -170,4 +216,7 @@ torch.library.register_autograd(
 )
 torch.library.register_autograd(
     "melcap::upsample_conv1d", _upsample_backward, setup_context=_keep_arguments, lib=_library
+)
+torch.library.register_autograd(
+    "melcap::channel_norm", _channel_norm_backward, setup_context=_keep_norm, lib=_library
 )

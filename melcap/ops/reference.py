@@ -19,7 +19,7 @@ TIE = 1e-6
 """Codes whose distances differ by less than this fraction tie, and the lowest index wins."""
 
 EPSILON = 1e-6
-"""What `convnext1d` adds to a variance."""
+"""What `convnext1d` and `channel_norm` add to a variance."""
 
 QUIETEST_POWER = 1e-6
 """Of `griffin_lim`: a bin far below this is scaled, not set; where there is no phase, none is
@@ -283,6 +283,30 @@ def griffin_lim(x: Tensor, n_fft: int, hop: int, momentum: float, steps: int) ->
     return torch.cat((wave, before, magnitude), dim=2)
 
 
+def channel_norm(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Tensor:
+    """See `melcap.ops.channel_norm`."""
+    w = working_dtype(x)
+    last = x.movedim(1, -1).to(w)
+    y = F.layer_norm(last, weight.shape, weight.to(w), bias.to(w), EPSILON)
+    return activate(y, activation, None).to(x.dtype).movedim(-1, 1)
+
+
+def channel_norm_gradient(
+    upstream: Tensor, x: Tensor, weight: Tensor, bias: Tensor, activation: str
+) -> tuple[Tensor, ...]:
+    """The gradients of x, weight and bias; what the forward pass knew is computed again."""
+    w, shape = working_dtype(x), weight.shape
+    last, factor, shift = x.movedim(1, -1).to(w), weight.to(w), bias.to(w)
+    y, mean, inverse = torch.native_layer_norm(last, shape, factor, shift, EPSILON)
+    given = upstream.movedim(1, -1).to(w)
+    if activation == "silu":
+        given = torch.ops.aten.silu_backward(given, y)
+    to_x, to_weight, to_bias = torch.ops.aten.native_layer_norm_backward(
+        given, last, shape, mean, inverse, factor, shift, [True, True, True]
+    )
+    return to_x.to(x.dtype).movedim(-1, 1), to_weight.to(weight.dtype), to_bias.to(bias.dtype)
+
+
 def gain(power: Tensor, wanted: Tensor) -> Tensor:
     """What turns bins of this power into bins of the magnitude wanted, where they have a phase."""
     least = torch.addcmul(power, wanted, wanted, value=LEAST_SHARE**2) + QUIETEST_POWER
@@ -295,6 +319,7 @@ for _name, _tolerance in {
     "upsample_conv1d": registry.Tolerance(atol=2e-5, rtol=2e-5),
     "convnext1d": registry.Tolerance(atol=2e-5, rtol=2e-5),
     "griffin_lim": STEP,
+    "channel_norm": registry.Tolerance(atol=5e-6, rtol=5e-6),
 }.items():
     registry.register(
         _name,

@@ -25,7 +25,9 @@ from melcap.errors import BackendError
 logger = logging.getLogger("melcap")
 
 BACKENDS = ("auto", "torch", "triton")
-OPERATIONS = ("log_mel", "nearest_code", "upsample_conv1d", "convnext1d", "griffin_lim")
+OPERATIONS = (
+    *("log_mel", "nearest_code", "upsample_conv1d", "convnext1d", "griffin_lim", "channel_norm"),
+)
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,16 @@ class Implementation:
 
     `run` takes the operation's arguments; `tolerances` is what tests hold it to and docs quote;
     `unsupported` takes the same arguments and lists why it cannot run on them ([] if it can);
-    `layers` says by which code layers run, (layer, dtype, code, why), if that differs.
+    `layers` says by which code layers run, (layer, dtype, code, why), if that differs; `gradient`
+    is the backward pass, of the upstream gradient and the same arguments, where it is not the
+    reference's.
     """
 
     run: Callable[..., torch.Tensor]
     tolerances: Mapping[torch.dtype, Tolerance]
     unsupported: Callable[..., list[str]]
     layers: tuple[tuple[str, str, str, str], ...] = ()
+    gradient: Callable[..., tuple[torch.Tensor, ...]] | None = None
 
 
 _implementations: dict[tuple[str, str], Implementation] = {}

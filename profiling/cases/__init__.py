@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cases import convnext1d, griffin_lim, log_mel, nearest_code, upsample_conv1d
+from cases import (
+    channel_norm,
+    convnext1d,
+    griffin_lim,
+    log_mel,
+    nearest_code,
+    upsample_conv1d,
+)
 from cases.case import Case
 
 CASES: dict[str, Callable[[], list[Case]]] = {
@@ -13,6 +20,7 @@ CASES: dict[str, Callable[[], list[Case]]] = {
     "upsample_conv1d": upsample_conv1d.cases,
     "convnext1d": convnext1d.cases,
     "griffin_lim": griffin_lim.cases,
+    "channel_norm": channel_norm.cases,
 }
 
 __all__ = ["CASES", "Case"]
