@@ -217,11 +217,16 @@ def channel_norm_gradient(
     if not out.numel():
         return out.movedim(-1, 1), torch.zeros_like(weight), torch.zeros_like(bias)
     rows = out.view(-1, channels)
-    given = [t.movedim(1, -1).contiguous().view(rows.shape) for t in (upstream, x)]
+    given = (_rows(upstream, rows), _rows(x, rows))
     sums = scratch(len(rows), channels, x.device)
     run(plan_gradient(*given, weight.contiguous(), bias.contiguous(), activation, rows, sums))
     to_weight, to_bias = sums.sum(0)
     return out.movedim(-1, 1), to_weight.to(weight.dtype), to_bias.to(bias.dtype)
+
+
+def _rows(tensor: Tensor, rows: Tensor) -> Tensor:
+    """[batch, channels, ...] in the order of `rows` [steps, channels]."""
+    return tensor.movedim(1, -1).contiguous().view(rows.shape)
 
 
 def unsupported(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> list[str]:
