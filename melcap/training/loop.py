@@ -65,9 +65,9 @@ def train(
         del found  # it may be large
     whole = schedule_minutes or before + minutes
     crops = crops_by_class(sampler.cache, recipe, device)
-    sitting = Sitting(recipe, sampler.cache, device, checkpoint)
     saved, shown = 0.0, -math.inf
     with Batches(sampler, device) as batches, TrainingLog(checkpoint, step, console.print) as log:
+        sitting = Sitting(recipe, sampler.cache, device, checkpoint)  # the clock runs from here
 
         def keep() -> None:
             records = [*earlier, sitting.record()] if sitting.steps else earlier
