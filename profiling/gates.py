@@ -11,7 +11,7 @@ from melcap.codes import Codes
 
 FLIPS = 1e-3  # of the tokens: those between two codes as near as rounding
 ERROR = 2.0**-15  # of full scale, root mean square of most samples: the last bit of 16
-MOST = 0.95
+MOST = 0.95  # of the samples: those that agree best
 LARGEST = 2.0**-5  # of any sample
 
 

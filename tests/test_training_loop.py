@@ -28,9 +28,10 @@ from torch import Tensor
 
 from melcap.errors import MelcapError
 from melcap.training import logs, stage2
+from melcap.training.checkpoint import Checkpoint
 from melcap.training.crops import Batches, CropSampler
 from melcap.training.data import AudioCache
-from melcap.training.loop import Recipe
+from melcap.training.loop import Recipe, train
 from melcap.training.stage1 import Stage1
 from tests.helpers import SMALL
 from tests.training_helpers import cache_of_clips, flat, stage_1, stage_2, tokenizer, train_to
@@ -308,3 +309,20 @@ def test_import_brings_nothing_optional() -> None:
     code = "import sys, melcap.training.run; print({'tensorboard', 'matplotlib'} & {*sys.modules})"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "set()\n"
+
+
+def test_opening_the_log_takes_no_time_of_a_sitting(
+    cache: AudioCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorBoard's first import takes longer than a short sitting lasts."""
+    opened = logs.TrainingLog.__init__
+
+    def slowly(self: logs.TrainingLog, *arguments: Any) -> None:
+        time.sleep(0.3)
+        opened(self, *arguments)
+
+    monkeypatch.setattr(logs.TrainingLog, "__init__", slowly)
+    recipe, path = stage_1(), tmp_path / "stage1.pt"
+    sampler = CropSampler(cache, recipe.samples, recipe.config.batch, seed=0)
+    train(recipe, sampler, path, minutes=0.2 / 60)
+    assert Checkpoint(path).step > 0
