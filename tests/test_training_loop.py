@@ -86,6 +86,7 @@ def few_judges(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (partial(stage_1, codebook_warmup=1, warmup=1), "aot_eager"),
         (partial(stage_2, discriminators=2, warmup=1), "eager"),
+        (partial(stage_2, constant_phase=True, warmup=1), "aot_eager"),
     ],
 )
 @pytest.mark.usefixtures("few_judges")
@@ -119,7 +120,12 @@ def test_compiled_training_is_the_same_training(
 
 
 @pytest.mark.parametrize(
-    ("recipe", "graphs"), [(partial(stage_1, codebook_warmup=1), 2), (stage_2, 3)]
+    ("recipe", "graphs"),
+    [
+        (partial(stage_1, codebook_warmup=1), 2),
+        (stage_2, 3),
+        (partial(stage_2, constant_phase=True), 3),
+    ],
 )
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
 def test_networks_are_compiled_whole(recipe: Callable[[], Recipe], graphs: int) -> None:

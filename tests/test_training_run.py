@@ -392,12 +392,14 @@ def test_more_griffin_lim_steps_than_in_training(trained: Path, tmp_path: Path) 
 def test_training_goes_on_with_as_many_steps_as_it_always_had(
     trained: Path, clips: Path, tmp_path: Path
 ) -> None:
-    """Weights that decode with more Griffin-Lim steps are no other weights."""
+    """Weights that decode with more Griffin-Lim steps are no other weights, and with constant phase
+    all those steps are heard."""
     weights = tmp_path / "a.safetensors"
     assert command(EXPORT, trained, weights, "--griffin-lim-steps", 9).exit_code == 0
-    for stage in (("--from-mels",), ()):
-        out = tmp_path / f"out{len(stage)}"
-        done = training(clips, out, "--stage", 2, "--weights", weights, "--columns", 6, *stage)
+    for stage, steps in (("--from-mels", 4), ("--no-from-mels", 4), ("--constant-phase", 9)):
+        out = tmp_path / f"out{stage}"
+        done = training(clips, out, "--stage", 2, "--weights", weights, "--columns", 6, stage)
         assert done.exit_code == 0, done.output
         (path,) = out.glob("*.pt")
-        assert Checkpoint(path).codec == SMALL
+        vocoder = replace(SMALL.vocoder, griffin_lim_steps=steps)
+        assert Checkpoint(path).codec == replace(SMALL, vocoder=vocoder)

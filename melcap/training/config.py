@@ -54,6 +54,7 @@ class TrainingConfig:
     commitment and codebook_*: stage 1, see `CodebookLearner`.
     stft_weight, mel_weight: stage 2, of magnitudes. complex_weight, phase_weight: of phases too.
     texture_weight: of `roughness_loss` in stage 1, of `texture_loss` in stage 2.
+    constant_phase: stage 2, for a vocoder that has learnt phases without it; see `ConstantPhase`.
     discriminators: their width (0: none); of log-mel pictures in stage 1, of waves in stage 2.
     judged: stage 2, the columns of a crop that they hear (None: all).
     spectral, features, adversarial: under discriminators all other losses count `spectral` times,
@@ -88,6 +89,7 @@ class TrainingConfig:
     complex_weight: float = 0.0
     phase_weight: float = 0.0
     texture_weight: float = 0.0
+    constant_phase: bool = False
     discriminators: int = 0
     judged: int | None = None
     spectral: float = 1.0
@@ -99,7 +101,10 @@ class TrainingConfig:
             value = getattr(self, setting.name)
             _require(_fits(str(setting.type), value), f"{setting.name} cannot be {value!r}")
         _require(self.stage in (1, 2), f"stage must be 1 or 2, not {self.stage}")
-        _require(self.stage == 2 or not self.from_mels, "from_mels is for stage 2")
+        for name in ("from_mels", "constant_phase"):
+            _require(self.stage == 2 or not getattr(self, name), f"{name} is for stage 2")
+        steps = self.codec.vocoder.griffin_lim_steps
+        _require(steps > 0 or not self.constant_phase, "constant_phase needs Griffin-Lim steps")
         _require(
             self.codec.mel.sample_rate == SAMPLE_RATE,
             f"training audio is at {SAMPLE_RATE} Hz, not at {self.codec.mel.sample_rate}",

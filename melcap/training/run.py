@@ -7,7 +7,8 @@ Three runs make a codec, each resumable at any moment by the same command:
     --stage 2                OUT/stage2.pt   mel decoder and vocoder together, on tokens
 
 The first two do not depend on each other. `python -m melcap.training.export OUT` ends it. With
-`--weights FILE` a run starts from trained weights; `--weights default` are those that ship.
+`--weights FILE` a run starts from trained weights; `--weights default` are those that ship. Stage 2
+goes on so with `--constant-phase`, from weights with the Griffin-Lim steps that they decode with.
 
 Settings (melcap.training.config) are those of the options; what they leave open is as `--config`
 says, else as the run had it before, else the recipe's own. A run that goes on may change its rate,
@@ -68,6 +69,9 @@ def main(
     from_mels: Annotated[
         bool | None, typer.Option(help="stage 2 on true mels, not on tokens")
     ] = None,
+    constant_phase: Annotated[
+        bool | None, typer.Option(help="stage 2 hears all Griffin-Lim steps, and keeps the phases")
+    ] = None,
     discriminators: Annotated[
         int | None,
         typer.Option(help="width of the discriminators; 0 trains without", min=0),
@@ -113,8 +117,9 @@ def main(
     if not sources:
         raise typer.BadParameter("give tar shards or folders of audio", param_hint="--data")
     options = {
-        **{"stage": stage, "from_mels": from_mels, "rate": rate, "discriminators": discriminators},
-        **{"judged": judged, "columns": columns, "batch": batch, "seed": seed},
+        **{"stage": stage, "from_mels": from_mels, "constant_phase": constant_phase},
+        **{"rate": rate, "batch": batch, "columns": columns, "seed": seed},
+        **{"discriminators": discriminators, "judged": judged},
     }
     with sentences(), _gpu_memory():
         device = _device(device)

@@ -16,6 +16,7 @@ from melcap.tokenizer import mel_decoder, mel_encoder
 from melcap.training import losses
 from melcap.training.adversary import Adversary
 from melcap.training.config import TrainingConfig
+from melcap.training.constant_phase import with_constant_phase
 from melcap.training.discriminators import (
     MultiPeriodDiscriminator,
     MultiResolutionDiscriminator,
@@ -60,6 +61,8 @@ class Stage2:
             self.encoder = encoder.requires_grad_(False)
             self._frozen = [self.front, *encoder]
             self._learning = [*self.decoder, *self.vocoder]
+        if config.constant_phase:
+            self._learning = with_constant_phase(self._learning)
         self._judged = min(config.judged or config.columns, config.columns) * codec.column_samples
         self.samples, self._target, self._output = self._layout(config.columns)
         self._run = run

@@ -59,7 +59,12 @@ def prepare(out: Path, given: Mapping[str, Any], weights: str | None, batch: int
     kept: Mapping[str, Any] = {}
     if before is not None:
         kept = vars(before.config) if before.config else BEFORE
-    codec = source.codec if source else _in_training(trained.config) if trained else CodecConfig()
+    codec = CodecConfig()
+    if source is not None:
+        codec = source.codec
+    elif trained is not None:
+        constant = given.get("constant_phase", False)
+        codec = trained.config if constant else _in_training(trained.config)
     config = TrainingConfig.of(**{"batch": batch, "codec": codec, **kept, **given})
     if source is not None:
         _check(source.path, source.codec, config.codec, _PARTS[source.recipe])
@@ -85,7 +90,7 @@ def prepare(out: Path, given: Mapping[str, Any], weights: str | None, batch: int
 
 
 def _in_training(codec: CodecConfig) -> CodecConfig:
-    """With no more Griffin-Lim steps than a new codec: gradients grow with every step."""
+    """With no more Griffin-Lim steps than a new codec: gradients through them grow with each."""
     steps = min(codec.vocoder.griffin_lim_steps, VocoderConfig.griffin_lim_steps)
     return replace(codec, vocoder=replace(codec.vocoder, griffin_lim_steps=steps))
 

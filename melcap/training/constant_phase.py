@@ -1,0 +1,50 @@
+"""All the Griffin-Lim steps of a decoder while it learns, with phases that the gradient leaves be.
+
+Through a step a gradient goes by way of the phase of every bin, and where a bin is faint, phase is
+all but undecided: the gradient of sixteen steps is a hundred times that of the last one alone, and
+most of it is noise (docs/ablations.md). But once the phases are there, the wave is a linear
+function of the magnitudes that the last step puts in. That part learns well, from what is heard
+after all the steps, and the steps before it cost no memory for a gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from melcap.griffin_lim import GriffinLim
+from melcap.stages import Stage
+
+
+class ConstantPhase(Stage):
+    """What `steps` Griffin-Lim steps give; only the magnitudes of the last one have a gradient."""
+
+    def __init__(self, n_fft: int, hop: int, momentum: float, steps: int) -> None:
+        super().__init__()
+        self._waves = 2 * hop
+        self._before = GriffinLim(n_fft, hop, momentum, steps - 1) if steps > 1 else None
+        self._last = GriffinLim(n_fft, hop, momentum, 1)
+        self._reach = self._before.left if self._before else 0
+        self.left = self.right = self._reach + self._last.left
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, channels, frames] -> [batch, channels, frames - left - right]."""
+        with torch.no_grad():
+            found = self._before(x) if self._before else x.detach()
+        magnitude = x[:, self._waves :, self._reach : x.shape[2] - self._reach]
+        return self._last(torch.cat((found[:, : self._waves], magnitude), dim=1))
+
+
+def with_constant_phase(stages: Sequence[Stage]) -> list[Stage]:
+    """The same stages, with one `ConstantPhase` in the place of the Griffin-Lim steps among them.
+
+    Those have to stand side by side, as a vocoder has them; without any, nothing changes.
+    """
+    steps = [stage for stage in stages if isinstance(stage, GriffinLim)]
+    if not steps:
+        return [*stages]
+    one, first = steps[0], [*stages].index(steps[0])
+    whole = ConstantPhase(one.n_fft, one.hop, one.momentum, sum(step.steps for step in steps))
+    return [*stages[:first], whole, *stages[first + len(steps) :]]
