@@ -20,7 +20,7 @@ import melcap
 from melcap import audio
 from melcap.errors import InputError, MelcapError
 from melcap.evaluation import metrics, paper, perceptual, spectral
-from melcap.evaluation.signals import Wave
+from melcap.evaluation.signals import Wave, resample
 from melcap.ops import log_mel
 from melcap.ops.reference import mel_filters
 
@@ -76,6 +76,26 @@ def test_speech_measures_fall_with_noise_and_rank_it(speech: Wave) -> None:
     for measure in SPEECH_MEASURES:
         some, much = (measure(part, part + noise(1.5, scale), RATE) for scale in (0.003, 0.1))
         assert measure(part, part, RATE) > some > much + 0.1
+
+
+@needs_eval
+def test_pesq_is_the_median_over_beginnings(speech: Wave, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One delay that PESQ gets wrong is outvoted, and one beginning without speech not counted."""
+    pesq = importlib.import_module("pesq")
+    part = speech[: 2 * RATE]
+    noisy = part + noise(2, 0.01)
+    reference, decoded = (resample(wave, RATE, 16000) for wave in (part, noisy))
+    single = [pesq.pesq(16000, reference[n:], decoded[n:], "wb") for n in (0, 1600, 3200)]
+    assert len({*single}) == 3
+    assert perceptual.pesq_wb(part, noisy, RATE) == pytest.approx(sorted(single)[1], abs=1e-4)
+
+    def led_wrong(rate: int, reference: Wave, decoded: Wave, band: str) -> float:
+        if len(reference) == 32000 - 3200:
+            raise pesq.NoUtterancesError
+        return {32000: 1.03, 32000 - 1600: 2.33}[len(reference)]
+
+    monkeypatch.setattr(pesq, "pesq", led_wrong)
+    assert perceptual.pesq_wb(part, noisy, RATE) == pytest.approx(1.68)
 
 
 @given(st.floats(0.2, 4))

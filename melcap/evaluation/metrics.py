@@ -38,7 +38,7 @@ __all__ = [
 
 Function: TypeAlias = Callable[[Wave, Wave, int], float]
 
-DEFINITIONS = 2
+DEFINITIONS = 3
 """Raise it when a definition changes, so that old and new figures are never mixed."""
 
 PACKAGES = ("visqol-python", "ai-edge-litert", "pystoi", "pesq", "onnxruntime", "speechmos")

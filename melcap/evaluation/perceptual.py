@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,10 @@ DNSMOS_POLYNOMIALS = {
 }
 """From what the network says to the scale of the ratings, in the order of its outputs; highest
 power first. As in speechmos."""
+
+
+PESQ_BEGINNINGS = (0.0, 0.1, 0.2)
+"""Seconds that PESQ does not hear, each time it is asked."""
 
 
 def visqol_audio(reference: Wave, decoded: Wave, sample_rate: int) -> float:
@@ -68,16 +74,19 @@ def stoi(reference: Wave, decoded: Wave, sample_rate: int) -> float:
 def pesq_wb(reference: Wave, decoded: Wave, sample_rate: int) -> float:
     """PESQ of speech, wide band, at 16 kHz (ITU-T P.862.2): MOS-LQO from 1.04 to 4.64.
 
-    nan where PESQ finds no utterance in the reference, or either signal is silent.
+    The median over three beginnings, `PESQ_BEGINNINGS`: PESQ finds the delay by itself, and may be
+    led wrong by speech that sets in with the first sample (docs/measures.md). nan where it finds
+    no utterance in the reference, or either signal is silent.
     """
     pesq = import_extra("pesq")
     reference, decoded = both_at(16000, reference, decoded, sample_rate)
-    if not reference.any() or not decoded.any():
-        return math.nan
-    try:
-        return float(pesq.pesq(16000, reference, decoded, "wb"))
-    except (pesq.NoUtterancesError, pesq.BufferTooShortError):
-        return math.nan
+    found = []
+    for seconds in PESQ_BEGINNINGS:
+        heard = [signal[round(seconds * 16000) :] for signal in (reference, decoded)]
+        if all(signal.any() for signal in heard):
+            with suppress(pesq.NoUtterancesError, pesq.BufferTooShortError):
+                found.append(float(pesq.pesq(16000, *heard, "wb")))
+    return median(found) if found else math.nan
 
 
 @dataclass(frozen=True)
