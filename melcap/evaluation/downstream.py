@@ -102,8 +102,11 @@ def main(
         Path | None, typer.Option(help="A folder of English, what is said in .txt files beside it.")
     ] = None,
     features: Annotated[
-        str, typer.Option(help="tokens, tokens:WEIGHTS, mel, mel-pooled, mel:CODEC; with commas.")
-    ] = "tokens,mel,mel-pooled,mel:opus-6",
+        str,
+        typer.Option(
+            help="tokens, tokens:WEIGHTS, mel, mel-32, mel-pooled, mel:CODEC; with commas."
+        ),
+    ] = "tokens,mel,mel-32,mel-pooled,mel:opus-6",
     codecs: Annotated[
         str, typer.Option(help="What the recogniser hears besides the original; with commas.")
     ] = "melcap,opus-6,opus-12",

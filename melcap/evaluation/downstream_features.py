@@ -3,13 +3,13 @@
 | name | each cell of the grid holds |
 | --- | --- |
 | tokens, tokens:FILE | the codebook's vector for the token (of a weights FILE): 8 numbers in lite |
-| mel | 32 numbers of the 64 that the log-mel has there: the lowest of its 2D DCT |
+| mel | as many of the 64 numbers that the log-mel has there: the lowest terms of its 2D DCT |
+| mel-32 | the lowest 32 of them: more numbers than tokens, and a probe of more parameters |
 | mel-pooled | the log-mel's 8 bins there, averaged over the 8 frames |
 | mel:CODEC | the same as mel, after CODEC has encoded and decoded the clip |
 
-So mel has the more numbers, and a probe on it the more parameters. The log-mel is melcap's own
-front end, and the DCT is orthonormal: of the picture that the encoder gets, it keeps the half that
-holds nearly all its energy.
+The log-mel is melcap's own front end, and the DCT is orthonormal: of the picture that the encoder
+gets, 32 terms are the half that holds nearly all its energy.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from melcap.evaluation.downstream_jobs import name_of
 from melcap.ops import log_mel
 from melcap.pretrained import load
 
-DEFINITIONS = 1
+DEFINITIONS = 2
 """Raise it when a feature changes, so that old and new ones are never mixed."""
 
 KEPT = 32
@@ -51,7 +51,7 @@ class FeatureJob:
 
     @property
     def path(self) -> Path:
-        kind = "mel" if self.feature == "mel-pooled" else self.feature  # computed from mel
+        kind = "mel" if self.feature in ("mel-32", "mel-pooled") else self.feature  # one file
         source = self.clip.source.name
         parts = (DEFINITIONS, kind, identity(self.feature), source, self.clip.name, self.seconds)
         return self.folder / f"{name_of(*parts)}.npy"
@@ -71,12 +71,12 @@ class FeatureJob:
 def check(feature: str) -> None:
     """Raises `InputError` for a name that is no feature, and what a codec that is missing does."""
     kind, colon, name = feature.partition(":")
-    if feature in ("tokens", "mel", "mel-pooled"):
+    if feature in ("tokens", "mel", "mel-32", "mel-pooled"):
         return
     if not (kind in ("tokens", "mel") and colon and name):
         raise InputError(
-            f"unknown feature {feature!r}: choose among tokens, tokens:FILE, mel, mel-pooled, "
-            "mel:CODEC"
+            f"unknown feature {feature!r}: choose among tokens, tokens:FILE, mel, mel-32, "
+            "mel-pooled, mel:CODEC"
         )
     identity(feature)
 
@@ -108,6 +108,8 @@ def _restored(feature: str, kept: npt.NDArray[Any]) -> Features:
     if feature == "mel-pooled":  # the terms that are constant over the frames, back from the DCT
         across = [place for place, (_, time) in enumerate(_order()) if time == 0]
         kept = np.einsum("fi,frc->irc", dct(8) / math.sqrt(8), kept[across].astype(np.float32))
+    elif feature != "mel-32":
+        kept = kept[: _codec("").config.tokenizer.codebook_dim]
     return kept.astype(np.float32)
 
 
