@@ -158,5 +158,4 @@ DECOMPOSITIONS = {
     torch.ops.melcap.nearest_code.default: nearest_code,
     torch.ops.melcap.upsample_conv1d.default: reference.upsample_conv1d,
     torch.ops.melcap.convnext1d.default: reference.convnext1d,
-    torch.ops.melcap.channel_norm.default: reference.channel_norm,
 }
