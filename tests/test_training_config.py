@@ -61,6 +61,7 @@ def configs(draw: st.DrawFn) -> TrainingConfig:
         "spectral": draw(above),
         "discriminators": draw(st.integers(0, 32)),
         "from_mels": draw(st.booleans()) if stage == 2 else False,
+        "constant_phase": draw(st.booleans()) if stage == 2 else False,
     }
     return TrainingConfig.of(**settings)
 
@@ -150,6 +151,7 @@ def test_files_of_settings(tmp_path: Path) -> None:
 
 OTHERS: dict[str, Any] = {
     "from_mels": True,
+    "constant_phase": True,
     "codec": SMALL,
     "seed": 1,
     "batch": 9,
