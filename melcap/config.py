@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,7 +56,8 @@ class TokenizerConfig:
     """The 2D tokenizer: a Haar patch, then a strided level for each of `channels` but the first.
 
     `encoder_blocks` and `decoder_blocks` count the residual blocks of each level, finest first.
-    With `unit_latents` latents and codes are directions, compared by their cosine.
+    With `unit_latents` latents and codes are directions, compared by their cosine. A level halves
+    mel bins and frames, but the `time_levels` coarsest levels halve frames alone.
     """
 
     channels: tuple[int, ...] = (32, 64, 128)
@@ -64,6 +66,7 @@ class TokenizerConfig:
     codebook_size: int = 8192
     codebook_dim: int = 8
     unit_latents: bool = False
+    time_levels: int = 0
 
     def __post_init__(self) -> None:
         _require(
@@ -75,11 +78,28 @@ class TokenizerConfig:
             f"codebook_size must be in 2..65536, not {self.codebook_size}",
         )
         _require(self.codebook_dim >= 1, f"codebook_dim must be positive, not {self.codebook_dim}")
+        # the Haar patch, which is the first level, halves both
+        _require(
+            0 <= self.time_levels < len(self.channels),
+            f"time_levels must be in 0..{len(self.channels) - 1}, fewer than the levels, "
+            f"not {self.time_levels}",
+        )
 
     @property
-    def patch(self) -> int:
-        """Mel bins, and frames, that one token stands for."""
-        return int(2 ** len(self.channels))
+    def level_strides(self) -> tuple[tuple[int, int], ...]:
+        """Return the stride (mel bins, frames) of each level, finest first, Haar patch included."""
+        both = len(self.channels) - self.time_levels
+        return ((2, 2),) * both + ((1, 2),) * self.time_levels
+
+    @property
+    def patch_bins(self) -> int:
+        """Return the number of mel bins that one token stands for."""
+        return math.prod(bins for bins, _ in self.level_strides)
+
+    @property
+    def patch_frames(self) -> int:
+        """Return the number of mel frames that one token stands for."""
+        return math.prod(frames for _, frames in self.level_strides)
 
     @property
     def bits(self) -> int:
@@ -138,8 +158,8 @@ class CodecConfig:
 
     def __post_init__(self) -> None:
         _require(
-            self.mel.n_mels % self.tokenizer.patch == 0,
-            f"n_mels must be a multiple of {self.tokenizer.patch}, not {self.mel.n_mels}",
+            self.mel.n_mels % self.tokenizer.patch_bins == 0,
+            f"n_mels must be a multiple of {self.tokenizer.patch_bins}, not {self.mel.n_mels}",
         )
         upsampled = 1
         for stride in self.vocoder.strides:
@@ -158,12 +178,12 @@ class CodecConfig:
     @property
     def rows(self) -> int:
         """Tokens of one column."""
-        return self.mel.n_mels // self.tokenizer.patch
+        return self.mel.n_mels // self.tokenizer.patch_bins
 
     @property
     def column_samples(self) -> int:
         """Samples that one column of tokens stands for."""
-        return self.mel.hop * self.tokenizer.patch
+        return self.mel.hop * self.tokenizer.patch_frames
 
     @property
     def tokens_per_second(self) -> float:

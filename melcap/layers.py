@@ -119,28 +119,36 @@ class ResBlock2d(Stage):
 
 
 class Down2d(Stage):
-    """Halves frequency and time: norm, then a 2 x 2 convolution with stride 2."""
+    """Downsample by a norm and a convolution whose kernel is as large as its stride.
 
-    down = 2
+    `stride` is (rows, steps): (2, 2) halves frequency and time, (1, 2) halves time alone.
+    """
 
-    def __init__(self, channels_in: int, channels_out: int) -> None:
+    def __init__(
+        self, channels_in: int, channels_out: int, stride: tuple[int, int] = (2, 2)
+    ) -> None:
         super().__init__()
+        self.down = stride[1]
         self.norm = ChannelNorm(channels_in)
-        self.conv = nn.Conv2d(channels_in, channels_out, 2, stride=2)
+        self.conv = nn.Conv2d(channels_in, channels_out, stride, stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(self.norm(x))
 
 
 class Up2d(Stage):
-    """Doubles frequency and time: norm, then a 2 x 2 transposed convolution with stride 2."""
+    """Upsample by a norm and a transposed convolution whose kernel is as large as its stride.
 
-    up = 2
+    `stride` is (rows, steps): (2, 2) doubles frequency and time, (1, 2) doubles time alone.
+    """
 
-    def __init__(self, channels_in: int, channels_out: int) -> None:
+    def __init__(
+        self, channels_in: int, channels_out: int, stride: tuple[int, int] = (2, 2)
+    ) -> None:
         super().__init__()
+        self.up = stride[1]
         self.norm = ChannelNorm(channels_in)
-        self.conv = nn.ConvTranspose2d(channels_in, channels_out, 2, stride=2)
+        self.conv = nn.ConvTranspose2d(channels_in, channels_out, stride, stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(self.norm(x))

@@ -1,6 +1,7 @@
 """Configurations: what they refuse, what follows from them, and the way to JSON and back.
 
-Seen red with: each check left out in turn; tuples that come back as lists.
+Seen red with: each check left out in turn; tuples that come back as lists; levels in time alone
+that count for mel bins as well, or not for frames.
 """
 
 from __future__ import annotations
@@ -28,11 +29,25 @@ def test_lite_is_what_the_format_says() -> None:
         96,
     )
     assert lite.tokenizer.codebook_size == 8192
-    assert (lite.rows, lite.column_samples, lite.tokenizer.patch) == (12, 2048, 8)
+    assert (lite.rows, lite.column_samples) == (12, 2048)
+    assert (lite.tokenizer.patch_bins, lite.tokenizer.patch_frames) == (8, 8)
     assert lite.tokenizer.bits == 13
     assert lite.tokens_per_second == pytest.approx(258.4, abs=0.01)
     assert lite.bits_per_second == pytest.approx(3359.2, abs=0.1)
     assert lite.mel.margin == 384
+
+
+@pytest.mark.parametrize(
+    ("time_levels", "bins", "frames"), [(0, 16, 16), (1, 8, 16), (2, 4, 16), (3, 2, 16)]
+)
+def test_time_levels_halve_frames_alone(time_levels: int, bins: int, frames: int) -> None:
+    """The Haar patch halves both always, so one of four levels is left with three in time."""
+    tokenizer = TokenizerConfig((4,) * 4, (1,) * 4, (1,) * 4, time_levels=time_levels)
+    assert (tokenizer.patch_bins, tokenizer.patch_frames) == (bins, frames)
+    assert tokenizer.level_strides == ((2, 2),) * (4 - time_levels) + ((1, 2),) * time_levels
+    config = CodecConfig(tokenizer=tokenizer)
+    assert (config.rows, config.column_samples) == (96 // bins, 256 * frames)
+    assert config.tokens_per_second == pytest.approx(96 / bins * 44100 / (256 * frames))
 
 
 @given(
@@ -53,6 +68,8 @@ def test_lite_is_what_the_format_says() -> None:
         decoder_blocks=st.tuples(*[st.integers(0, 4)] * 3),
         codebook_size=st.integers(2, 65536),
         codebook_dim=st.integers(1, 64),
+        unit_latents=st.booleans(),
+        time_levels=st.integers(0, 2),
     ),
     st.builds(
         VocoderConfig,
@@ -98,6 +115,8 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("tokenizer", {"codebook_size": 1}, "codebook_size must be in 2..65536, not 1"),
     ("tokenizer", {"codebook_size": 65537}, "65537"),
     ("tokenizer", {"codebook_dim": 0}, "codebook_dim must be positive"),
+    ("tokenizer", {"time_levels": -1}, r"time_levels must be in 0\.\.2, .*, not -1"),
+    ("tokenizer", {"time_levels": 3}, "fewer than the levels, not 3"),
     ("vocoder", {"strides": (4, 2)}, "one entry per upsampling stage"),
     ("vocoder", {"stage_blocks": ()}, "one entry per upsampling stage"),
     ("vocoder", {"strides": (3,)}, r"strides \(3\) must divide hop \(128\)"),
@@ -115,6 +134,12 @@ def test_weights_from_before_griffin_lim_have_no_steps() -> None:
     data = json.loads(CodecConfig().to_json())
     del data["vocoder"]["griffin_lim_steps"], data["vocoder"]["griffin_lim_momentum"]
     assert CodecConfig.from_json(json.dumps(data)).vocoder.griffin_lim_steps == 0
+
+
+def test_weights_from_before_time_levels_have_none() -> None:
+    data = json.loads(SMALL.to_json())
+    del data["tokenizer"]["time_levels"]
+    assert CodecConfig.from_json(json.dumps(data)) == SMALL
 
 
 @pytest.mark.parametrize(("section", "values", "words"), REFUSED)
@@ -145,6 +170,9 @@ def test_what_is_refused(section: str, values: dict[str, Any], words: str) -> No
         '{"name": "x", "mel": {"colour": 1}, "tokenizer": {}, "vocoder": {}}',
         '{"name": "x", "mel": {"n_fft": "1024"}, "tokenizer": {}, "vocoder": {}}',
         '{"name": "x", "mel": {}, "tokenizer": {"channels": 3}, "vocoder": {}}',
+        '{"name": "x", "mel": {}, "tokenizer": {"time_levels": "1"}, "vocoder": {}}',
+        '{"name": "x", "mel": {}, "tokenizer": {"time_levels": 0.5}, "vocoder": {}}',
+        '{"name": "x", "mel": {}, "tokenizer": {"time_levels": null}, "vocoder": {}}',
         '{"name": "x", "mel": {}, "tokenizer": {}, "vocoder": {"strides": ["4"]}}',
         '{"name": "x", "mel": {}, "tokenizer": {}, "vocoder": {"strides": [null]}}',
     ],

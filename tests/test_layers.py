@@ -2,7 +2,7 @@
 
 Broken once each to see red: a sign in the Haar merge, the head's front offset, the window's scale,
 statistics over time in ChannelNorm, the outer bins' imaginary parts left as they are, SiLU
-left out behind a block's second norm.
+left out behind a block's second norm, strides of rows and steps swapped.
 """
 
 from __future__ import annotations
@@ -99,6 +99,23 @@ def test_blocks_of_the_tokenizer_are_their_formulas() -> None:
     torch.testing.assert_close(end(x), end.conv(F.silu(normed(x, end.norm))))
     torch.testing.assert_close(down(x), down.conv(normed(x, down.norm)))
     torch.testing.assert_close(up(x), up.conv(normed(x, up.norm)))
+
+
+def test_a_stride_in_time_alone_keeps_the_rows() -> None:
+    """A row is the same function of its own pairs of steps, whatever the other rows hold."""
+    torch.manual_seed(0)
+    down, up = Down2d(6, 4, (1, 2)), Up2d(6, 4, (1, 2))
+    x = torch.randn(2, 6, 3, 10)
+    assert (down.down, down.up, up.down, up.up) == (2, 1, 1, 2)
+    shorter, longer = down(x), up(x)
+    assert shorter.shape == (2, 4, 3, 5)
+    assert longer.shape == (2, 4, 3, 20)
+    with torch.no_grad():
+        pairs = torch.stack((down.norm(x)[..., 0::2], down.norm(x)[..., 1::2]), dim=-1)
+        expected = torch.einsum("bcrtk,ock->bort", pairs, down.conv.weight[:, :, 0])
+        torch.testing.assert_close(shorter, expected + down.conv.bias[:, None, None])
+        expected = torch.einsum("bcrt,cok->bortk", up.norm(x), up.conv.weight[:, :, 0]).flatten(-2)
+        torch.testing.assert_close(longer, expected + up.conv.bias[:, None, None])
 
 
 def test_networks_are_made_of_stages_without_running_statistics() -> None:

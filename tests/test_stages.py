@@ -4,13 +4,15 @@ Seen red with: a context one step too short or too long on either side of a conv
 front end, of the upsampling, of the inverse transform's head, or one more before and one less
 behind; `inputs_for` without the rounding to whole strides; `outputs_of` rounding down; a stream
 that keeps one step too few, that keeps a view of its input, or does not cut to whole strides; a
-norm over time; a transform half a hop late; a wrong sign in the Haar patches; an unbounded head.
+norm over time; a transform half a hop late; a wrong sign in the Haar patches; an unbounded head;
+a layer with a stride in time alone whose arithmetic follows the stride of its rows.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,6 +42,10 @@ from melcap.stages import Chain, Stage, StageStream, inputs_for, outputs_of, rat
 from melcap.tokenizer import FromPicture, ToPicture, mel_decoder, mel_encoder
 from melcap.vocoder import ISTFTHead, vocoder
 from tests.helpers import SMALL, cut, draw_weights, noise, piece_sizes
+
+HALF_RATE = Path(__file__).parents[1] / "profiling" / "half_rate.json"
+IN_TIME = (1, 2)
+"""The stride of a level that halves time alone."""
 
 
 class Windowed(Stage):
@@ -91,14 +97,15 @@ def layers(draw: st.DrawFn) -> list[Stage]:
         rows = 8
         strides = draw(st.integers(0, 2))
         for _ in range(strides):
-            made.append(draw(st.sampled_from([Down2d(3, 3), Halved()])))
-            rows //= 2
+            stage = draw(st.sampled_from([Down2d(3, 3), Down2d(3, 3, IN_TIME), Halved()]))
+            made.append(stage)
+            rows //= stage.conv.stride[0] if isinstance(stage, Down2d) else 2
             if draw(st.booleans()):
                 made.append(ResBlock2d(3))
-        for kind in draw(st.lists(st.sampled_from("coru"), min_size=not strides, max_size=3)):
+        for kind in draw(st.lists(st.sampled_from("corut"), min_size=not strides, max_size=3)):
             made.append(
                 {"c": Conv2d(3, 3, rows), "o": Output2d(3, 3), "r": ResBlock2d(3)}.get(kind)
-                or Up2d(3, 3)
+                or Up2d(3, 3, (2, 2) if kind == "u" else IN_TIME)
             )
             rows *= 2 if kind == "u" else 1
     return [lively(stage, seed) for stage in made]
@@ -233,7 +240,9 @@ ONE_LAYER = [
     Output2d(3, 3),
     ResBlock2d(3),
     Down2d(3, 3),
+    Down2d(3, 3, IN_TIME),
     Up2d(3, 3),
+    Up2d(3, 3, IN_TIME),
 ]
 
 
@@ -259,24 +268,31 @@ def test_both_ends_of_the_field_matter(
     assert moved[-1] > 0
 
 
-@pytest.fixture(scope="module")
-def thin() -> Codec:
-    """lite's layers, a few channels each, with random weights, in float64."""
-    lite = CodecConfig()
-    tokenizer = replace(lite.tokenizer, channels=(6, 6, 6), codebook_size=50, codebook_dim=4)
-    vocoder = replace(
-        lite.vocoder, dim=8, hidden=8, stage_channels=(6,) * len(lite.vocoder.strides)
+@pytest.fixture(scope="module", params=["lite", "half-rate"])
+def full(request: pytest.FixtureRequest) -> CodecConfig:
+    return (
+        CodecConfig() if request.param == "lite" else CodecConfig.from_json(HALF_RATE.read_text())
     )
-    return draw_weights(Codec(replace(lite, tokenizer=tokenizer, vocoder=vocoder))).double()
 
 
-def test_the_field_of_lites_tokens(thin: Codec) -> None:
+@pytest.fixture(scope="module")
+def thin(full: CodecConfig) -> Codec:
+    """The layers of a full codec, a few channels each, with random weights, in float64."""
+    channels = (6,) * len(full.tokenizer.channels)
+    tokenizer = replace(full.tokenizer, channels=channels, codebook_size=50, codebook_dim=4)
+    vocoder = replace(
+        full.vocoder, dim=8, hidden=8, stage_channels=(6,) * len(full.vocoder.strides)
+    )
+    return draw_weights(Codec(replace(full, tokenizer=tokenizer, vocoder=vocoder))).double()
+
+
+def test_the_field_of_a_column_of_tokens(thin: Codec, full: CodecConfig) -> None:
     """One column looks at just the samples that `inputs_for` says.
 
     But for the first: a periodic Hann window begins with a zero.
     """
     stages = thin.encode_stages
-    assert (*map(arithmetic, stages),) == (*map(arithmetic, Codec(CodecConfig()).encode_stages),)
+    assert (*map(arithmetic, stages),) == (*map(arithmetic, Codec(full).encode_stages),)
     begin, end = inputs_for(stages, 0, 1)
     wide_begin, wide_end = inputs_for(stages, -2, 3)
     x = noise(1, wide_end - wide_begin, seed=2).double()
@@ -288,10 +304,10 @@ def test_the_field_of_lites_tokens(thin: Codec) -> None:
     assert not moved[-after:].any()
 
 
-def test_the_field_of_lites_samples(thin: Codec) -> None:
+def test_the_field_of_a_column_of_samples(thin: Codec, full: CodecConfig) -> None:
     """One column of samples looks at just the columns of latents that `inputs_for` says."""
     stages, unit = thin.decode_stages, thin.config.column_samples
-    assert (*map(arithmetic, stages),) == (*map(arithmetic, Codec(CodecConfig()).decode_stages),)
+    assert (*map(arithmetic, stages),) == (*map(arithmetic, Codec(full).decode_stages),)
     begin, end = inputs_for(stages, 0, unit)
     wide_begin, wide_end = inputs_for(stages, -2 * unit, 3 * unit)
     given, _ = outputs_of(stages, wide_begin, wide_end)

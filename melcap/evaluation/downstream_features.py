@@ -116,12 +116,13 @@ def _restored(feature: str, kept: npt.NDArray[Any]) -> Features:
 def patches(wave: npt.NDArray[np.float32]) -> Features:
     """[samples] at 44.1 kHz to float32 [32, 12, columns]: the DCT of each 8 x 8 of the log-mel."""
     config = _codec("").config
-    columns, size = -(-len(wave) // config.column_samples), config.tokenizer.patch
+    columns = -(-len(wave) // config.column_samples)
+    bins, frames = config.tokenizer.patch_bins, config.tokenizer.patch_frames
     padded = torch.zeros(1, columns * config.column_samples)
     padded[0, : len(wave)] = torch.from_numpy(wave)
     mel = log_mel(padded, config.mel)[0].numpy()
-    cells = mel.reshape(config.rows, size, columns, size)
-    spectrum = np.einsum("fi,rict,gt->fgrc", dct(size), cells, dct(size))
+    cells = mel.reshape(config.rows, bins, columns, frames)
+    spectrum = np.einsum("fi,rict,gt->fgrc", dct(bins), cells, dct(frames))
     frequencies, times = zip(*_order(), strict=True)
     return spectrum[frequencies, times].astype(np.float32)
 
