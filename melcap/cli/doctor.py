@@ -13,7 +13,7 @@ import torch
 from melcap import __version__
 from melcap.cli.info import table
 from melcap.errors import WeightsError
-from melcap.ops import backend_report
+from melcap.ops import backend_report, registry
 from melcap.pretrained import load
 
 NEEDED = ("numpy", "safetensors", "soundfile", "soxr", "av", "typer", "rich")
@@ -49,6 +49,9 @@ def examine() -> tuple[dict[str, Any], str]:
         for reason in reasons:
             what = f"the {name} backend cannot run: {reason}"
             notes.append({"what": what, "do": _advice(reason)})
+    for name in report["switched_off"]:
+        what = f"the kernel of {name} is switched off by {registry.SWITCH}: PyTorch runs it"
+        notes.append({"what": what, "do": f"unset {registry.SWITCH}"})
     weights: dict[str, Any] | None = None
     try:
         weights = {"model": load().model, "hash": "verified"}

@@ -29,6 +29,10 @@ OPERATIONS = (
     *("log_mel", "nearest_code", "upsample_conv1d", "convnext1d", "griffin_lim", "channel_norm"),
 )
 
+SWITCH = "MELCAP_DISABLE_KERNELS"
+"""The environment variable that lists operations, separated by commas, which the triton backend
+must not run: a way round a kernel that is wrong on some device."""
+
 
 @dataclass(frozen=True)
 class Tolerance:
@@ -128,8 +132,28 @@ def choose(device_type: str) -> str:
     return _auto_choice[device_type]
 
 
+def switched_off() -> frozenset[str]:
+    """Return the operations whose kernels the environment variable `SWITCH` switches off.
+
+    Raises `BackendError` for a name in it that is no operation.
+    """
+    return _operations_in(os.environ.get(SWITCH, ""))
+
+
+@lru_cache(maxsize=8)
+def _operations_in(names: str) -> frozenset[str]:
+    found = frozenset(name.strip() for name in names.split(",") if name.strip())
+    if unknown := sorted(found - set(OPERATIONS)):
+        raise BackendError(
+            f"{SWITCH} names {', '.join(unknown)}: the operations are {', '.join(OPERATIONS)}"
+        )
+    return found
+
+
 def reasons_against(operation: str, backend: str, *arguments: object) -> list[str]:
     """Why `backend` cannot run this operation on these arguments; [] if it can."""
+    if backend == "triton" and operation in switched_off():
+        return [f"{SWITCH} switches its kernel off"]
     found = _implementations.get((operation, backend))
     if found is None:
         return [f"no {backend} implementation of {operation} is registered"]
@@ -155,6 +179,7 @@ def backend_report() -> dict[str, object]:
     return {
         "backend": get_backend(),
         "available": {name: unavailable(name) for name in BACKENDS[1:]},
+        "switched_off": sorted(switched_off()),
         "chosen_by_auto": {kind: choose_auto(kind) for kind in ("cpu", "cuda")},
         "operations": {
             operation: [name for name in BACKENDS[1:] if (operation, name) in _implementations]
