@@ -35,10 +35,14 @@ def load(path: str | os.PathLike[str] | None = None, device: torch.device | str 
         WeightsError: where there is no such file, or it does not hold a codec's weights.
     """
     if path is None:
-        with resources.as_file(resources.files("melcap") / "weights" / DEFAULT) as default:
-            expected = _recorded_hash(default.with_suffix(".sha256"))
-            return _load(default, expected).to(device)
+        default = default_file()
+        return _load(default, _recorded_hash(default.with_suffix(".sha256"))).to(device)
     return _load(Path(path), None).to(device)
+
+
+def default_file() -> Path:
+    """Return the path of the weights that came with the package."""
+    return Path(str(resources.files("melcap") / "weights" / DEFAULT))
 
 
 def save(codec: Codec, path: str | os.PathLike[str]) -> str:

@@ -20,7 +20,7 @@ from melcap.evaluation import report
 from melcap.training import ablate
 from melcap.training.ablation_table import differences, table
 from melcap.training.checkpoint import Checkpoint
-from tests.training_helpers import cache_of_clips
+from tests.training_helpers import cache_of_clips, files_of
 
 TINY = {
     "tokenizer": {
@@ -59,7 +59,7 @@ def test_settings_of_a_variant_are_over_those_of_the_plan(tmp_path: Path) -> Non
     expected = {**asdict(first.config.codec.tokenizer), "codebook_dim": 9}
     assert asdict(third.config.codec.tokenizer) == expected
     assert first.config.codec.vocoder == CodecConfig().vocoder
-    assert second.checkpoint(Path("out")) == Path("out/more-rate/stage1.pt")
+    assert second.checkpoint(Path("out")) == Path("out/more-rate/stage1")
 
 
 @pytest.mark.parametrize(
@@ -149,12 +149,12 @@ def test_a_plan_is_run_and_goes_on(
         )
 
     run()
-    trained = {name: (out / name / "stage1.pt").read_bytes() for name in ("one", "other")}
+    trained = {name: files_of(out / name / "stage1") for name in ("one", "other")}
     assert trained["one"] != trained["other"]
     summary = json.loads((out / "ablation.json").read_text())
     one, other = summary["table"]
     assert [line["name"] for line in summary["table"]] == ["one", "other"]
-    assert one["steps"] == Checkpoint(out / "one" / "stage1.pt").step > 0
+    assert one["steps"] == Checkpoint(out / "one" / "stage1").step > 0
     assert one["measures"]["visqol"]["change"] == 0
     assert other["measures"]["visqol"]["change"] != 0
     assert one["processor_minutes"] > 0
@@ -162,7 +162,7 @@ def test_a_plan_is_run_and_goes_on(
     assert capsys.readouterr().out.strip() == (out / "ablation.md").read_text().strip()
     assert (out / "ablation.png").stat().st_size > 5000
     run()
-    assert all((out / name / "stage1.pt").read_bytes() == trained[name] for name in trained)
+    assert all(files_of(out / name / "stage1") == trained[name] for name in trained)
     first = ablate.read_plan(plan).variants[0]
     with pytest.raises(InputError, match="'one' has been trained here with other settings"):
         ablate.train(first, 0.5, out, ["--data=nowhere"])

@@ -159,15 +159,17 @@ def test_what_cannot_be_measured_is_refused(tmp_path: Path) -> None:
     other = replace(SMALL, mel=replace(SMALL.mel, n_mels=24))
     start = prepare(tmp_path, {"stage": 1, "codec": other}, None, batch=1)
     save(start.checkpoint, start.recipe, {}, {}, 0, 0.0, [])
-    with pytest.raises(InputError, match=r"stage1\.pt: only stage 2 of this codec can be measured"):
+    with pytest.raises(InputError, match=r"stage1: only stage 2 of this codec can be measured"):
         peers.codec(str(start.checkpoint))
-    nothing = tmp_path / "none.pt"
-    nothing.write_bytes(b"nothing")
-    with pytest.raises(InputError, match=r"none\.pt: not a checkpoint"):
-        peers.codec(str(nothing))
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "checkpoint.json").write_text("nothing")
+    with pytest.raises(InputError, match="none: not a checkpoint"):
+        peers.codec(str(tmp_path / "none"))
+    with pytest.raises(InputError, match="unknown codec"):
+        peers.codec(str(tmp_path))
 
 
-def test_files_have_names_in_pictures() -> None:
-    assert peers.label("runs/a/stage1.pt") == "a-stage1"
+def test_files_have_names_in_pictures(tmp_path: Path) -> None:
+    assert peers.label(checkpoint(tmp_path / "a", stage=1)) == "a-stage1"
     assert peers.label("weights/lite.safetensors") == "lite"
     assert peers.label("opus-12") == "opus-12"

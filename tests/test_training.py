@@ -26,9 +26,17 @@ from melcap.training.data import AudioCache
 from melcap.training.loop import Recipe, exported
 from melcap.training.run import main
 from melcap.training.stage1 import Stage1
-from melcap.training.start import prepare
 from tests.helpers import SMALL, noise
-from tests.training_helpers import DATA, cache_of_clips, flat, stage_1, stage_2, tokenizer, train_to
+from tests.training_helpers import (
+    DATA,
+    cache_of_clips,
+    flat,
+    stage_1,
+    stage_2,
+    states_of,
+    tokenizer,
+    train_to,
+)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +150,7 @@ def test_a_run_starts_from_trained_weights(
     small_weights: Path, codec: Codec, tmp_path: Path, stage: int
 ) -> None:
     main(stage=stage, data=[DATA], out=tmp_path, minutes=0, weights=str(small_weights))
-    found = torch.load(tmp_path / f"stage{stage}.pt", weights_only=True)["modules"]
+    found = Checkpoint(tmp_path / f"stage{stage}").modules
     tokenizer = found["learner"] if stage == 1 else found["codebook"]
     assert torch.equal(
         tokenizer["codebook.vectors" if stage == 1 else "vectors"], codec.codebook.vectors
@@ -221,7 +229,7 @@ def test_output_and_target_of_stage_1_stand_for_the_same_frames() -> None:
     made = recipe.decoder(recipe.encoder(mel))[..., recipe._output]
     target = mel[..., recipe._target]
     assert made.shape == target.shape
-    patch = SMALL.tokenizer.patch
+    patch = SMALL.tokenizer.patch_frames
     for first in (0, 3 * patch):
         part = slice(first, first + patch)
         seen = middle_of_what_it_sees(made[..., part], wave)
@@ -264,15 +272,14 @@ def test_training_resumes_exactly(
     two runs alone change nothing, and the batches that were ready when it stopped come again."""
 
     def run(folder: str, parts: tuple[int, ...]) -> dict[str, Tensor]:
-        path = tmp_path / folder / "stage.pt"
+        path = tmp_path / folder / "stage"
         path.parent.mkdir()
         for count in parts:
             torch.manual_seed(0)
             recipe = stage()
             shown = 0.0 if folder == "whole" else 1e9
             train_to(count, recipe, cache, path, picture_minutes=shown)
-        state = torch.load(path, weights_only=True)
-        return flat({key: state[key] for key in ("modules", "averages", "optimisers")})
+        return flat(states_of(path))
 
     whole, halves = run("whole", (8,)), run("halves", (stop, 8))
     assert whole.keys() == halves.keys()
@@ -282,48 +289,21 @@ def test_training_resumes_exactly(
 
 
 def test_discriminators_join_a_run_later(cache: AudioCache, tmp_path: Path) -> None:
-    path, vocoders = tmp_path / "vocoder.pt", []
+    path, vocoders = tmp_path / "vocoder", []
     for width, steps in ((0, 3), (2, 3), (2, 4)):
         recipe = stage_2(discriminators=width)
         train_to(steps, recipe, cache, path)
         vocoders.append(recipe.vocoder.state_dict())
     assert all(torch.equal(vocoders[1][key], value) for key, value in vocoders[0].items())
-    state = torch.load(path, weights_only=True)
-    assert "discriminators" in state["optimisers"]
-    del state["averages"]  # as checkpoints were before there were averages
-    torch.save(state, path)
-    found = exported(path)["vocoder"]
-    assert all(torch.equal(found[key], value) for key, value in vocoders[2].items())
-    train_to(5, recipe, cache, path)
-    assert "averages" in torch.load(path, weights_only=True)
-
-
-def test_a_run_from_before_settings_goes_on_as_it_was(cache: AudioCache, tmp_path: Path) -> None:
-    """Muon and loudness came later: a checkpoint that does not name them was without."""
-    path = tmp_path / "stage1.pt"
-    train_to(1, stage_1(muon=False, loudness=0.0), cache, path)
-    state = torch.load(path, weights_only=True)
-    settings = json.loads(state["config"])
-    del settings["muon"], settings["loudness"]
-    settings["texture_weight"] = 1.0  # the default then, and without effect in stage 1
-    state["config"] = json.dumps(settings)
-    torch.save(state, path)
-    found = Checkpoint(path).config
-    assert found is not None
-    assert (found.muon, found.loudness, found.texture_weight) == (False, 0.0, 0.0)
-    train_to(2, stage_1(muon=False, loudness=0.0), cache, path)
-    del state["config"]  # before there were any settings at all
-    torch.save(state, path)
-    kept = prepare(tmp_path, {"stage": 1}, None, batch=1).recipe.config
-    assert (kept.muon, kept.loudness, kept.texture_weight) == (False, 0.0, 0.0)
+    assert "discriminators" in states_of(path)["optimisers"]
 
 
 def test_what_is_exported_is_the_average(cache: AudioCache, tmp_path: Path) -> None:
-    recipe, path = stage_2(warmup=2, average=0.2), tmp_path / "vocoder.pt"
+    recipe, path = stage_2(warmup=2, average=0.2), tmp_path / "vocoder"
     seen = []
     for steps in range(1, 6):
         train_to(steps, recipe, cache, path)
-        seen.append(torch.load(path, weights_only=True)["modules"]["vocoder"])
+        seen.append(Checkpoint(path).modules["vocoder"])
         if steps <= 2:
             found = exported(path)["vocoder"]
             assert all(torch.equal(found[key], value) for key, value in seen[-1].items())
@@ -360,7 +340,7 @@ def test_a_step_in_bfloat16(cache: AudioCache, stage: Callable[[], Recipe]) -> N
 
 
 def test_the_log_is_a_line_of_json_each_time(cache: AudioCache, tmp_path: Path) -> None:
-    train_to(4, stage_2(), cache, tmp_path / "vocoder.pt", log_every=2)
+    train_to(4, stage_2(), cache, tmp_path / "vocoder", log_every=2)
     rows = [json.loads(line) for line in (tmp_path / "vocoder.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 4]
     assert rows[0]["audio_seconds_per_second"] > 0

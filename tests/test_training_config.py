@@ -21,7 +21,7 @@ from melcap.errors import InputError, MelcapError
 from melcap.training.config import MAY_CHANGE, TrainingConfig, read_settings
 from tests.helpers import SMALL
 
-HERE = Path("runs/stage2.pt")
+HERE = Path("runs/stage2")
 
 
 def test_the_recipes_have_defaults_of_their_own() -> None:
@@ -62,6 +62,7 @@ def configs(draw: st.DrawFn) -> TrainingConfig:
         "discriminators": draw(st.integers(0, 32)),
         "from_mels": draw(st.booleans()) if stage == 2 else False,
         "constant_phase": draw(st.booleans()) if stage == 2 else False,
+        "decoder_only": draw(st.booleans()) if stage == 1 else False,
     }
     return TrainingConfig.of(**settings)
 
@@ -78,6 +79,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"stage": "1"}, "stage cannot be '1'"),
     ({"from_mels": True}, "from_mels is for stage 2"),
     ({"from_mels": 1}, "from_mels cannot be 1"),
+    ({"stage": 2, "decoder_only": True}, "decoder_only is for stage 1"),
     ({"narrowed": 1.5}, "narrowed must be in 0..1, not 1.5"),
     ({"stage": 2, "discriminators": -1}, "discriminators must not be negative"),
     ({"batch": 0}, "batch must be positive, not 0"),
@@ -152,6 +154,7 @@ def test_files_of_settings(tmp_path: Path) -> None:
 OTHERS: dict[str, Any] = {
     "from_mels": True,
     "constant_phase": True,
+    "decoder_only": True,
     "codec": SMALL,
     "seed": 1,
     "batch": 9,
@@ -182,7 +185,8 @@ def test_no_number_may_be_negative(name: str) -> None:
 
 @pytest.mark.parametrize("name", [setting.name for setting in fields(TrainingConfig)][1:])
 def test_what_a_run_that_goes_on_may_change(name: str) -> None:
-    before = TrainingConfig.of(stage=2, discriminators=8)
+    stage = 1 if name == "decoder_only" else 2
+    before = TrainingConfig.of(stage=stage, discriminators=8)
     value = OTHERS[name] if name in OTHERS else 2 * getattr(before, name) * 0.4
     if isinstance(getattr(before, name), int) and name not in OTHERS:
         value = getattr(before, name) + 1
@@ -191,7 +195,7 @@ def test_what_a_run_that_goes_on_may_change(name: str) -> None:
     if name in MAY_CHANGE:
         now.check_resumes(before, HERE)
         return
-    with pytest.raises(InputError, match=rf"^runs/stage2\.pt: this run has {name}\b.*another"):
+    with pytest.raises(InputError, match=rf"^runs/stage2: this run has {name}\b.*another"):
         now.check_resumes(before, HERE)
 
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,16 +24,17 @@ from typer.testing import CliRunner, Result
 
 import melcap
 from melcap.pretrained import load
-from melcap.training import checkpoint, export, run
+from melcap.training import decode, export, run
 from melcap.training.checkpoint import Checkpoint, exported
 from melcap.training.config import TrainingConfig
 from melcap.training.loop import train
 from melcap.training.stage1 import Stage1
 from tests.helpers import SMALL
-from tests.training_helpers import CLIPS, DATA, cache_of_clips, stage_1, stage_2, train_to
+from tests.training_helpers import CLIPS, DATA, cache_of_clips, files_of, stage_1, stage_2, train_to
 
-TRAIN, EXPORT = typer.Typer(), typer.Typer()
+TRAIN, EXPORT, DECODE = typer.Typer(), typer.Typer(), typer.Typer()
 TRAIN.command()(run.main)
+DECODE.command()(decode.main)
 EXPORT.command()(export.main)
 SCORECARD = DATA.parents[1] / "docs" / "scorecard" / "scorecard.json"
 
@@ -86,16 +90,16 @@ def test_from_clips_to_a_codec_with_its_card(clips: Path, tmp_path: Path) -> Non
         done = training(clips, out, *arguments)
         assert done.exit_code == 0, done.output
         assert "seconds of audio a second" in done.stderr
-    last = Checkpoint(out / "stage2.pt")
+    last = Checkpoint(out / "stage2")
     assert last.config == TrainingConfig.of(
         stage=2, codec=SMALL, batch=1, columns=7, discriminators=2, judged=1
     )
-    assert Checkpoint(out / "stage1.pt").config == TrainingConfig.of(
+    assert Checkpoint(out / "stage1").config == TrainingConfig.of(
         codec=SMALL, batch=2, columns=6, codebook_warmup=1, warmup=1, rate=1e-4
     )
     kept = [
         (row["recipe"], row["steps"], row["batch"], row["columns"], row["rate"])
-        for row in last.sittings
+        for row in last.records
     ]
     assert kept == [
         ("stage1", 3, 2, 6, 1.5e-3),
@@ -113,7 +117,7 @@ def test_from_clips_to_a_codec_with_its_card(clips: Path, tmp_path: Path) -> Non
     assert (tmp_path / "my.sha256").read_text() == f"{digest}  my.safetensors\n"
     codec = melcap.load(target)
     assert codec.config == SMALL
-    for key, value in exported(out / "stage2.pt")["vocoder"].items():
+    for key, value in exported(out / "stage2")["vocoder"].items():
         torch.testing.assert_close(codec.vocoder.state_dict()[key], value, atol=1e-3, rtol=1e-3)
     assert codec.decode(codec.encode(torch.zeros(1, 5000), 44100)).shape == (1, 5000)
     check_card((tmp_path / "my.md").read_text(), last, digest)
@@ -123,7 +127,7 @@ def check_card(card: str, last: Checkpoint, digest: str) -> None:
     assert f"SHA-256 `{digest}`" in card
     assert "one codebook of 300 vectors of 8 numbers, 3 tokens for every 1024 samples" in card
     assert r"| klettres | 1.2-3 | GPL-2+ \| MIT | 7.5 |" in card
-    hours = last.sittings[-1]["hours"]
+    hours = last.records[-1]["hours"]
     seconds = {clip: melcap.audio.read(DATA / f"{clip}.flac")[0].shape[1] / 44100 for clip in CLIPS}
     assert hours == pytest.approx({name: value / 3600 for name, value in seconds.items()}, rel=1e-3)
     assert "| data | music, hours | sound, hours | speech, hours | all |" in card
@@ -133,7 +137,7 @@ def check_card(card: str, last: Checkpoint, digest: str) -> None:
         "| stage 2 on true mels",
         *["| stage 2 on tokens"] * 2,
     ]
-    figures = last.sittings[-1]["figures"]
+    figures = last.records[-1]["figures"]
     assert f"discriminator {figures['discriminator']:g}, stft {figures['stft']:g}" in rows[-1]
     assert f"torch {torch.__version__}" in rows[-1]
     speeds = "encode_speed | decode_speed"
@@ -150,7 +154,7 @@ def test_a_run_from_trained_weights_says_so(
 ) -> None:
     done = training(clips, tmp_path, "--stage", 2, "--weights", small_weights, "--columns", 6)
     assert done.exit_code == 0, done.output
-    first, second = Checkpoint(tmp_path / "stage2.pt").sittings
+    first, second = Checkpoint(tmp_path / "stage2").records
     assert first == {"recipe": "weights", "model": load(small_weights).model}
     assert second["recipe"] == "stage2"
     assert command(EXPORT, tmp_path, tmp_path / "w.safetensors").exit_code == 0
@@ -195,6 +199,58 @@ def test_wrong_usage(arguments: tuple[object, ...], words: str) -> None:
     assert words in " ".join(done.stderr.replace("│", "").replace("'", "").split())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "minutes"),
+    [
+        (("--deadline", 1000 + 64), 1.0),
+        (("--deadline", 1000 + 64, "--minutes", 0.5), 0.5),
+        (("--deadline", 1000 + 64, "--minutes", 9), 1.0),
+        (("--minutes", 9), 9.0),
+    ],
+)
+def test_a_deadline_leaves_time_to_save(
+    clips: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[object, ...],
+    minutes: float,
+) -> None:
+    asked: list[float] = []
+    monkeypatch.setattr(run, "train", lambda *given, **_: asked.append(given[3]))
+    monkeypatch.setattr(run.time, "time", lambda: 1000.0)
+    common = ("--data", clips / "clips", "--cache", clips / "cache", "--out", tmp_path)
+    file = settings(tmp_path)
+    done = command(TRAIN, *common, "--stage", 1, "--config", file, "--device", "cpu", *arguments)
+    assert done.exit_code == 0, done.output
+    assert asked == [pytest.approx(minutes)]
+    late = ("--stage", 1, "--config", file, "--device", "cpu", "--deadline", 1003)
+    assert "the deadline leaves no time to train: it is 3 s away" in refusal(
+        command(TRAIN, *common, *late)
+    )
+
+
+def test_audio_that_was_decoded_beforehand(clips: Path, tmp_path: Path) -> None:
+    """`melcap.training.decode` makes the cache that a run with the same sources takes as it is."""
+    cache = tmp_path / "cache"
+    done = command(DECODE, clips / "clips", "--out", cache, "--workers", 1)
+    assert done.exit_code == 0, done.output
+    assert "hours of audio, classes music, sound, speech" in done.output
+    before = {path: path.stat().st_mtime_ns for path in cache.iterdir()}
+    again = training(
+        clips, tmp_path, "--stage", 1, "--config", settings(tmp_path), "--cache", cache
+    )
+    assert again.exit_code == 0, again.output
+    assert before == {path: path.stat().st_mtime_ns for path in cache.iterdir()}
+    assert "does not exist" in refusal(command(DECODE, tmp_path / "none", "--out", cache))
+
+
+def test_decoding_imports_no_torch() -> None:
+    """Its worker processes import what it does, and there may be many of them."""
+    code = "import sys, melcap.training.decode; print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "False\n"
+
+
 def refusal(done: Result) -> str:
     """The one sentence that a command ended with."""
     assert done.exit_code == 1, done.output
@@ -210,17 +266,17 @@ def trained(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("trained")
     cache = melcap.training.data.AudioCache(clips / "cache")
     first = stage_1(codebook_warmup=0, muon=False)
-    train_to(1, first, cache, out / "stage1.pt")
+    train_to(1, first, cache, out / "stage1")
     tokens = {name: module.state_dict() for name, module in first.modules().items()}
-    train_to(1, stage_2(muon=False), cache, out / "vocoder.pt")
-    train_to(1, stage_2(tokens, muon=False, discriminators=2), cache, out / "stage2.pt")
+    train_to(1, stage_2(muon=False), cache, out / "vocoder")
+    train_to(1, stage_2(tokens, muon=False, discriminators=2), cache, out / "stage2")
     return out
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--stage", 1, "--seed", 1), "stage1.pt: this run has seed 0, not 1"),
+        (("--stage", 1, "--seed", 1), "stage1: this run has seed 0, not 1"),
         (("--stage", 2, "--discriminators", 4), "this run has discriminators 2, not 4"),
         (("--stage", 2, "--discriminators", 0), "this run has discriminators 2, not 0"),
         (("--stage", 1, "--weights", "default"), "a codec whose mel.n_fft is 1024, not 512"),
@@ -234,9 +290,9 @@ def trained(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_a_run_refuses_in_a_sentence(
     clips: Path, trained: Path, arguments: tuple[object, ...], words: str
 ) -> None:
-    before = {file: file.read_bytes() for file in trained.glob("*.pt")}
+    before = files_of(trained)
     assert words in refusal(training(clips, trained, *arguments))
-    assert before == {file: file.read_bytes() for file in trained.glob("*.pt")}
+    assert before == files_of(trained)
 
 
 def test_another_codec_is_refused(clips: Path, trained: Path, tmp_path: Path) -> None:
@@ -244,80 +300,47 @@ def test_another_codec_is_refused(clips: Path, trained: Path, tmp_path: Path) ->
     file = tmp_path / "codec.json"
     file.write_text(replace(SMALL, vocoder=replace(SMALL.vocoder, dim=20)).to_json())
     said = refusal(training(clips, trained, "--stage", 2, "--codec", file))
-    assert "stage2.pt: is of a codec whose vocoder.dim is 16, not 20" in said
+    assert "stage2: is of a codec whose vocoder.dim is 16, not 20" in said
     said = refusal(training(clips, trained, "--stage", 1, "--codec", file))
-    assert "stage1.pt: this run has codec.vocoder.dim 16, not 20" in said
-    (tmp_path / "stage1.pt").write_bytes((trained / "stage1.pt").read_bytes())
+    assert "stage1: this run has codec.vocoder.dim 16, not 20" in said
+    shutil.copytree(trained / "stage1", tmp_path / "stage1")
     done = training(clips, tmp_path, "--stage", 2, "--codec", file, "--columns", 6)
     assert done.exit_code == 0, done.output
-    assert Checkpoint(tmp_path / "stage2.pt").codec.vocoder.dim == 20
-    (tmp_path / "stage2.pt").unlink()
+    assert Checkpoint(tmp_path / "stage2").codec.vocoder.dim == 20
+    shutil.rmtree(tmp_path / "stage2")
     file.write_text(replace(SMALL, tokenizer=replace(SMALL.tokenizer, codebook_dim=9)).to_json())
     said = refusal(training(clips, tmp_path, "--stage", 2, "--codec", file))
-    assert "stage1.pt: is of a codec whose tokenizer.codebook_dim is 8, not 9" in said
+    assert "stage1: is of a codec whose tokenizer.codebook_dim is 8, not 9" in said
 
 
 def test_a_vocoder_of_another_codec_is_refused(clips: Path, trained: Path, tmp_path: Path) -> None:
-    (tmp_path / "stage1.pt").write_bytes((trained / "stage1.pt").read_bytes())
+    shutil.copytree(trained / "stage1", tmp_path / "stage1")
     other = stage_2(codec=replace(SMALL, vocoder=replace(SMALL.vocoder, dim=20)))
-    train_to(0, other, melcap.training.data.AudioCache(clips / "cache"), tmp_path / "vocoder.pt")
+    train_to(0, other, melcap.training.data.AudioCache(clips / "cache"), tmp_path / "vocoder")
     said = refusal(training(clips, tmp_path, "--stage", 2))
-    assert "vocoder.pt: is of a codec whose vocoder.dim is 20, not 16" in said
+    assert "vocoder: is of a codec whose vocoder.dim is 20, not 16" in said
 
 
 def test_checkpoints_that_are_none_of_this_run(clips: Path, trained: Path, tmp_path: Path) -> None:
     assert "run --stage 1 first" in refusal(training(clips, tmp_path, "--stage", 2))
-    (tmp_path / "stage2.pt").write_bytes((trained / "vocoder.pt").read_bytes())
+    shutil.copytree(trained / "vocoder", tmp_path / "stage2")
     said = refusal(training(clips, tmp_path, "--stage", 2))
-    assert "stage2.pt: the checkpoint of another stage: vocoder, not stage2" in said
+    assert "stage2: the checkpoint of another stage: vocoder, not stage2" in said
     assert "vocoder, not stage2" in refusal(command(EXPORT, tmp_path, tmp_path / "x.safetensors"))
-    (tmp_path / "stage1.pt").write_bytes((trained / "stage2.pt").read_bytes())
+    shutil.copytree(trained / "stage2", tmp_path / "stage1")
     said = refusal(training(clips, tmp_path, "--stage", 1))
-    assert "stage1.pt: the checkpoint of another stage: stage2, not stage1" in said
-    (tmp_path / "stage2.pt").unlink()
+    assert "stage1: the checkpoint of another stage: stage2, not stage1" in said
+    shutil.rmtree(tmp_path / "stage2")
     assert "stage2, not stage1" in refusal(training(clips, tmp_path, "--stage", 2))
-    (tmp_path / "stage1.pt").write_bytes((trained / "stage1.pt").read_bytes()[:-999])
-    said = refusal(training(clips, tmp_path, "--stage", 1))
-    assert "stage1.pt: not a checkpoint of melcap.training" in said
-    (tmp_path / "stage1.pt").write_text("words")
-    assert "not a checkpoint" in refusal(training(clips, tmp_path, "--stage", 1))
-    torch.save([1, 2], tmp_path / "stage1.pt")
-    assert "not a checkpoint" in refusal(training(clips, tmp_path, "--stage", 1))
-
-
-def test_checkpoints_from_before_there_were_configurations(
-    clips: Path, trained: Path, tmp_path: Path
-) -> None:
-    """They are the first lite codec's; here that is the small one."""
-    for file in trained.glob("*.pt"):
-        state = torch.load(file, weights_only=True)
-        state = {key: state[key] for key in state.keys() - {"config", "sittings", "cuda"}}
-        torch.save(state, tmp_path / file.name)
-    codec = tmp_path / "codec.json"
-    codec.write_text(SMALL.to_json())
-    said = refusal(training(clips, tmp_path, "--stage", 1, "--codec", codec))
-    assert "is of a codec whose mel.n_fft is 1024, not 512" in said
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint, "FIRST_LITE", SMALL)
-        done = training(clips, tmp_path, "--stage", 2, "--columns", 6, "--discriminators", 2)
-        assert done.exit_code == 0, done.output
-        said = refusal(training(clips, tmp_path, "--stage", 2, "--discriminators", 4))
-        assert "has discriminators 2, not 4" in said
-        old, new = Checkpoint(tmp_path / "stage2.pt").sittings
-        assert old["steps"] == 1
-        assert new["steps"] == 3
-        assert command(EXPORT, tmp_path, tmp_path / "x.safetensors").exit_code == 0
-        assert "| stage 2 on tokens | 1 | " in (tmp_path / "x.md").read_text()
-
-
-def test_widths_that_no_configuration_told_of(clips: Path, trained: Path, tmp_path: Path) -> None:
-    state = torch.load(trained / "stage2.pt", weights_only=True)
-    state["config"] = None
-    torch.save(state, tmp_path / "stage2.pt")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint, "FIRST_LITE", SMALL)
-        said = refusal(training(clips, tmp_path, "--stage", 2, "--discriminators", 4))
-    assert "stage2.pt: discriminators is of other sizes than these settings" in said
+    shutil.rmtree(tmp_path / "stage1")
+    shutil.copytree(trained / "stage1", tmp_path / "stage1")
+    index = tmp_path / "stage1" / "checkpoint.json"
+    whole = index.read_text()
+    for text in (whole[:-99], "words", "[1, 2]", "{}", whole.replace('"format": 1', '"format": 9')):
+        index.write_text(text)
+        said = refusal(training(clips, tmp_path, "--stage", 1))
+        assert "stage1: " in said
+        assert "not a checkpoint" in said or "another version" in said
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -336,7 +359,7 @@ def test_a_run_that_is_stopped_saves_first(
     done = training(clips, tmp_path, "--stage", 1, "--config", settings(tmp_path))
     assert done.exit_code == status, done.output
     assert "the same command goes on" in done.stderr
-    assert Checkpoint(tmp_path / "stage1.pt").step == 2
+    assert Checkpoint(tmp_path / "stage1").step == 2
     assert handlers == [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
 
 
@@ -367,8 +390,8 @@ def test_tables_that_no_card_can_be_made_of(
 
 def test_what_an_export_refuses(trained: Path, tmp_path: Path) -> None:
     said = refusal(command(EXPORT, tmp_path, tmp_path / "x.safetensors"))
-    assert "stage2.pt: cannot read the checkpoint" in said
-    assert "must end in .safetensors" in refusal(command(EXPORT, trained, tmp_path / "x.pt"))
+    assert "stage2: cannot read the checkpoint" in said
+    assert "must end in .safetensors" in refusal(command(EXPORT, trained, tmp_path / "x"))
     assert not list(tmp_path.iterdir())
 
 
@@ -400,6 +423,6 @@ def test_training_goes_on_with_as_many_steps_as_it_always_had(
         out = tmp_path / f"out{stage}"
         done = training(clips, out, "--stage", 2, "--weights", weights, "--columns", 6, stage)
         assert done.exit_code == 0, done.output
-        (path,) = out.glob("*.pt")
+        (path,) = (index.parent for index in out.glob("*/checkpoint.json"))
         vocoder = replace(SMALL.vocoder, griffin_lim_steps=steps)
         assert Checkpoint(path).codec == replace(SMALL, vocoder=vocoder)

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from melcap.training.checkpoint import Checkpoint
 from melcap.training.config import TrainingConfig
 from melcap.training.crops import CropSampler
 from melcap.training.data import AudioCache, build_cache
@@ -46,6 +47,18 @@ def train_to(step: int, recipe: Recipe, cache: AudioCache, path: Path, **options
     """Until the run at `path` stands at this step."""
     sampler = CropSampler(cache, recipe.samples, recipe.config.batch, recipe.config.seed)
     train(recipe, sampler, path, 1e9, 1e9, steps=step, **options)
+
+
+def states_of(path: Path) -> dict[str, Any]:
+    """The states that a checkpoint holds, by kind."""
+    found = Checkpoint(path)
+    return {kind: found.states(kind) for kind in ("modules", "averages", "optimisers")}
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """All files below a folder with their contents, hidden ones too."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 def flat(state: object, name: str = "") -> dict[str, Tensor]:

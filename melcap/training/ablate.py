@@ -53,7 +53,7 @@ class Variant:
     options: Sequence[str]
 
     def checkpoint(self, out: Path) -> Path:
-        return out / re.sub(r"\W+", "-", self.name).strip("-") / f"{self.config.recipe}.pt"
+        return out / re.sub(r"\W+", "-", self.name).strip("-") / self.config.recipe
 
 
 @dataclass(frozen=True)
@@ -137,14 +137,14 @@ def measure(
         whole = next(line for line in summarise(own) if line["class"] == "mean")
         found = Checkpoint(path)
         # Before those are the runs that trained what it began with.
-        sittings = [each for each in found.sittings if each["recipe"] == found.recipe]
+        runs = [each for each in found.records if each["recipe"] == found.recipe]
         learnt = [part for name, part in found.exported().items() if name in LEARNT]
         lines.append(
             {
                 "name": variant.name,
                 "steps": found.step,
                 "minutes": found.minutes,
-                "processor_minutes": sum(each["processor_minutes"] for each in sittings),
+                "processor_minutes": sum(each["processor_minutes"] for each in runs),
                 "parameters": sum(value.numel() for part in learnt for value in part.values()),
                 "codebook": whole["codebook"],
                 "measures": {name: differences(own, base, name) for name in MEASURES},

@@ -28,6 +28,10 @@ class Adversary:
         for judge in self.judges:
             judge.compile(backend=backend, dynamic=False)
 
+    def uncompile(self) -> None:
+        for judge in self.judges:
+            judge._compiled_call_impl = None  # what nn.Module.compile has set
+
     def learn(self, made: Tensor, target: Tensor, bf16: bool) -> Tensor:
         """One update to tell the two apart; returns the hinge loss, summed over the kinds."""
         made = made.detach()

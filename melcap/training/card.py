@@ -29,7 +29,7 @@ def card(
     scorecard: Mapping[str, Any] | None = None,
 ) -> str:
     """Markdown, from what the checkpoint has on record; see `read_licences`, `read_scorecard`."""
-    records = checkpoint.sittings
+    records = checkpoint.records
     parts = [
         f"# {weights.stem}: model card",
         _codec(codec, weights, digest),
@@ -39,8 +39,7 @@ def card(
         "## Training",
         _training(records),
     ]
-    if checkpoint.config is not None:
-        parts += ["Settings of the last run:", f"```json\n{checkpoint.config.to_json()}\n```"]
+    parts += ["Settings of the last run:", f"```json\n{checkpoint.config.to_json()}\n```"]
     if scorecard is not None:
         parts += ["## Scores", *_scores(scorecard)]
     return "\n\n".join(part.strip() for part in parts) + "\n"
@@ -121,8 +120,6 @@ def _training(records: Iterable[Record]) -> str:
         recipe = str(record["recipe"])
         rows.append([_NAMES.get(recipe, recipe)])
         rows[-1] += [str(record["steps"]), f"{record['minutes']:.1f}"]
-        if "batch" not in record:  # trained before there were records
-            continue
         machine = f"{record['device']}{', bfloat16' if record['bf16'] else ''}"
         rows[-1] += [
             f"{record['batch']} x {record['columns']}",

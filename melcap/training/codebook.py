@@ -76,7 +76,7 @@ class CodebookLearner(nn.Module):
         return {"kept": self._kept}
 
     def set_extra_state(self, state: dict[str, list[Tensor]]) -> None:
-        self._kept = list(state["kept"])
+        self._kept = [part.to(self.codebook.vectors.device) for part in state["kept"]]
         self._batches = None  # this comes behind the buffers
 
     def _keep(self, flat: Tensor) -> None:

@@ -53,6 +53,7 @@ class TrainingConfig:
     loudness: the power of magnitudes in `loudness_l1`, in all losses of log magnitudes.
     commitment and codebook_*: stage 1, see `CodebookLearner`.
     stft_weight, mel_weight: stage 2, of magnitudes. complex_weight, phase_weight: of phases too.
+    decoder_only: stage 1, for a tokenizer that is to stay as it is: its mel decoder learns alone.
     texture_weight: of `roughness_loss` in stage 1, of `texture_loss` in stage 2.
     constant_phase: stage 2, for a vocoder that has learnt phases without it; see `ConstantPhase`.
     discriminators: their width (0: none); of log-mel pictures in stage 1, of waves in stage 2.
@@ -89,6 +90,7 @@ class TrainingConfig:
     complex_weight: float = 0.0
     phase_weight: float = 0.0
     texture_weight: float = 0.0
+    decoder_only: bool = False
     constant_phase: bool = False
     discriminators: int = 0
     judged: int | None = None
@@ -103,6 +105,7 @@ class TrainingConfig:
         _require(self.stage in (1, 2), f"stage must be 1 or 2, not {self.stage}")
         for name in ("from_mels", "constant_phase"):
             _require(self.stage == 2 or not getattr(self, name), f"{name} is for stage 2")
+        _require(self.stage == 1 or not self.decoder_only, "decoder_only is for stage 1")
         steps = self.codec.vocoder.griffin_lim_steps
         _require(steps > 0 or not self.constant_phase, "constant_phase needs Griffin-Lim steps")
         _require(

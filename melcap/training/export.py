@@ -1,15 +1,20 @@
-"""Checkpoints to a weights file: `python -m melcap.training.export OUT weights.safetensors`.
+"""Export a training run: `python -m melcap.training.export OUT weights.safetensors`.
 
-Beside it go its hash, weights.sha256, and its model card, weights.md.
+Beside the weights go their hash, weights.sha256, their model card, weights.md, and, where the run
+has a stage 1 of the same tokenizer, the mel decoder that stage 1 goes on with,
+weights.mel-decoder.safetensors.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
+from torch import Tensor
 
 from melcap.cli.batch import sentences
 from melcap.codec import Codec
@@ -18,10 +23,13 @@ from melcap.files import replacing
 from melcap.pretrained import save
 from melcap.training.card import card, read_licences, read_scorecard
 from melcap.training.checkpoint import Checkpoint
+from melcap.training.mel_decoder import path_beside, save_mel_decoder
 
 
 def main(
-    out: Annotated[Path, typer.Argument(help="folder of a training run, with stage2.pt")],
+    out: Annotated[
+        Path, typer.Argument(help="folder of a training run that has a stage 2")
+    ],
     target: Annotated[Path, typer.Argument(help="the weights file to write, .safetensors")],
     licences: Annotated[
         Path | None, typer.Option(help="CSV of the data's packages and their licences")
@@ -40,7 +48,7 @@ def main(
             raise InputError(f"{target}: the name of a weights file must end in .safetensors")
         packages = read_licences(licences) if licences else []
         scores = read_scorecard(scorecard) if scorecard else None
-        checkpoint = Checkpoint(out / "stage2.pt", "stage2")
+        checkpoint = Checkpoint(out / "stage2", "stage2")
         state = checkpoint.exported()
         config = checkpoint.codec
         if griffin_lim_steps is not None:  # they have no weights
@@ -51,10 +59,26 @@ def main(
             codec.get_submodule(name).load_state_dict(state[name])
         digest = save(codec, target)
         text = card(codec, target, digest, checkpoint, packages, scores)
+        _export_mel_decoder(out / "stage1", state, codec, target)
         for suffix, content in ((".sha256", f"{digest}  {target.name}\n"), (".md", text)):
             with replacing(target.with_suffix(suffix)) as temporary:
                 temporary.write_text(content, encoding="utf-8")
     typer.echo(f"{target}: {target.stat().st_size / 1e6:.1f} MB, sha256 {digest}")
+
+
+def _export_mel_decoder(
+    stage1: Path, state: Mapping[str, Mapping[str, Tensor]], codec: Codec, target: Path
+) -> None:
+    """Write the mel decoder of stage 1, where stage 1 is of the tokenizer that is exported."""
+    if not stage1.exists():
+        return
+    first = Checkpoint(stage1, "stage1").exported()
+    vectors = first["learner"]["codebook.vectors"]
+    same = torch.equal(vectors, state["codebook"]["vectors"]) and all(
+        torch.equal(value, state["encoder"][name]) for name, value in first["encoder"].items()
+    )
+    if same:
+        save_mel_decoder(path_beside(target), first["decoder"], codec.encoder, vectors)
 
 
 if __name__ == "__main__":

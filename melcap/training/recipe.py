@@ -32,6 +32,10 @@ class Recipe(Protocol):
         """Have torch.compile make the networks and the losses faster; names stay as they are."""
         ...
 
+    def uncompile(self) -> None:
+        """Undo `compile`."""
+        ...
+
     def step(self, wave: Tensor, progress: float) -> dict[str, Tensor]:
         """One update from a batch of waves; returns the figures to log."""
         ...

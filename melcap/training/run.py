@@ -2,9 +2,9 @@
 
 Three runs make a codec, each resumable at any moment by the same command:
 
-    --stage 1                OUT/stage1.pt   encoder, codebook, mel decoder
-    --stage 2 --from-mels    OUT/vocoder.pt  the vocoder on true mels
-    --stage 2                OUT/stage2.pt   mel decoder and vocoder together, on tokens
+    --stage 1                OUT/stage1/   encoder, codebook, mel decoder
+    --stage 2 --from-mels    OUT/vocoder/  the vocoder on true mels
+    --stage 2                OUT/stage2/   mel decoder and vocoder together, on tokens
 
 The first two do not depend on each other. `python -m melcap.training.export OUT` ends it. With
 `--weights FILE` a run starts from trained weights; `--weights default` are those that ship. Stage 2
@@ -17,10 +17,12 @@ batch, columns and judged columns, and discriminators may join; anything else is
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,10 +40,15 @@ from melcap.training.loop import train
 from melcap.training.start import prepare
 
 CUDA_BATCH = 32
+SECONDS_TO_END = 4.0
+"""Seconds before a deadline at which training ends: for the last step, its checkpoint and the log.
+"""
 
 
 def main(
-    minutes: Annotated[float, typer.Option(help="wall time of this run", min=0)],
+    minutes: Annotated[
+        float | None, typer.Option(help="wall time of this run, its start not counted", min=0)
+    ] = None,
     shards: Annotated[
         list[Path] | None, typer.Argument(metavar="SHARD...", help="more of --data")
     ] = None,
@@ -50,6 +57,10 @@ def main(
     ] = None,
     data: Annotated[
         list[Path] | None, typer.Option(help="tar shards, or folders CLASS/clip; one or several")
+    ] = None,
+    deadline: Annotated[
+        float | None,
+        typer.Option(help="when the process must have saved and ended, in seconds since 1970"),
     ] = None,
     out: Annotated[Path, typer.Option(help="folder for checkpoints and logs")] = Path(
         "runs/melcap"
@@ -99,8 +110,15 @@ def main(
     ] = None,
     compiled: Annotated[
         bool | None,
-        typer.Option("--compile/--no-compile", help="torch.compile; on a GPU unless switched off"),
+        typer.Option(
+            "--compile/--no-compile",
+            help="torch.compile; if not said, the first minute's rates decide on a GPU",
+        ),
     ] = None,
+    decoder_only: Annotated[
+        bool | None, typer.Option(help="stage 1 for a tokenizer that stays as it is")
+    ] = None,
+    save_minutes: Annotated[float, typer.Option(help="time between checkpoints", min=0)] = 1.0,
     picture_minutes: Annotated[
         float, typer.Option(help="time between pictures in TensorBoard", min=0)
     ] = 5.0,
@@ -119,8 +137,10 @@ def main(
     options = {
         **{"stage": stage, "from_mels": from_mels, "constant_phase": constant_phase},
         **{"rate": rate, "batch": batch, "columns": columns, "seed": seed},
-        **{"discriminators": discriminators, "judged": judged},
+        **{"discriminators": discriminators, "judged": judged, "decoder_only": decoder_only},
     }
+    if minutes is None and deadline is None:
+        raise typer.BadParameter("give --minutes, --deadline or both", param_hint="--minutes")
     with sentences(), _gpu_memory():
         device = _device(device)
         on_gpu = device.startswith("cuda")
@@ -143,7 +163,7 @@ def main(
         )
         for module in recipe.modules().values():
             module.to(device)
-        if on_gpu if compiled is None else compiled:
+        if compiled:
             recipe.compile()
         settings = recipe.config
         sampler = CropSampler(
@@ -154,11 +174,32 @@ def main(
         )
         with _stopping() as stop:
             train(
-                *(recipe, sampler, start.checkpoint, minutes, schedule_minutes, device),
+                recipe,
+                sampler,
+                start.checkpoint,
+                _minutes_left(minutes, deadline),
+                schedule_minutes,
+                device,
                 picture_minutes=picture_minutes,
                 history=start.history,
                 stop=stop.is_set,
+                save_minutes=save_minutes,
+                compile_trial=on_gpu and compiled is None,
             )
+
+
+def _minutes_left(minutes: float | None, deadline: float | None) -> float:
+    """Return the minutes to train: what was asked for, and no more than the deadline leaves."""
+    asked = math.inf if minutes is None else minutes
+    if deadline is None:
+        return asked
+    left = (deadline - time.time() - SECONDS_TO_END) / 60
+    if left <= 0:
+        raise MelcapError(
+            f"the deadline leaves no time to train: it is {deadline - time.time():.0f} s away, and "
+            f"{SECONDS_TO_END:.0f} s are kept for saving"
+        )
+    return min(asked, left)
 
 
 def _device(name: str | None) -> str:

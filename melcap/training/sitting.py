@@ -66,6 +66,10 @@ class Sitting:
         self._since, self._sums, self._counted = now, {}, 0
         return {"audio_seconds_per_second": round(speed, 1), **figures}
 
+    def note(self, name: str, sentence: str) -> None:
+        """Put something that was found out on the way into the record."""
+        self._record[name] = sentence
+
     def record(self) -> Record:
         """What is known by now: plain numbers and strings, fit for JSON.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,7 +24,8 @@ from melcap.training.optimisers import descend, optimisers_of
 class Stage1:
     """L1 on the normalised log-mel plus commitment; the codebook learns by moving averages.
 
-    Texture and a discriminator of pictures join it where the configuration says so.
+    Texture and a discriminator of pictures join it where the configuration says so. With
+    `config.decoder_only` encoder and codebook stay as they are, and the decoder learns on tokens.
 
     Crops carry the context of encoder and decoder, so every supervised frame is computed exactly as
     it will be in use: `config.columns` columns of the picture are compared in each crop.
@@ -43,10 +46,11 @@ class Stage1:
         )
         self.samples, self._target, self._output = self._layout(config.columns)
         self._run = run
-        named = [
-            *self.encoder.named_parameters("encoder"),
-            *self.decoder.named_parameters("decoder"),
-        ]
+        named = [*self.decoder.named_parameters("decoder")]
+        if config.decoder_only:
+            self.encoder.requires_grad_(False)
+        else:
+            named = [*self.encoder.named_parameters("encoder"), *named]
         self._parameters = [parameter for _, parameter in named]
         self._optimisers = optimisers_of("tokenizer", named, config)
         self.adversary: Adversary | None = None
@@ -56,17 +60,21 @@ class Stage1:
     def _layout(self, columns: int) -> tuple[int, slice, slice]:
         """Samples of a crop, and where the supervised frames lie in its mel and in what is made."""
         encode = [self.front, *self.encoder]
-        frames = columns * self.config.codec.tokenizer.patch
+        frames = columns * self.config.codec.tokenizer.patch_frames
         latents = inputs_for([*self.decoder], 0, frames)
         first, last = inputs_for(encode, *latents)
         heard = outputs_of([self.front], first, last)[0]
         given = outputs_of([*self.decoder], *latents)[0]
         return last - first, slice(-heard, frames - heard), slice(-given, frames - given)
 
-    def start_from(self, codec: Codec) -> None:
-        """Begin with the codec's weights; the codebook needs no k-means then."""
+    def start_from(self, codec: Codec, mel_decoder: Mapping[str, Tensor] | None = None) -> None:
+        """Begin with the codec's weights; the codebook needs no k-means then.
+
+        `mel_decoder` replaces the codec's own decoder, which was tuned for its vocoder and does not
+        give mels any more.
+        """
         self.encoder.load_state_dict(codec.encoder.state_dict())
-        self.decoder.load_state_dict(codec.decoder.state_dict())
+        self.decoder.load_state_dict(mel_decoder or codec.decoder.state_dict())
         self.learner.start_from(codec.codebook.vectors)
 
     def modules(self) -> dict[str, nn.Module]:
@@ -77,6 +85,8 @@ class Stage1:
         return found
 
     def averaged(self) -> dict[str, nn.Module]:
+        if self.config.decoder_only:
+            return {"decoder": self.decoder}
         return {"encoder": self.encoder, "decoder": self.decoder}
 
     def optimisers(self) -> dict[str, torch.optim.Optimizer]:
@@ -90,12 +100,15 @@ class Stage1:
         if self.adversary is not None:
             self.adversary.compile(backend)
 
+    def uncompile(self) -> None:
+        self._run = run
+        if self.adversary is not None:
+            self.adversary.uncompile()
+
     def step(self, wave: Tensor, progress: float) -> dict[str, Tensor]:
         with torch.no_grad():
             mel = self.front(wave)
-        with torch.autocast(wave.device.type, torch.bfloat16, enabled=self.bf16):
-            latents = self._run([*self.encoder], mel)
-        quantised, commitment, codes = self.learner(latents.float())
+        quantised, commitment, codes = self._quantised(mel)
         with torch.autocast(wave.device.type, torch.bfloat16, enabled=self.bf16):
             decoded = self._run([*self.decoder], quantised)[..., self._output]
         decoded, target = decoded.float(), mel[..., self._target]
@@ -106,6 +119,17 @@ class Stage1:
             hits = torch.bincount(codes.flatten(), minlength=len(self.codebook.vectors))
             used = hits.count_nonzero().float()
         return figures | {"codes_in_batch": used}
+
+    def _quantised(self, mel: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The quantised latents of a picture, the commitment loss and, if there are any, tokens."""
+        if self.config.decoder_only:
+            with torch.no_grad():
+                tokens = self.codebook.tokens(self._run([*self.encoder], mel))
+                return self.codebook.latents(tokens), mel.new_zeros(()), tokens
+        with torch.autocast(mel.device.type, torch.bfloat16, enabled=self.bf16):
+            latents = self._run([*self.encoder], mel)
+        quantised, commitment, codes = self.learner(latents.float())
+        return quantised, commitment, codes
 
     def _objective(
         self, decoded: Tensor, target: Tensor, commitment: Tensor
@@ -137,6 +161,6 @@ class Stage1:
         _, target, output = self._layout(columns)
         mel = self.front(wave)
         latents = run(self.encoder, mel)  # stage by stage: nothing is compiled for this length
-        if int(self.learner.seen) > self.learner.warmup:
+        if self.config.decoder_only or int(self.learner.seen) > self.learner.warmup:
             latents = self.codebook.latents(self.codebook.tokens(latents))
         return mel[..., target], run(self.decoder, latents)[..., output]

@@ -118,6 +118,12 @@ class Stage2:
         if self.adversary is not None:
             self.adversary.compile(backend)
 
+    def uncompile(self) -> None:
+        self._run = run
+        vars(self).pop("_spectral", None)  # the method is below it
+        if self.adversary is not None:
+            self.adversary.uncompile()
+
     def step(self, wave: Tensor, progress: float) -> dict[str, Tensor]:
         with torch.no_grad():
             given = self._run(self._frozen, wave)

@@ -13,9 +13,10 @@ from torch import Tensor
 from melcap.codec import Codec
 from melcap.config import CodecConfig, VocoderConfig
 from melcap.errors import InputError
-from melcap.pretrained import load
-from melcap.training.checkpoint import BEFORE, Checkpoint, Record
+from melcap.pretrained import default_file, load
+from melcap.training.checkpoint import Checkpoint, Record
 from melcap.training.config import TrainingConfig, differences
+from melcap.training.mel_decoder import load_mel_decoder, path_beside
 from melcap.training.stage1 import Stage1
 from melcap.training.stage2 import Stage2
 
@@ -39,54 +40,82 @@ class Start:
 
 
 def prepare(out: Path, given: Mapping[str, Any], weights: str | None, batch: int) -> Start:
-    """The recipe that the settings `given` ask for, in the folder `out`.
+    """Return the recipe that the settings `given` ask for, in the folder `out`.
 
     Settings that are not given are those of the run's checkpoint, where there is one, else the
-    recipe's own, with this `batch`. The codec is that of what the run begins with. A new run begins
-    with `weights` (a file, or "default"), else stage 2 with the tokenizer and, if there is one, the
-    vocoder in `out`, else with weights drawn from its seed; one that goes on is given the weights
-    of its checkpoint by `train`.
+    recipe's own, with this `batch`. The codec is that of what the run begins with; a run that goes
+    on is given the weights of its checkpoint by `train`. A new run begins with:
 
-    Raises InputError for settings that cannot be or do not fit the files, and for a missing file;
-    WeightsError for `weights` that cannot be loaded.
+    - stage 1: `weights`, with the mel decoder beside them if there is one, else random weights;
+    - the vocoder on true mels: the vocoder of `weights`, else random weights;
+    - stage 2: the tokenizer of `out`/stage1, else of `weights`, and the vocoder of `out`/vocoder,
+      else of `weights`, else random weights.
+
+    Args:
+        out: the folder of the run's checkpoints.
+        given: settings of `TrainingConfig`.
+        weights: a weights file, "default" for those that ship, or None.
+        batch: crops in a batch, where neither `given` nor a checkpoint says so.
+
+    Raises:
+        InputError: for settings that cannot be or do not fit the files, and for a missing file.
+        WeightsError: for `weights` that cannot be loaded.
     """
     name = TrainingConfig.of(**given).recipe
-    path = out / f"{name}.pt"
+    path = out / name
+    file = default_file() if weights == "default" else None if weights is None else Path(weights)
     trained = None if weights is None else load(None if weights == "default" else weights)
-    before = source = Checkpoint(path, name) if path.exists() else None
-    if source is None and trained is None and name == "stage2":
-        source = _first_stage(out / "stage1.pt")
-    kept: Mapping[str, Any] = {}
-    if before is not None:
-        kept = vars(before.config) if before.config else BEFORE
+    before = Checkpoint(path, name) if path.exists() else None
+    first = None
+    if before is None and name == "stage2" and (trained is None or (out / "stage1").exists()):
+        first = _first_stage(out / "stage1")
+    source = before or first
+    kept: Mapping[str, Any] = {} if before is None else vars(before.config)
     codec = CodecConfig()
-    if source is not None:
-        codec = source.codec
-    elif trained is not None:
-        constant = given.get("constant_phase", False)
+    if trained is not None:
+        constant = given.get("constant_phase", kept.get("constant_phase", False))
         codec = trained.config if constant else _in_training(trained.config)
+        if first is not None:
+            codec = replace(first.codec, vocoder=codec.vocoder)
+    elif source is not None:
+        codec = source.codec
     config = TrainingConfig.of(**{"batch": batch, "codec": codec, **kept, **given})
     if source is not None:
         _check(source.path, source.codec, config.codec, _PARTS[source.recipe])
     if trained is not None:
-        _check(Path(str(weights)), trained.config, config.codec, _PARTS[name])
+        parts = ("mel", "vocoder") if first is not None else _PARTS[name]
+        _check(Path(str(weights)), trained.config, config.codec, parts)
+
+    if config.decoder_only and trained is None and before is None:
+        raise InputError("decoder_only needs a tokenizer that stays as it is: give --weights")
 
     torch.manual_seed(config.seed)
+    history = [] if trained is None else [{"recipe": "weights", "model": trained.model}]
     if name == "stage1":
-        return _begin(Stage1(config), path, before, trained)
+        tokenizer = Stage1(config)
+        if before is None and trained is not None:
+            assert file is not None
+            tokenizer.start_from(trained, _mel_decoder(file, trained))
+        return Start(tokenizer, path, history)
     if name == "vocoder":
-        return _begin(Stage2(config), path, before, trained)
-    if source is None:
+        vocoder = Stage2(config)
+    elif source is not None:
+        vocoder = Stage2(config, source.tokenizer())
+    else:
         assert trained is not None
-        return _begin(Stage2(config, _tokenizer(trained)), path, before, trained)
-    start = Start(recipe := Stage2(config, source.tokenizer()), path, source.sittings)
-    vocoder = out / "vocoder.pt"
-    if before is not None or not vocoder.exists():
-        return start
-    found = Checkpoint(vocoder, "vocoder")
-    _check(vocoder, found.codec, config.codec, _PARTS["vocoder"])
-    recipe.vocoder.load_state_dict(found.exported()["vocoder"])
-    return Start(recipe, path, [*source.sittings, *found.sittings])
+        vocoder = Stage2(config, _tokenizer(trained))
+    if before is not None:
+        return Start(vocoder, path, history)
+    if first is not None:
+        history = [*first.records, *history]
+        if (out / "vocoder").exists():
+            found = Checkpoint(out / "vocoder", "vocoder")
+            _check(found.path, found.codec, config.codec, _PARTS["vocoder"])
+            vocoder.vocoder.load_state_dict(found.exported()["vocoder"])
+            return Start(vocoder, path, [*history, *found.records])
+    if trained is not None:
+        vocoder.start_from(trained)
+    return Start(vocoder, path, history)
 
 
 def _in_training(codec: CodecConfig) -> CodecConfig:
@@ -95,13 +124,11 @@ def _in_training(codec: CodecConfig) -> CodecConfig:
     return replace(codec, vocoder=replace(codec.vocoder, griffin_lim_steps=steps))
 
 
-def _begin(
-    recipe: Stage1 | Stage2, path: Path, before: Checkpoint | None, trained: Codec | None
-) -> Start:
-    if before is not None or trained is None:
-        return Start(recipe, path, [])
-    recipe.start_from(trained)
-    return Start(recipe, path, [{"recipe": "weights", "model": trained.model}])
+def _mel_decoder(weights: Path, codec: Codec) -> Mapping[str, Tensor] | None:
+    path = path_beside(weights)
+    if not path.exists():
+        return None
+    return load_mel_decoder(path, codec.encoder, codec.codebook.vectors)
 
 
 def _first_stage(path: Path) -> Checkpoint:

@@ -22,10 +22,10 @@ def codec(name: str) -> Codec:
     """The codec of that name, built once in a process.
 
     One of `CODECS`, `opus-KBPS`, `codec2-BPS`, `speex-KBPS`, a melcap weights file,
-    FILE.safetensors, or a checkpoint of its training, FILE.pt. Raises `InputError` for an unknown
-    name, a rate that the codec does not have and a file that is no checkpoint, `WeightsError` for
-    one that holds no weights, and `MelcapError`, with what to install, for a codec that is not
-    installed.
+    FILE.safetensors, or a checkpoint folder of its training, RUN/stage2. Raises
+    `InputError` for an unknown name, a rate that the codec does not have and a folder without a
+    checkpoint, `WeightsError` for a file that holds no weights, and `MelcapError`, with what to
+    install, for a codec that is not installed.
     """
     from melcap.evaluation.peers.bounds import GriffinLim, Original
     from melcap.evaluation.peers.checkpoint import trained
@@ -38,7 +38,7 @@ def codec(name: str) -> Codec:
     family, _, rate = name.partition("-")
     if name.endswith(".safetensors"):
         return Melcap(name, load(name))
-    if name.endswith(".pt"):
+    if _is_checkpoint(name):
         return trained(name)
     if family == "opus" and rate.isdecimal():
         return Opus(int(rate))
@@ -53,13 +53,19 @@ def codec(name: str) -> Codec:
     if name == "original":
         return Original()
     raise InputError(
-        f"unknown codec {name!r}: choose among {', '.join(CODECS)}, FILE.safetensors, FILE.pt"
+        f"unknown codec {name!r}: choose among {', '.join(CODECS)}, FILE.safetensors, RUN/stage2"
     )
+
+
+def _is_checkpoint(name: str) -> bool:
+    from melcap.training.checkpoint import INDEX
+
+    return (Path(name) / INDEX).is_file()
 
 
 def label(name: str) -> str:
     """What a file of weights, or a checkpoint, is called in pictures; other names as they are."""
     path = Path(name)
-    if path.suffix == ".pt":  # those of all runs have the same names
-        return f"{path.absolute().parent.name}-{path.stem}"
+    if _is_checkpoint(name):  # the checkpoints of all runs have the same names
+        return f"{path.absolute().parent.name}-{path.name}"
     return path.stem if path.suffix == ".safetensors" else name

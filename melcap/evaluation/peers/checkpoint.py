@@ -19,14 +19,18 @@ from melcap.evaluation.signals import resample
 from melcap.evaluation.spectral import MEL
 from melcap.pretrained import HASH_BYTES
 from melcap.stages import Chain, inputs_for, outputs_of, run
-from melcap.training.checkpoint import Checkpoint
+from melcap.training.checkpoint import INDEX, Checkpoint
 
 
 def trained(name: str) -> Codec:
-    """The codec of a checkpoint of `melcap.training.run`: of stage2.pt the whole one, of stage1.pt
-    the `Tokenizer`, of vocoder.pt the `Vocoder`. Raises `InputError` where it is no checkpoint."""
+    """Return the codec of a checkpoint folder of `melcap.training.run`.
+
+    Of stage 2 that is the whole codec, of stage 1 the `Tokenizer`, of a vocoder on true mels the
+    `Vocoder`. Raises `InputError` where the folder holds no checkpoint.
+    """
     found = Checkpoint(Path(name))
-    digest = hashlib.sha256(Path(name).read_bytes()).hexdigest()[: 2 * HASH_BYTES]
+    index = (Path(name) / INDEX).read_bytes()  # it holds the hashes of all files
+    digest = hashlib.sha256(index).hexdigest()[: 2 * HASH_BYTES]
     weights = Weights(found.codec, f"{found.codec.name}-{digest}")
     for part, state in found.exported().items():
         if part == "learner":
@@ -61,7 +65,7 @@ class Tokenizer(Melcap):
     def decode(self, coded: Coded) -> Audio:
         mel, codebook = self.config.mel, self.weights.codebook
         tokens = self.codes(coded).tokens
-        frames = tokens.shape[-1] * self.config.tokenizer.patch
+        frames = tokens.shape[-1] * self.config.tokenizer.patch_frames
         quiet = codebook.latents(self.weights.silence[None, :, None])
         made = _through(self.weights.decoder, codebook.latents(tokens), quiet, frames)[0]
         magnitudes = (made * mel.std + mel.mean).exp()

@@ -1,0 +1,73 @@
+"""What bounds a training run: waiting for data, kernel launches, or the processor itself."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch._C._autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+DATA_SHARE = 0.1
+"""From this share of the time spent waiting for batches on, data is what bounds a run."""
+BUSY_SHARE = 0.85
+"""From this share of the time spent in kernels on, the GPU is what bounds a run."""
+PROFILED_STEP = 50
+
+Figures = dict[str, Tensor]
+
+
+class Bounds:
+    """Measures where the time of a training run goes.
+
+    Args:
+        device: where the run computes. On a GPU, step `PROFILED_STEP` of the run is profiled.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._gpu = device.startswith("cuda")
+        self._began = time.monotonic()
+        self._processor = time.process_time()
+        self._waited = 0.0
+        self._steps = 0
+        self.busy: float | None = None
+
+    def batch(self, next_batch: Callable[[], Tensor]) -> Tensor:
+        """Return the next batch, and count the seconds that it was waited for."""
+        began = time.monotonic()
+        wave = next_batch()
+        self._waited += time.monotonic() - began
+        return wave
+
+    def step(self, step: Callable[[], Figures]) -> Figures:
+        """Run a step; one of them under the profiler, where there is a GPU."""
+        self._steps += 1
+        if not self._gpu or self._steps != PROFILED_STEP:
+            return step()
+        torch.cuda.synchronize()
+        with profile(activities=[ProfilerActivity.CUDA]) as seen:
+            began = time.monotonic()
+            figures = step()
+            torch.cuda.synchronize()
+            taken = time.monotonic() - began
+        kernels = [e for e in seen.key_averages() if e.device_type == DeviceType.CUDA]
+        self.busy = min(1.0, sum(e.self_device_time_total for e in kernels) / 1e6 / taken)
+        return figures
+
+    def sentence(self) -> str:
+        """Return what bounds the run so far, with the figure that says so."""
+        taken = max(time.monotonic() - self._began, 1e-9)
+        waiting = self._waited / taken
+        if waiting >= DATA_SHARE:
+            return f"bound by data: {waiting:.0%} of the time was spent waiting for batches"
+        if not self._gpu:
+            cores = (time.process_time() - self._processor) / taken
+            return f"bound by the CPU: {cores:.1f} of {os.cpu_count()} cores at work"
+        if self.busy is None:
+            return f"on a GPU, stopped before step {PROFILED_STEP}: not known what bounds it"
+        if self.busy >= BUSY_SHARE:
+            return f"bound by the GPU: kernels run {self.busy:.0%} of a step"
+        return f"bound by kernel launches: the GPU works {self.busy:.0%} of a step"
