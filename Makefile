@@ -1,5 +1,6 @@
 # make demo    hear it: round-trips examples/audio into demo/
 # make test    the whole test suite (WORKERS=1 for one process)
+# make gpu-budget    rehearse what a GPU of a few minutes is spent on
 # make gpu     what needs a CUDA device, and its benchmarks
 # make lint types kernels    what a change must pass besides the tests; the last compiles every kernel for every target
 #
@@ -18,7 +19,7 @@ PYTHON := $(VENV)/bin/python
 installed = $(or $(wildcard $(VENV)/.installed-dev),$(VENV)/.installed-$(1))
 endif
 
-.PHONY: demo test lint types kernels gpu gpu-tests gpu-sanitize gpu-absent
+.PHONY: demo test lint types kernels gpu gpu-budget gpu-tests gpu-sanitize gpu-absent
 # pip must not run twice at once in one environment
 .NOTPARALLEL:
 
@@ -58,6 +59,10 @@ gpu-sanitize:
 	for tool in memcheck racecheck; do \
 	  TRITON_INTERPRET=0 PYTORCH_NO_CUDA_MEMORY_CACHING=1 $$sanitizer --tool $$tool --error-exitcode 1 \
 	    $(PYTHON) -m pytest -m gpu tests/test_sanitized.py || exit 1; done
+
+# Rehearse on a CPU what a GPU of a few minutes is spent on; docs/gpu-budget.md says how it goes on.
+gpu-budget: $(call installed,test)
+	$(PYTHON) profiling/gpu_budget.py --dry
 
 gpu-absent:
 	@echo 'No CUDA device here: the GPU tests and benchmarks are left out, the checks that need none follow.'

@@ -19,7 +19,7 @@ from torch import Tensor
 
 import melcap
 from melcap.errors import MelcapError
-from melcap.ops.registry import unavailable
+from melcap.ops.registry import switched_off, unavailable
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -55,6 +55,9 @@ def melcap_on(backend: str) -> Callable[[str], Contender]:
         if backend.endswith("graphs"):
             codec.use_graphs()
         rate, used = codec.config.mel.sample_rate, backend.partition(" ")[0]
+        name = f"melcap, {backend}"
+        if used == "triton" and switched_off():  # by name it would refuse what is switched off
+            used, name = "auto", f"{name} without {', '.join(sorted(switched_off()))}"
 
         def encode(wave: Tensor) -> melcap.Codes:
             with melcap.use_backend(used):
@@ -64,7 +67,7 @@ def melcap_on(backend: str) -> Callable[[str], Contender]:
             with melcap.use_backend(used):
                 return codec.decode(codes)
 
-        return Contender(f"melcap, {backend}", rate, device, encode, decode)
+        return Contender(name, rate, device, encode, decode)
 
     return build
 

@@ -29,7 +29,8 @@ def _origin(found: Found) -> str:
     )
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    """Return the lines of a Markdown table."""
     return [
         "| " + " | ".join(heads) + " |",
         "|" + " --- |" * len(heads),
@@ -55,7 +56,7 @@ def _speeds(found: Found) -> list[str]:
                 else ""
             )
         shown.append((codec, threads or "", f"{seconds:g} s", batch, *cells))
-    lines += _table(("codec", "threads", "clip", "batch", "encode", "decode"), shown)
+    lines += table(("codec", "threads", "clip", "batch", "encode", "decode"), shown)
     if found["skipped"] or found["left_out"]:
         lines += ["", "Left out:", ""]
         lines += [f"- {name}: {reason}" for name, reason in found["skipped"].items()]
@@ -65,7 +66,7 @@ def _speeds(found: Found) -> list[str]:
         lines += ["", f"What this machine reaches, in GFLOP/s of float32: {rates}."]
     if "memory" in found:
         lines += ["", "## Memory", "", "Of a process that encodes and decodes one clip, in MB.", ""]
-        lines += _table(
+        lines += table(
             ("codec", "clip", "peak", "before the clip"),
             [
                 (
@@ -85,7 +86,7 @@ def _streams(found: Found) -> list[str]:
         (row["what"], row["unit"], f"{row['median']:.3f}", _between(row, ".3f"))
         for row in found["rows"]
     ]
-    return _table(("what", "unit", "median", "quartiles"), rows)
+    return table(("what", "unit", "median", "quartiles"), rows)
 
 
 def _profile(found: Found) -> list[str]:
@@ -106,7 +107,7 @@ def _profile(found: Found) -> list[str]:
     return [
         f"A 10 s clip in one chunk{reached}.",
         "",
-        *_table(heads, rows),
+        *table(heads, rows),
     ]
 
 
@@ -130,7 +131,7 @@ def _growth(found: Found) -> list[str]:
         )
         for row in found["rows"]
     ]
-    return ["Milliseconds of work for each second of audio.", "", *_table(heads, rows)]
+    return ["Milliseconds of work for each second of audio.", "", *table(heads, rows)]
 
 
 def _digits(x: float) -> str:

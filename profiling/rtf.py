@@ -107,8 +107,9 @@ def measure(
     batches: list[int],
     threads: list[int],
     rounds: int,
+    keep: Callable[[dict[str, Any]], object],
 ) -> dict[str, Any]:
-    """Rows for every setting, and why some have none."""
+    """Rows for every setting, and why some have none; `keep` is given what is known by then."""
     rows: list[Row] = []
     left_out: list[str] = []
     skipped: dict[str, str] = {}
@@ -129,7 +130,18 @@ def measure(
             more, too_slow = in_turns(contenders, seconds, batch, rounds, count)
             rows += more
             left_out += too_slow
+            keep({"rows": rows, "skipped": skipped, "left_out": left_out})
     return {"rows": rows, "skipped": skipped, "left_out": left_out}
+
+
+def keep_known(stem: Path, origin: dict[str, Any], known: dict[str, Any]) -> None:
+    """Write what has been measured so far: a run that is stopped loses nothing."""
+    write(stem, "rtf", origin | known)
+
+
+def kind_of(device: str) -> str:
+    """Return a device's kind: cuda of cuda:1."""
+    return device.partition(":")[0]
 
 
 def main(
@@ -153,7 +165,8 @@ def main(
     console = Console()
     devices = device or ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     for where in ["cpu"] if grown or streamed else devices:
-        found: dict[str, Any] = {"origin": provenance(where)}
+        origin = {"origin": provenance(where)}
+        found: dict[str, Any] = dict(origin)
         with torch.no_grad():
             if profiled:
                 kind, found = "profile", found | profile(where)
@@ -170,6 +183,7 @@ def main(
                     batch or ([1] if quick else [1, 8] if where == "cpu" else [1, 64]),
                     counts,
                     5 if quick else rounds,
+                    partial(keep_known, out / f"rtf-{kind_of(where)}", origin),
                 )
                 if where == "cpu" and not quick:
                     torch.set_num_threads(counts[0])
@@ -180,7 +194,7 @@ def main(
                         if name not in found["skipped"]
                         for length in (10.0, 60.0)
                     ]
-        path = write(out / f"{kind}-{where.partition(':')[0]}", kind, found)
+        path = write(out / f"{kind}-{kind_of(where)}", kind, found)
         console.print(path.read_text(), markup=False, highlight=False)
 
 

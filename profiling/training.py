@@ -1,17 +1,20 @@
-"""What bounds training: `python profiling/training.py` on a GPU; results to profiling/results.
+"""What a training step costs and what bounds it: `python profiling/training.py` on a GPU.
 
 For both stages and several batches: the time of a step, how much audio a second that is, the share
 of it in which the GPU works, how often the step waits for the GPU, and the kernels that take most.
-Crops are noise of the right length: what is in them changes no time.
+`--compare OPERATION` measures each setting a second time with that operation's kernel switched off.
+Crops are noise of the right length: what is in them changes no time. On a CPU steps are timed only.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
 import warnings
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated
@@ -19,27 +22,40 @@ from typing import Annotated
 import torch
 import typer
 from machine import provenance
+from report import table
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
+from melcap.ops.registry import OPERATIONS, SWITCH, switched_off
 from melcap.training.data import SAMPLE_RATE
 from melcap.training.start import prepare
 
 RESULTS = Path(__file__).parent / "results"
 RUNS = {
     "stage 1": {"stage": 1, "columns": 48},
-    "stage 2": {"stage": 2, "columns": 26},
-    "stage 2, discriminators of 16": {"stage": 2, "columns": 26, "discriminators": 16},
+    "stage 2": {"stage": 2, "columns": 26, "constant_phase": True},
+    "stage 2, discriminators of 16": {
+        "stage": 2,
+        "columns": 26,
+        "constant_phase": True,
+        "discriminators": 16,
+    },
 }
 
 
 @dataclass(frozen=True)
 class Row:
-    """One setting. `busy` is the time in kernels over the time of a step under the profiler."""
+    """One setting.
+
+    `without` names operations whose kernels were switched off. `busy` is the time in kernels over
+    the time of a step under the profiler; on a CPU it is 0, and nothing else of the profile is
+    known.
+    """
 
     run: str
     batch: int
     compiled: bool
+    without: str
     step_ms: float
     audio_seconds_per_second: float
     memory_gb: float
@@ -49,29 +65,42 @@ class Row:
     kernels: list[tuple[str, float]]
 
 
-def measure(run: str, batch: int, compiled: bool, steps: int) -> Row:
+def measure(
+    run: str,
+    batch: int,
+    compiled: bool,
+    without: str,
+    steps: int,
+    device: str,
+    columns: int | None = None,
+) -> Row:
     """Step a recipe that starts from the shipped weights; kernels with their share of the time."""
-    settings = RUNS[run]
+    gpu = device != "cpu"
+    settings = RUNS[run] | ({} if columns is None else {"columns": columns})
     recipe = prepare(Path("/nonexistent"), settings, "default", batch).recipe
-    # As melcap.training.run has them on a GPU.
-    torch.set_float32_matmul_precision("high")
-    torch.backends.cudnn.benchmark = True
-    recipe.bf16 = True
+    if gpu:  # As melcap.training.run has them on a GPU.
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
+        recipe.bf16 = True
+        torch.cuda.reset_peak_memory_stats()
     for module in recipe.modules().values():
-        module.cuda()
+        module.to(device)
     if compiled:
         recipe.compile()
-    wave = torch.randn(batch, recipe.samples, device="cuda").mul_(0.1)
-    torch.cuda.reset_peak_memory_stats()
-    for _ in range(5):
+    wave = torch.randn(batch, recipe.samples, device=device).mul_(0.1)
+    for _ in range(5 if gpu else 1):
         recipe.step(wave, 0.0)
     taken = []
     for _ in range(steps):
-        torch.cuda.synchronize()
+        _wait(device)
         began = perf_counter()
         recipe.step(wave, 0.0)
-        torch.cuda.synchronize()
+        _wait(device)
         taken.append(perf_counter() - began)
+    step = statistics.median(taken)
+    speed = batch * recipe.samples / SAMPLE_RATE / step
+    if not gpu:
+        return Row(run, batch, compiled, without, 1e3 * step, speed, 0.0, 0, 0, 0.0, [])
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
@@ -87,9 +116,8 @@ def measure(run: str, batch: int, compiled: bool, steps: int) -> Row:
     kernels = [e for e in seen.key_averages() if e.device_type == DeviceType.CUDA]
     total = sum(e.self_device_time_total for e in kernels)
     kernels.sort(key=lambda e: -e.self_device_time_total)
-    step = statistics.median(taken)
     return Row(
-        *(run, batch, compiled, 1e3 * step, batch * recipe.samples / SAMPLE_RATE / step),
+        *(run, batch, compiled, without, 1e3 * step, speed),
         torch.cuda.max_memory_allocated() / 1e9,
         sum(e.count for e in kernels),
         waits,
@@ -98,24 +126,34 @@ def measure(run: str, batch: int, compiled: bool, steps: int) -> Row:
     )
 
 
-def write(rows: list[Row], origin: dict[str, str]) -> None:
+def _wait(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.synchronize(device)
+
+
+def write(stem: Path, rows: list[Row], origin: dict[str, str]) -> None:
+    """Write `stem`.json and .md."""
     found = {"origin": origin, "rows": [asdict(row) for row in rows]}
-    (RESULTS / "training-cuda.json").write_text(json.dumps(found, indent=1) + "\n")
+    stem.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
     lines = ["# What bounds training", "", "By `python profiling/training.py`: "]
     lines[-1] += ", ".join(f"{name} {value}" for name, value in origin.items())
-    lines += ["", "| run | batch | compiled | step | audio a second | memory | launches | waits "]
-    lines[-1] += "| GPU works |"
-    lines.append("|" + " --- |" * 9)
+    heads = ("run", "batch", "compiled", "kernel off", "step", "audio a second", "memory")
+    lines += ["", *table((*heads, "launches", "waits", "GPU works"), [_cells(r) for r in rows])]
     for r in rows:
-        lines.append(
-            f"| {r.run} | {r.batch} | {'yes' if r.compiled else 'no'} | {r.step_ms:.0f} ms "
-            f"| {r.audio_seconds_per_second:.0f} s | {r.memory_gb:.1f} GB | {r.launches} "
-            f"| {r.waits} | {r.busy:.0%} |"
-        )
-    for r in rows:
-        lines += ["", f"{r.run}, batch {r.batch}{', compiled' if r.compiled else ''}:", ""]
+        if not r.kernels:
+            continue
+        title = f"{r.run}, batch {r.batch}{', compiled' if r.compiled else ''}"
+        lines += ["", f"{title}{f', without {r.without}' if r.without else ''}:", ""]
         lines += [f"- {share:.1%} `{name}`" for name, share in r.kernels]
-    (RESULTS / "training-cuda.md").write_text("\n".join(lines) + "\n")
+    stem.with_suffix(".md").write_text("\n".join(lines) + "\n")
+
+
+def _cells(row: Row) -> list[object]:
+    cells: list[object] = [row.run, row.batch, "yes" if row.compiled else "no", row.without]
+    cells += [f"{row.step_ms:.0f} ms", f"{row.audio_seconds_per_second:.0f} s"]
+    if row.kernels:
+        cells += [f"{row.memory_gb:.1f} GB", row.launches, row.waits, f"{row.busy:.0%}"]
+    return [*cells, *[""] * (10 - len(cells))]
 
 
 def main(
@@ -123,20 +161,34 @@ def main(
     batch: Annotated[list[int] | None, typer.Option(min=1)] = None,
     compiled: Annotated[bool, typer.Option(help="compiled as well")] = False,
     steps: Annotated[int, typer.Option(min=1)] = 10,
+    columns: Annotated[
+        int | None, typer.Option(help="of a crop; as the runs have them if not given", min=1)
+    ] = None,
+    compare: Annotated[
+        str | None, typer.Option(help=f"with and without its kernel: {', '.join(OPERATIONS)}")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cuda",
+    out: Annotated[Path, typer.Option(help="folder for the results")] = RESULTS,
 ) -> None:
-    if not torch.cuda.is_available():
-        sys.exit("nothing can be measured here: no CUDA device (on a CPU a run says its speed)")
+    """Measure; the files are written anew after every row."""
+    if device != "cpu" and not torch.cuda.is_available():
+        sys.exit("no CUDA device here: --device cpu times steps on this processor")
+    out.mkdir(parents=True, exist_ok=True)
+    off = sorted(switched_off())
+    switches = [",".join(off)]
+    if compare is not None:
+        switches.append(",".join(sorted({*off, compare})))
+    settings = product(run or RUNS, batch or (32, 128), (False, True) if compiled else (False,))
     rows: list[Row] = []
-    for name in run or RUNS:
-        for size in batch or (32, 128):
-            for way in (False, True) if compiled else (False,):
-                try:
-                    rows.append(measure(name, size, way, steps))
-                except torch.OutOfMemoryError as error:
-                    typer.echo(f"{name}, batch {size}: left out: {str(error).splitlines()[0]}")
-                    continue
-                write(rows, provenance("cuda"))
-                typer.echo({k: v for k, v in asdict(rows[-1]).items() if k != "kernels"})
+    for (name, size, way), without in product(settings, switches):
+        os.environ[SWITCH] = without
+        try:
+            rows.append(measure(name, size, way, without, steps, device, columns))
+        except torch.OutOfMemoryError as error:
+            typer.echo(f"{name}, batch {size}: left out: {str(error).splitlines()[0]}")
+            continue
+        write(out / f"training-{device}", rows, provenance(device))
+        typer.echo({k: v for k, v in asdict(rows[-1]).items() if k != "kernels"})
 
 
 if __name__ == "__main__":

@@ -318,16 +318,16 @@ def test_the_table_of_kernels_has_the_last_run_of_each(
     assert text.startswith("# Kernels on A\n")
 
 
-def test_the_table_of_training_says_what_was_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_table_of_training_says_what_was_measured(tmp_path: Path) -> None:
     import training
 
-    monkeypatch.setattr(training, "RESULTS", tmp_path)
-    row = training.Row("stage 1", 32, True, 43.2, 2489.8, 2.05, 1904, 5, 0.31, [("gemm", 0.25)])
-    training.write([row], {"machine": "a GPU"})
+    timed = training.Row("stage 1", 2, False, "log_mel", 9.0, 70.0, 0.0, 0, 0, 0.0, [])
+    profiled = ("stage 1", 32, True, "", 43.2, 2489.8, 2.05, 1904, 5, 0.31, [("gemm", 0.25)])
+    rows = [training.Row(*profiled), timed]
+    training.write(tmp_path / "training-cuda", rows, {"machine": "a GPU"})
     text = (tmp_path / "training-cuda.md").read_text()
-    assert "| stage 1 | 32 | yes | 43 ms | 2490 s | 2.0 GB | 1904 | 5 | 31% |" in text
+    assert "| stage 1 | 32 | yes |  | 43 ms | 2490 s | 2.0 GB | 1904 | 5 | 31% |" in text
+    assert "| stage 1 | 2 | no | log_mel | 9 ms | 70 s |  |  |  |  |" in text
     assert "- 25.0% `gemm`" in text
     found = json.loads((tmp_path / "training-cuda.json").read_text())
     assert found["rows"][0]["busy"] == 0.31

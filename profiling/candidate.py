@@ -1,0 +1,185 @@
+"""Score weights that were trained against those that ship, and put them in their place.
+
+    python profiling/candidate.py runs/gpu/run --data VALID.tar --out runs/candidate
+    python profiling/candidate.py runs/gpu/run --data VALID.tar --out runs/candidate --ship
+
+Exports stage 2 of a run, measures it and the shipped weights on the same clips in the same run, and
+writes to OUT: the weights with hash, model card and mel decoder, the scorecard, comparison.md with
+the paired differences, and changelog.md. `--ship` then copies the weights into the package, and
+adds the lines to CHANGELOG.md and to the model card. A run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import melcap
+from melcap.cli.batch import sentences
+from melcap.errors import MelcapError
+from melcap.evaluation.report import score
+from melcap.evaluation.scorecard import KEY
+from melcap.files import replacing
+from melcap.pretrained import DEFAULT
+from melcap.training import export
+from melcap.training.ablation_table import MEASURES, differences
+from melcap.training.checkpoint import Checkpoint
+from melcap.training.mel_decoder import path_beside, tokenizer_hash
+
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = ROOT / "melcap" / "weights"
+NAME = Path(DEFAULT).stem
+MORE = ("visqol_speech", "lsd", "mcd", "paper_mel")
+"""Measures that are told beside those of an ablation, where the scorecard has them."""
+SMALLER_IS_BETTER = {"mel_l1", "lsd", "mcd", "paper_mel"}
+
+
+def compare(rows: list[dict[str, Any]], candidate: str) -> dict[str, dict[str, float]]:
+    """Return the candidate's mean of each measure and its paired difference from what ships."""
+    ours = [row for row in rows if row["codec"] == candidate]
+    shipped = [row for row in rows if row["codec"] == "melcap"]
+    names = [name for name in (*MEASURES, *MORE) if any(name in row for row in ours)]
+    found = {name: differences(ours, shipped, name) for name in names}
+    return {name: row for name, row in found.items() if row is not None}
+
+
+def better(name: str, row: Mapping[str, float]) -> bool | None:
+    """Return whether a measure gained, or None where its interval holds 0.
+
+    Over-smoothing is best at 1, so a gain is a step towards 1.
+    """
+    if row["low"] <= 0 <= row["high"]:
+        return None
+    if name == "over_smoothing":
+        before = row["mean"] - row["change"]
+        return abs(row["mean"] - 1) < abs(before - 1)
+    return (row["change"] > 0) != (name in SMALLER_IS_BETTER)
+
+
+def table(found: Mapping[str, Mapping[str, float]]) -> str:
+    """Return the comparison as Markdown."""
+    lines = ["| measure | shipped | candidate | difference, 95 % interval | |"]
+    lines.append("| --- | --- | --- | --- | --- |")
+    words = {True: "better", False: "worse", None: ""}
+    for name, row in found.items():
+        before = row["mean"] - row["change"]
+        change = f"{row['change']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
+        cells = (name, f"{before:.3f}", f"{row['mean']:.3f}", change, words[better(name, row)])
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def changelog(found: Mapping[str, Mapping[str, float]], model: str, same_tokens: bool) -> str:
+    """Return the line for CHANGELOG.md."""
+    told = ", ".join(
+        f"{name} {row['mean']:.2f} ({row['mean'] - row['change']:.2f})"
+        for name, row in found.items()
+        if name in MEASURES
+    )
+    tokens = "the tokens are the same" if same_tokens else "tokens of the earlier weights differ"
+    return f"- New weights, {model}: {told} (in brackets the weights before); {tokens}.\n"
+
+
+def card_rows(checkpoint: Checkpoint, model: str) -> str:
+    """Return a row of the model card for each run that led to the weights."""
+    rows = []
+    for record in checkpoint.records:
+        if record["recipe"] == "weights":
+            rows.append(f"| from {record['model']} | | | |")
+            continue
+        what = f"{record['recipe']}, batch {record['batch']} x {record['columns']} columns"
+        what += f", peak rate {record['rate']:g}"
+        if record["discriminators"]:
+            what += f", discriminators of {record['discriminators']}"
+        rows.append(
+            f"| {what} | {record['device']} | {record['steps']:,} | {record['minutes']:g} |"
+        )
+    rows.append(f"| these are {model} | | | |")
+    return "\n".join(rows) + "\n"
+
+
+def ship(out: Path, lines: str, rows: str) -> None:
+    """Copy the weights into the package; add the lines to the changelog and to the model card."""
+    source = out / f"{NAME}.safetensors"
+    for path in (source, source.with_suffix(".sha256"), path_beside(source)):
+        if path.exists():
+            with replacing(SHIPPED / path.name) as temporary:
+                shutil.copyfile(path, temporary)
+        else:  # the mel decoder of another tokenizer must not stay
+            (SHIPPED / path.name).unlink(missing_ok=True)
+    _append(ROOT / "CHANGELOG.md", lines)
+    title = "## Runs since then\n"
+    card = SHIPPED / "README.md"
+    head = "" if title in card.read_text(encoding="utf-8") else f"\n{title}\n"
+    head += f"{datetime.date.today().isoformat()}, by `profiling/candidate.py`:\n\n"
+    head += "| recipe | where | steps | minutes |\n| --- | --- | --- | --- |\n"
+    _append(card, f"\n{head}{rows}" if title not in head else f"{head}{rows}")
+
+
+def _append(path: Path, text: str) -> None:
+    whole = path.read_text(encoding="utf-8").rstrip("\n") + "\n" + text
+    with replacing(path) as temporary:
+        temporary.write_text(whole, encoding="utf-8")
+
+
+def main(
+    run: Annotated[Path, typer.Argument(help="folder of a training run that has a stage 2")],
+    data: Annotated[Path, typer.Option(help="held-out clips: folder, tar or CSV")],
+    out: Annotated[Path, typer.Option(help="folder for weights, scorecard and comparison")],
+    clips_per_class: Annotated[int, typer.Option(help="at most", min=1)] = 8,
+    seconds: Annotated[float, typer.Option(help="of each clip, at most")] = 10.0,
+    processes: Annotated[int, typer.Option(min=1)] = 2,
+    shipping: Annotated[
+        bool, typer.Option("--ship", help="put the weights and the lines in their place")
+    ] = False,
+) -> None:
+    """Export, measure, compare and, with --ship, replace what ships."""
+    with sentences():
+        out.mkdir(parents=True, exist_ok=True)
+        weights = out / f"{NAME}.safetensors"
+        export.main(run, weights)
+        made, before = melcap.load(weights), melcap.load()
+        same = _tokenizer(made) == _tokenizer(before)
+        summary = score(
+            data,
+            ["melcap", str(weights)],
+            out,
+            clips_per_class=clips_per_class,
+            seconds=seconds,
+            processes=processes,
+        )
+        if summary["failures"]:
+            raise MelcapError(f"not compared: {summary['failures'][0]}")
+        lines = (out / "scores.jsonl").read_text(encoding="utf-8").splitlines()
+        rows = [json.loads(line) for line in lines]
+        # A file of scores may hold those of earlier candidates.
+        known = (before.model, made.model)
+        rows = [row for row in rows if row[KEY[1]] in known]
+        found = compare(rows, str(weights))
+        checkpoint = Checkpoint(run / "stage2")
+        text = f"# {made.model} against {before.model}\n\n{summary['clips_per_class']} clips of "
+        text += f"each class of {summary['data']}, at most, {summary['date'][:10]}. Tokens: "
+        text += f"{'the same' if same else 'others'}.\n\n{table(found)}"
+        with replacing(out / "comparison.md") as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        line = changelog(found, made.model, same)
+        with replacing(out / "changelog.md") as temporary:
+            temporary.write_text(line, encoding="utf-8")
+        if shipping:
+            ship(out, line, card_rows(checkpoint, made.model))
+    typer.echo(text)
+    typer.echo(line)
+
+
+def _tokenizer(codec: melcap.Codec) -> str:
+    return tokenizer_hash(codec.encoder, codec.codebook.vectors)
+
+
+if __name__ == "__main__":
+    typer.run(main)
