@@ -16,12 +16,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
 import sys
 import time
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -29,114 +26,17 @@ import torch
 import typer
 from machine import commit
 from parcel import update
-from phases import GROUPS, PHASES, REHEARSAL_SECONDS, Phase, Place, chosen, failed_gates
+from phases import GROUPS, PHASES, Place, chosen, failed_gates
 from rich.console import Console
 from rich.table import Table
+from running import GRACE_SECONDS, ROOT, Outcome, Running, write
 
-from melcap.files import replacing
-from melcap.ops.registry import SWITCH
-
-ROOT = Path(__file__).resolve().parents[1]
 LEAST_SECONDS = 5.0
 """A phase is not started with less time than this."""
-GRACE_SECONDS = 6.0
-"""Seconds between asking a phase to end and killing it: training saves meanwhile."""
+CHANGED = ("-dirty", "unknown")
+"""Ends of a commit's name that do not tell which code it is: gates run again then."""
 PARCEL_EVERY = 5.0
 DRY_SECONDS = 175.0
-
-
-@dataclass
-class Outcome:
-    """How a phase ended: passed, failed, stopped at its limit, kept from before, or skipped."""
-
-    phase: str
-    status: str
-    seconds: float = 0.0
-    limit: float = 0.0
-    returncode: int | None = None
-    reason: str = ""
-    command: list[str] = field(default_factory=list)
-    kernels_off: list[str] = field(default_factory=list)
-
-
-class Running:
-    """A phase at work: its process, its log, and when it must end.
-
-    Args:
-        name, phase: the phase.
-        place: where it runs.
-        deadline: when it must have ended, in seconds since 1970.
-        environment: variables for its process.
-        off: operations whose kernels are switched off.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        phase: Phase,
-        place: Place,
-        deadline: float,
-        environment: dict[str, str],
-        off: list[str],
-    ) -> None:
-        self._began = time.time()
-        limit = REHEARSAL_SECONDS.get(name, 120.0) if place.rehearsal else phase.limit
-        self._deadline = min(deadline, self._began + limit)
-        self._place = place
-        self._asked = 0.0
-        # The phase is to end by itself before it is asked to.
-        command = phase.command(place, self._deadline - 1.0)
-        self.outcome = Outcome(
-            name, "running", limit=self._deadline - self._began, command=command, kernels_off=off
-        )
-        self._log = (place.out / f"{name}.log").open("w")
-        variables = environment | phase.environment(place) | {SWITCH: ",".join(off)}
-        self._process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=variables,
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        self._write()
-
-    def ended(self) -> bool:
-        """Look whether the phase has ended; stop it where its time is up."""
-        now = time.time()
-        status = self._process.poll()
-        if status is None:
-            if not self._asked and now >= self._deadline:
-                self._asked = now
-                self._signal(signal.SIGTERM)
-            elif self._asked and now >= self._asked + GRACE_SECONDS:
-                self._signal(signal.SIGKILL)
-            return False
-        self._signal(signal.SIGKILL)  # whatever it has left behind
-        self._log.close()
-        self.outcome.seconds = round(now - self._began, 1)
-        self.outcome.returncode = status
-        self.outcome.status = "passed" if not status else "stopped" if self._asked else "failed"
-        if self._asked:
-            self.outcome.reason = f"its {self.outcome.limit:.0f} s were over"
-        elif status:
-            lines = (self._place.out / f"{self.outcome.phase}.log").read_text(errors="replace")
-            self.outcome.reason = "".join(lines.strip().splitlines()[-1:])[:300]
-        self._write()
-        return True
-
-    def _signal(self, number: signal.Signals) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, number)
-
-    def _write(self) -> None:
-        write(self._place, self.outcome)
-
-
-def write(place: Place, outcome: Outcome) -> None:
-    """Write OUT/<phase>.json."""
-    with replacing(place.out / f"{outcome.phase}.json") as temporary:
-        temporary.write_text(json.dumps(asdict(outcome), indent=1) + "\n")
 
 
 def spend(
@@ -153,10 +53,13 @@ def spend(
     for name in names:
         if PHASES[name].beside in names:
             continue  # started with the other one
-        off = failed_gates(place, commit())
-        if name == "gates" and off is not None:
-            outcomes.append(Outcome(name, "kept", reason="has run at this commit"))
-            continue
+        here = commit()
+        off = failed_gates(place, here)
+        if name == "gates":
+            if off is not None and not here.endswith(CHANGED):
+                outcomes.append(Outcome(name, "kept", reason="has run at this commit"))
+                continue
+            off = []  # every kernel is to be tried
         left = deadline - time.time()
         together = [name, *(other for other in names if PHASES[other].beside == name)]
         if left < LEAST_SECONDS:
@@ -202,7 +105,8 @@ def _environment(carried: Path | None) -> dict[str, str]:
     found = dict(os.environ) | {"PYTHONUNBUFFERED": "1"}
     sites = [str(path) for path in sorted(carried.glob("*/site"))] if carried else []
     before = os.environ.get("PYTHONPATH", "")
-    found["PYTHONPATH"] = os.pathsep.join([*sites, *([before] if before else [])])
+    paths = [*sites, str(ROOT), *([before] if before else [])]
+    found["PYTHONPATH"] = os.pathsep.join(paths)
     for told in sorted(carried.glob("*/commit")) if carried else ():
         os.environ["MELCAP_COMMIT"] = found["MELCAP_COMMIT"] = told.read_text().strip()
     return found

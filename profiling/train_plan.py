@@ -25,6 +25,7 @@ from melcap.cli.batch import sentences
 from melcap.errors import InputError
 from melcap.training.checkpoint import INDEX
 from melcap.training.config import TrainingConfig, read_settings
+from melcap.training.run import CUDA_BATCH
 
 PLANS = Path(__file__).with_name("gpu_budget.json")
 SMALL = {"batch": 1, "columns": 4}
@@ -79,13 +80,23 @@ def run_step(step: Step, deadline: float, arguments: Sequence[str], out: Path) -
         file.write_text(json.dumps(settings, indent=1))
         command = [sys.executable, "-m", "melcap.training.run", "--config", str(file)]
         command += ["--deadline", f"{deadline:.1f}", *step.options, *arguments]
-        ended = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
-        sys.stderr.write(ended.stderr)
-        batch = settings.get("batch", 32)
-        if not ended.returncode or OUT_OF_MEMORY not in ended.stderr or batch == 1:
-            return ended.returncode
+        status, no_memory = _watched(command)
+        batch = settings.get("batch", CUDA_BATCH)
+        if not status or not no_memory or batch == 1:
+            return status
         settings["batch"] = batch // 2
         print(f"{step.recipe}: no memory for a batch of {batch}: again with {batch // 2}")
+
+
+def _watched(command: Sequence[str]) -> tuple[int, bool]:
+    """Run a command and pass on what it says; returns its status, and whether memory ran out."""
+    full = False
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            sys.stderr.write(line)
+            full = full or OUT_OF_MEMORY in line
+    return process.returncode, full
 
 
 def main(
@@ -105,7 +116,7 @@ def main(
         for index in resume.glob(f"*/{INDEX}") if resume else ():
             if not (out / index.parent.name).exists():
                 shutil.copytree(index.parent, out / index.parent.name)
-        arguments = ["--out", str(out), "--device", device, "--picture-minutes", "1e9"]
+        arguments = ["--out", str(out), "--device", device, "--picture-minutes", "inf"]
         for path in data:
             arguments += ["--data", str(path)]
         decode = [sys.executable, "-m", "melcap.training.decode", "--out", str(out / "audio")]

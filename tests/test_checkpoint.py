@@ -64,6 +64,16 @@ def test_a_nested_state_comes_back_through_json(state: Any) -> None:
     assert same(join(json.loads(json.dumps(described)), tensors), state)
 
 
+def test_keys_that_read_the_same_are_kept_apart() -> None:
+    state = {
+        1: torch.zeros(2),
+        "1": torch.ones(2),
+        "a": {"b": torch.zeros(1)},
+        "a/b": torch.ones(1),
+    }
+    assert same(join(*split(state)), state)
+
+
 def test_what_no_checkpoint_can_hold_is_named() -> None:
     with pytest.raises(TypeError, match="a/1 is a set"):
         split({"a": [1, {2}]})

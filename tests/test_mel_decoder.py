@@ -11,6 +11,7 @@ import torch
 from melcap.codec import Codec
 from melcap.errors import InputError, WeightsError
 from melcap.pretrained import load, save
+from melcap.training import export
 from melcap.training.checkpoint import Checkpoint
 from melcap.training.data import AudioCache
 from melcap.training.mel_decoder import load_mel_decoder, path_beside, save_mel_decoder
@@ -18,7 +19,7 @@ from melcap.training.stage1 import Stage1
 from melcap.training.stage2 import Stage2
 from melcap.training.start import prepare
 from tests.helpers import SMALL, draw_weights
-from tests.training_helpers import cache_of_clips, stage_1, train_to
+from tests.training_helpers import cache_of_clips, stage_1, stage_2, train_to
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +138,23 @@ def test_stage_2_takes_the_tokenizer_of_its_folder_and_the_vocoder_of_the_weight
     for key, value in recipe.vocoder.state_dict().items():
         assert torch.equal(value, vocoder[key])
     assert [record["recipe"] for record in start.history] == ["stage1", "weights"]
+
+
+def test_it_is_exported_with_its_tokenizer_alone(cache: AudioCache, tmp_path: Path) -> None:
+    """Once stage 1 has gone on, its decoder is not that of the tokenizer that stage 2 has."""
+    first = stage_1(codebook_warmup=0)
+    train_to(2, first, cache, tmp_path / "stage1")
+    tokens = {name: module.state_dict() for name, module in first.modules().items()}
+    train_to(2, stage_2(tokens), cache, tmp_path / "stage2")
+    target = tmp_path / "a.safetensors"
+    export.main(tmp_path, target)
+    made = load(target)
+    state = load_mel_decoder(path_beside(target), made.encoder, made.codebook.vectors)
+    kept = Checkpoint(tmp_path / "stage1").exported()["decoder"]
+    assert all(torch.equal(value, kept[key].half().float()) for key, value in state.items())
+    train_to(3, first, cache, tmp_path / "stage1")
+    export.main(tmp_path, target)
+    assert not path_beside(target).exists()
 
 
 def test_the_mel_decoder_that_ships_belongs_to_the_weights_that_ship(lite: Codec) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor
 import melcap
 from melcap.config import MelSpec
 from melcap.errors import BackendError
+from melcap.kernels.launch import launched
 from melcap.ops import (
     backend_report,
     channel_norm,
@@ -326,3 +327,47 @@ def test_every_operation_has_a_reference_with_tolerances() -> None:
         assert tolerance.atol >= 0
         assert tolerance.rtol >= 0
         assert tolerance.atol + tolerance.rtol < 0.01
+
+
+class TestSwitch:
+    """A kernel that is switched off is as good as none, and everybody is told so."""
+
+    def test_auto_runs_pytorch_and_says_so(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        registry.note_fallback.cache_clear()
+        monkeypatch.setattr(registry, "choose", lambda device: "triton")
+        monkeypatch.setenv(registry.SWITCH, "log_mel, griffin_lim")
+        wave, before = noise(1, 2000), sum(launched.values())
+        with caplog.at_level(logging.INFO, logger="melcap"):
+            found = log_mel(wave, MelSpec())
+        assert sum(launched.values()) == before
+        assert "log_mel falls back to the torch backend: MELCAP_DISABLE_KERNELS" in caplog.text
+        monkeypatch.delenv(registry.SWITCH)
+        torch.testing.assert_close(log_mel(wave, MelSpec()), found, atol=1e-3, rtol=0)
+        assert sum(launched.values()) == before + 1
+
+    def test_by_name_it_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(registry.SWITCH, "log_mel")
+        with melcap.use_backend("triton"):
+            with pytest.raises(
+                BackendError, match="MELCAP_DISABLE_KERNELS switches its kernel off"
+            ):
+                log_mel(noise(1, 2000), MelSpec())
+            nearest_code(noise(3, 4), noise(5, 4))
+
+    def test_a_name_that_is_no_operation(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(registry.SWITCH, "log_mel,mel_log")
+        with melcap.use_backend("triton"):
+            with pytest.raises(BackendError, match="names mel_log: the operations are log_mel, "):
+                nearest_code(noise(3, 4), noise(5, 4))
+
+    def test_the_doctor_reports_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from melcap.cli.doctor import examine
+
+        monkeypatch.setenv(registry.SWITCH, "griffin_lim")
+        data, text = examine()
+        assert data["backends"]["switched_off"] == ["griffin_lim"]
+        assert "the kernel of griffin_lim is switched off by MELCAP_DISABLE_KERNELS" in text
+        monkeypatch.delenv(registry.SWITCH)
+        assert "switched off" not in examine()[1]

@@ -196,6 +196,14 @@ def test_stage_1_shows_pictures_and_no_audio(cache: AudioCache, tmp_path: Path) 
     assert not tags["audio"]
 
 
+def test_no_pictures_where_none_are_wanted(cache: AudioCache, tmp_path: Path) -> None:
+    path = tmp_path / "stage1"
+    train_to(2, stage_1(codebook_warmup=1), cache, path, log_every=1, picture_minutes=math.inf)
+    tags = events(tmp_path / "tensorboard" / "stage1").Tags()
+    assert not tags["images"]
+    assert tags["scalars"]
+
+
 def test_without_tensorboard_there_are_the_lines(
     cache: AudioCache,
     tmp_path: Path,

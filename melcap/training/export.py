@@ -27,9 +27,7 @@ from melcap.training.mel_decoder import path_beside, save_mel_decoder
 
 
 def main(
-    out: Annotated[
-        Path, typer.Argument(help="folder of a training run that has a stage 2")
-    ],
+    out: Annotated[Path, typer.Argument(help="folder of a training run that has a stage 2")],
     target: Annotated[Path, typer.Argument(help="the weights file to write, .safetensors")],
     licences: Annotated[
         Path | None, typer.Option(help="CSV of the data's packages and their licences")
@@ -70,6 +68,7 @@ def _export_mel_decoder(
     stage1: Path, state: Mapping[str, Mapping[str, Tensor]], codec: Codec, target: Path
 ) -> None:
     """Write the mel decoder of stage 1, where stage 1 is of the tokenizer that is exported."""
+    path_beside(target).unlink(missing_ok=True)  # an earlier one may be of another tokenizer
     if not stage1.exists():
         return
     first = Checkpoint(stage1, "stage1").exported()

@@ -51,7 +51,8 @@ def train(
     The learning rate falls over `schedule_minutes` of training time in all (by default: what was
     trained before plus `minutes`). With `steps` it stops after so many steps, counted from the very
     beginning, and when `stop` says so, if that comes first; then it saves. Figures go to
-    `checkpoint` with the suffix .jsonl, and to TensorBoard with pictures, see `TrainingLog`.
+    `checkpoint` with the suffix .jsonl, and to TensorBoard with pictures, see `TrainingLog`; with
+    infinite `picture_minutes` there are none.
     `history` is on record of a new run as what led to it. With `compile_trial` the rates of the
     first minute decide whether the recipe is compiled, see `CompileTrial`.
 
@@ -71,7 +72,8 @@ def train(
             console.print(f"{checkpoint} has no file for its {part}: they begin anew")
         del found  # it may be large
     whole = schedule_minutes or before + minutes
-    crops = crops_by_class(sampler.cache, recipe, device)
+    pictures = math.isfinite(picture_minutes)
+    crops = crops_by_class(sampler.cache, recipe, device) if pictures else {}
     saved, shown = 0.0, -math.inf
     with Batches(sampler, device) as batches, TrainingLog(checkpoint, step, console.print) as log:
         sitting = Sitting(recipe, sampler.cache, device, checkpoint)  # the clock runs from here
@@ -110,7 +112,7 @@ def train(
                 row |= sitting.row()
                 log.row(row)
                 console.print("  ".join(f"{name} {value:g}" for name, value in row.items()))
-            if spent - shown >= picture_minutes:
+            if pictures and spent - shown >= picture_minutes:
                 log.examples(recipe, crops, step)
                 shown = spent
             if spent - saved >= save_minutes:
@@ -120,7 +122,8 @@ def train(
             sitting.note("bound", bounds.sentence())
         keep()
         if sitting.steps:
-            log.examples(recipe, crops, step)
+            if pictures:
+                log.examples(recipe, crops, step)
             speed = sitting.record()["audio_seconds_per_second"]
             console.print(f"saved {checkpoint} at step {step}, {speed:g} seconds of audio a second")
             console.print(bounds.sentence())

@@ -60,7 +60,9 @@ def load_mel_decoder(path: Path, encoder: nn.Module, vectors: Tensor) -> dict[st
             owner = (file.metadata() or {}).get("tokenizer")
             state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
     except OSError as error:
-        raise WeightsError(f"{path}: cannot read the mel decoder: {error.strerror or error}") from error
+        raise WeightsError(
+            f"{path}: cannot read the mel decoder: {error.strerror or error}"
+        ) from error
     except SafetensorError as error:
         raise WeightsError(f"{path}: not a mel decoder: {error}") from error
     if owner != tokenizer_hash(encoder, vectors):

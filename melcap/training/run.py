@@ -120,7 +120,7 @@ def main(
     ] = None,
     save_minutes: Annotated[float, typer.Option(help="time between checkpoints", min=0)] = 1.0,
     picture_minutes: Annotated[
-        float, typer.Option(help="time between pictures in TensorBoard", min=0)
+        float, typer.Option(help="time between pictures in TensorBoard; inf: none", min=0)
     ] = 5.0,
     threads: Annotated[int | None, typer.Option(help="CPU threads", min=1)] = None,
     seed: Annotated[
