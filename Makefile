@@ -3,6 +3,7 @@
 # make gpu-budget    rehearse what a GPU of a few minutes is spent on
 # make gpu     what needs a CUDA device, and its benchmarks
 # make lint types kernels    what a change must pass besides the tests; the last compiles every kernel for every target
+# make kernels-all    kernels, and the same with an older triton
 #
 # Everything runs in .venv, made on the first call. PYTHON=python3 uses that interpreter as it is instead and installs nothing.
 # PyTorch for the CPU alone: PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
@@ -11,15 +12,21 @@ VENV := .venv
 WORKERS ?= 2
 GPU_WORKERS ?= 4
 
+# The triton of PyTorch 2.11, with which the kernels ran on a GPU. Its code is not that of the triton
+# in $(VENV), so it needs a check of its own.
+OLDER_TRITON := 3.6.0
+
 ifdef PYTHON
 installed =
+older_kernels =
 else
 PYTHON := $(VENV)/bin/python
 # The dev extra holds all the others.
 installed = $(or $(wildcard $(VENV)/.installed-dev),$(VENV)/.installed-$(1))
+older_kernels = kernels-$(OLDER_TRITON)
 endif
 
-.PHONY: demo test lint types kernels gpu gpu-budget gpu-tests gpu-sanitize gpu-absent
+.PHONY: demo test lint types kernels kernels-all kernels-$(OLDER_TRITON) gpu gpu-budget gpu-tests gpu-sanitize gpu-absent
 # pip must not run twice at once in one environment
 .NOTPARALLEL:
 
@@ -38,6 +45,12 @@ types: $(call installed,dev)
 
 kernels: $(call installed,test)
 	TRITON_INTERPRET=0 $(PYTHON) profiling/aot.py --check
+
+kernels-all: kernels $(older_kernels)
+
+# Its folder stands before the installed packages; a second environment would hold a second PyTorch.
+kernels-$(OLDER_TRITON): $(call installed,test) $(VENV)/triton-$(OLDER_TRITON)/.installed
+	PYTHONPATH=$(VENV)/triton-$(OLDER_TRITON) TRITON_INTERPRET=0 $(PYTHON) profiling/aot.py --check
 
 gpu: $(call installed,test)
 	@$(PYTHON) -c 'import importlib.util as u, sys; sys.exit(u.find_spec("melcap.kernels") is None)' || { \
@@ -82,4 +95,8 @@ $(VENV)/.created:
 $(VENV)/.installed-%: pyproject.toml constraints.txt | $(VENV)/.created
 	@echo 'installing melcap[$*] and what it needs into $(VENV); the first time PyTorch is downloaded'
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[$*]'
+	@touch $@
+
+$(VENV)/triton-%/.installed: | $(VENV)/.created
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps --upgrade --target $(@D) triton==$*
 	@touch $@

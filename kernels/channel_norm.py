@@ -29,7 +29,7 @@ from melcap.ops import reference, registry
 
 _MOST_CHANNELS = 4096
 _NUMBERS = 4096
-"""That a program holds of one tensor at a time, forward."""
+"""Numbers of one tensor that a program of the forward pass holds at a time."""
 _PROGRAMS = 1024
 """At most so many sum up the gradients of weight and bias."""
 
@@ -159,6 +159,7 @@ def plan_gradient(
     """
     steps, channels = out.shape
     c_tile = triton.next_power_of_2(channels)
+    aligned = channels % 16 == 0
     return Launch(
         channel_norm_gradient_kernel,
         (len(sums),),
@@ -178,8 +179,11 @@ def plan_gradient(
             "C_TILE": c_tile,
             "STEPS": _gradient_steps(channels),
         },
-        warps=8 if c_tile > 1024 else 4,
-        wide=128 if channels % 16 == 0 else 0,
+        # Of 4 warps a thread holds 16 numbers of each tensor. That is too many where rows are long,
+        # or are read in narrow pieces, each with a mask of its own.
+        warps=4 if aligned and c_tile <= 128 else 8,
+        registers=128 if c_tile <= 2048 else 255,
+        wide=128 if aligned else 0,
     )
 
 
@@ -260,6 +264,8 @@ def shipped() -> dict[str, Launch]:
         ("256, channels apart", 256, single, "none", False),
         ("256, channels apart, bf16", 256, bfloat, "none", False),
         ("51, SiLU", 51, single, "silu", True),
+        ("66, SiLU", 66, single, "silu", True),
+        ("256, SiLU", 256, single, "silu", True),
         ("4096, SiLU", 4096, single, "silu", True),
     ):
         x = torch.empty((1, 1000, channels), dtype=dtype, device="meta")

@@ -31,6 +31,9 @@ class Launch:
     `products` and `wide` are promises that the ahead-of-time gate holds the launch to: what its dot
     products run on ("" for none, "tf32" three times for float32, "half" for 16-bit operands), and
     how many bits its widest reads take at a time (64 or 128; 0 promises nothing).
+
+    `registers` is how many of them a thread may use on a CUDA device. Without it (0) ptxas chooses,
+    and may spill some so that more blocks run at the same time.
     """
 
     kernel: Any
@@ -42,6 +45,7 @@ class Launch:
     fused: bool = True
     products: str = ""
     wide: int = 0
+    registers: int = 0
 
     @property
     def name(self) -> str:
@@ -49,12 +53,16 @@ class Launch:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the compiler is told."""
-        return {
+        """Return the options of the compiler."""
+        found = {
             "num_warps": self.warps,
             "num_stages": self.stages,
             "enable_fp_fusion": self.fused,
         }
+        # a launch on ROCm refuses this option
+        if self.registers and torch.version.hip is None:
+            found["maxnreg"] = self.registers
+        return found
 
 
 def interpreted() -> bool:

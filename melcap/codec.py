@@ -23,9 +23,12 @@ from melcap.vocoder import vocoder
 
 Wave = Tensor | npt.NDArray[np.floating]
 
-GPU_CHUNKS = 32
-"""Chunks that a GPU computes at once, those of all clips together. A CPU computes one: what several
-leave between two layers would not fit its caches."""
+GPU_CHUNKS = 64
+"""The most that a GPU computes at once, in chunks with their context, over all clips of a batch.
+
+64 clips of up to a chunk (11.9 s for lite) are computed together: enough to keep a large GPU busy.
+A CPU computes one chunk at a time, since the activations of several would not fit in its caches.
+"""
 
 
 class Codec(nn.Module):
@@ -33,8 +36,8 @@ class Codec(nn.Module):
 
     A clip is coded as if silence went on for ever before and after it, so chunks, padded batches
     and streams give the tokens and the samples of the whole clip. Work is done in chunks of
-    `chunk_columns` columns, `GPU_CHUNKS` of them at once on a GPU: memory does not grow with the
-    length, or on a CPU with the batch, beyond the audio itself.
+    `chunk_columns` columns, at most `GPU_CHUNKS` of them at once on a GPU. Memory grows with the
+    length and the batch only by the audio and the tokens themselves.
 
     `model` is the name and the hash of the weights; see `melcap.load`.
     """
@@ -76,10 +79,13 @@ class Codec(nn.Module):
         """Replay `encode` and `decode` from CUDA graphs, so that short clips do not wait for each
         launch; the same results. Returns the codec.
 
-        Each shape is recorded when it first occurs: a batch size has few shapes, since the last
-        chunk is then filled up with silence to a power of two columns. Weights may change in place;
-        call it again where a module or a parameter was replaced. Not for several threads at a time.
-        Streams, and backends other than triton, do without.
+        Each shape is recorded when it first occurs. A batch has few shapes: the last chunk is
+        filled up with silence to a power of two columns. A batch that `GPU_CHUNKS` cuts into pieces
+        has the shapes of a whole piece and of the last, smaller one. The latter is not filled up:
+        clips of silence would take as long as real ones.
+
+        Weights may change in place; call it again where a module or a parameter was replaced. Not
+        for several threads at a time. Streams, and backends other than triton, do without.
 
         Raises:
             BackendError: where the codec is not on a CUDA device.
@@ -239,27 +245,37 @@ class Codec(nn.Module):
     def _pieces(
         self, stages: Sequence[Stage], columns: int, batch: int, unit: int = 1
     ) -> Iterator[tuple[slice, tuple[int, int], tuple[int, int]]]:
-        """What is computed at once: which clips, output steps (`unit` for each column), and the
-        input steps that these need.
+        """Yield what is computed at once: the clips, their output steps (`unit` for each column),
+        and the input steps that these need.
 
-        A GPU takes all clips and many columns, or it would wait for the launches of each; graphs
-        have none to wait for. A CPU takes a chunk of one clip, or so many clips as fill one.
+        A GPU takes as many clips and columns as `GPU_CHUNKS` allows, because each piece costs the
+        time of all its launches. With graphs it takes as many clips of one chunk, so that clips of
+        any length have the same few shapes. A CPU takes a chunk of one clip, or as many short clips
+        as make up a chunk.
         """
-        clips, at_once = batch, self.chunk_columns
-        if self.device.type != "cuda":
-            clips = max(1, self.chunk_columns // columns)
-        elif not self._graphs:
-            at_once *= max(1, GPU_CHUNKS // batch)
+        if self.device.type == "cuda":
+            at_once = self.chunk_columns * (1 if self._graphs else GPU_CHUNKS)
+            most = GPU_CHUNKS * _field(stages, self.chunk_columns * unit)
+            clips = most // _field(stages, min(columns, at_once) * unit)
+        else:
+            at_once = self.chunk_columns
+            clips = max(1, at_once // columns)
         for one in range(0, batch, clips):
             for begin in range(0, columns, at_once):
                 span = begin * unit, min(begin + at_once, columns) * unit
-                yield slice(one, one + clips), span, inputs_for(stages, *span)
+                yield slice(one, min(one + clips, batch)), span, inputs_for(stages, *span)
 
     def _silence_after(self, tokens: Tensor, counts: Sequence[int]) -> Tensor:
         """The same tokens with the column of silence behind each clip's own columns."""
         place = torch.arange(tokens.shape[-1], device=tokens.device)
         own = place < torch.tensor(counts, device=tokens.device)[:, None]
         return torch.where(own[:, None], tokens, self.silence[:, None].to(tokens.dtype))
+
+
+def _field(stages: Sequence[Stage], outputs: int) -> int:
+    """Return the number of input steps that so many output steps of a chain depend on."""
+    first, last = inputs_for(stages, 0, outputs)
+    return last - first
 
 
 def as_tensor(wave: Wave) -> Tensor:

@@ -97,6 +97,8 @@ def record(function: Callable[[Tensor], Tensor], x: Tensor, pool: Any) -> Record
                 function(given)
         torch.cuda.current_stream().wait_stream(beside)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool):
+        # The default mode, "global", forbids every thread the calls that a recording cannot hold:
+        # a loader that allocates or pins memory in the meantime would break it, or fail itself.
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             made = function(given)
     return Recording(given, made, graph.replay)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
@@ -71,6 +73,18 @@ def chunks_of(codec: Codec, columns: int) -> Iterator[None]:
         yield
     finally:
         codec.chunk_columns = before
+
+
+def cut_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let codecs cut their work into a GPU's pieces, and compute them on the device they are on."""
+    pieces = Codec._pieces
+
+    def found(codec: Codec, *arguments: Any) -> list[Any]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Codec, "device", torch.device("cuda"))
+            return [*pieces(codec, *arguments)]
+
+    monkeypatch.setattr(Codec, "_pieces", found)
 
 
 def at_codec_rate(codec: Codec, clip: Tensor, sample_rate: int) -> Tensor:

@@ -4,15 +4,24 @@ The compiler cannot run in this process, whose kernels are interpreted: it gets 
 runs `profiling/aot.py --check` over every configuration and target besides.
 
 Seen red with: each pattern of `aot.broken_promises` replaced by one that matches nothing; local
-memory not looked at; the limit of shared memory not compared; a launch's promise ignored.
+memory not looked at; the limit of shared memory not compared; a launch's promise ignored; registers
+not limited, or limited on ROCm too; a table of another version. `make kernels-all` was seen red
+with: no limit of registers for `settle` or the gradient of channel_norm; 4 warps for the latter
+where it has 8; a table with another number in it.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+import torch
+
+from melcap.kernels.launch import Launch
 
 ROOT = Path(__file__).parent.parent
 BREAKERS = """
@@ -66,6 +75,8 @@ said(broken(double, wide=128, n=16), "no 128-bit loads")
 said(broken(double, wide=64, n=16), "no 64-bit loads")
 assert broken(pairs, wide=64, n=16) == []
 said(broken(indexed, n=128, warps=1), "local memory")
+assert broken(multiply, "ieee", registers=255) == []
+said(broken(multiply, "ieee", registers=24), "local memory")
 aot.SHARED_LIMIT["sm_80"] = aot.SHARED_LIMIT["sm_90"] = 100
 said(broken(multiply, "tf32x3", products="tf32"), "shared memory, 100 exist")
 print("the gate sees them all")
@@ -85,6 +96,24 @@ def compiled(*arguments: str) -> str:
 def test_the_first_configuration_of_every_operation() -> None:
     found = compiled("profiling/aot.py", "--check", "--first", "--target=sm_90", "--target=gfx942")
     assert "all promises hold" in found
+
+
+def test_registers_are_limited_on_cuda_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    launch = Launch(None, (1,), {}, {}, registers=128)
+    assert launch.options["maxnreg"] == 128
+    assert "maxnreg" not in Launch(None, (1,), {}, {}).options
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    assert "maxnreg" not in launch.options  # a launch there refuses what it does not know
+
+
+def test_each_table_is_of_the_triton_that_it_names() -> None:
+    found = {path.stem.removeprefix("aot-") for path in (ROOT / "profiling/results").glob("aot*")}
+    older = re.search(r"^OLDER_TRITON := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert older is not None
+    assert older[1] in found
+    for version in found:
+        table = (ROOT / f"profiling/results/aot-{version}.md").read_text()
+        assert f"with triton {version}." in table
 
 
 def test_what_breaks_a_promise_is_seen(tmp_path: Path) -> None:

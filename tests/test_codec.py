@@ -5,7 +5,8 @@ come; no column of silence before a clip, or after it; a chunk that begins one c
 one step less of context; samples that stand one off; lengths that are ignored; samples behind a
 clip's length that are looked at; NaN let through; the model or the rows not compared; tokens of a
 byte compared with silence as a byte; a flat sequence that runs row by row; input clamped in place;
-silence learnt from noise.
+silence learnt from noise; on a GPU all clips at once, one clip more than fit, their context left
+out, one clip after the other, one chunk after the other, a clip or a chunk taken twice or left out.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import melcap
+from melcap import codec as codec_module
 from melcap.codec import Codec
 from melcap.codes import Codes
 from melcap.config import CodecConfig
@@ -36,6 +38,7 @@ from tests.helpers import (
     at_codec_rate,
     chunks_of,
     count_ties,
+    cut_as_on_a_gpu,
     draw_weights,
     latents_of,
     noise,
@@ -494,18 +497,92 @@ def test_a_gpu_gives_what_the_cpu_gives(small_weights: Path, codec: Codec) -> No
             check_same(codec, own, rate, expected[index], found.to("cpu")[index])
 
 
-@pytest.mark.parametrize(("batch", "chunks"), [(1, 32), (3, 10), (40, 1)])
-def test_a_gpu_takes_more_at_once(
-    small_weights: Path, monkeypatch: pytest.MonkeyPatch, batch: int, chunks: int
+@pytest.mark.parametrize("graphs", [False, True])
+@pytest.mark.parametrize("way", ["encode", "decode"])
+@pytest.mark.parametrize(
+    ("batch", "columns"),
+    [
+        (1, 1),
+        (2000, 1),
+        (3, 40),
+        (64, 216),
+        (64, 256),
+        (65, 256),
+        (2000, 216),
+        (7, 300),
+        (1, 60000),
+    ],
+)
+def test_a_gpus_pieces_are_bounded_and_cover_all(
+    lite: Codec,
+    monkeypatch: pytest.MonkeyPatch,
+    batch: int,
+    columns: int,
+    way: str,
+    graphs: bool,
 ) -> None:
-    codec = melcap.load(small_weights)
-    codec.chunk_columns = 5
+    codec = copy.copy(lite)
+    codec._graphs = (None, None) if graphs else None  # type: ignore[assignment]
     monkeypatch.setattr(Codec, "device", torch.device("cuda"))
-    pieces = [*codec._pieces(codec.encode_stages, 5 * 33, batch)]
-    assert {(some.start, some.stop) for some, _, _ in pieces} == {(0, batch)}
-    assert [span for _, span, _ in pieces] == [
-        (begin, min(begin + 5 * chunks, 5 * 33)) for begin in range(0, 5 * 33, 5 * chunks)
+    stages, unit = codec.encode_stages, 1
+    if way == "decode":
+        stages, unit = codec.decode_stages, codec.config.column_samples
+    pieces = [*codec._pieces(stages, columns, batch, unit)]
+    taken = np.zeros((batch, columns), int)
+    for some, (begin, end), needed in pieces:
+        assert needed == inputs_for(stages, begin, end)
+        taken[some, begin // unit : end // unit] += 1
+    assert (taken == 1).all()
+    first, last = inputs_for(stages, 0, codec.chunk_columns * unit)
+    most = codec_module.GPU_CHUNKS * (last - first)
+    sizes = [(some.stop - some.start) * (last - first) for some, _, (first, last) in pieces]
+    assert max(sizes) <= most
+    if batch <= 64 and columns <= codec.chunk_columns:
+        assert len(pieces) == 1
+    elif not graphs:
+        assert len(pieces) == 1 or sizes[0] > 0.8 * most
+
+
+@pytest.mark.parametrize(("batch", "columns"), [(1, 40), (7, 3), (5, 11), (3, 23)])
+def test_a_gpus_pieces_change_nothing(
+    codec: Codec, monkeypatch: pytest.MonkeyPatch, batch: int, columns: int
+) -> None:
+    """Clips of different lengths, in pieces of some clips, of one, and of a part of one."""
+    wave = noise(batch, columns * UNIT - 3)
+    lengths = [wave.shape[1] - 300 * index for index in range(batch)]
+    codes = codec.encode(wave, 44100, lengths)
+    expected = codec.decode(codes)
+    cut_as_on_a_gpu(monkeypatch)
+    monkeypatch.setattr(codec_module, "GPU_CHUNKS", 2)
+    seen: tuple[list[int], list[int]] = ([], [])
+
+    def watch(which: int) -> Callable[..., None]:
+        def note(module: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
+            seen[which].append(len(inputs[0]) * inputs[0].shape[-1])
+
+        return note
+
+    hooks = [
+        codec.front.register_forward_hook(watch(0)),
+        codec.decoder[0].register_forward_hook(watch(1)),
     ]
+    try:
+        with chunks_of(codec, 5):
+            found = codec.encode(wave, 44100, lengths)
+            decoded = codec.decode(codes)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for index, length in enumerate(lengths):
+        check_same(codec, wave[index, :length], 44100, codes[index], found[index])
+    torch.testing.assert_close(decoded, expected, atol=CLOSE, rtol=0)
+    for sizes, stages, unit in (
+        (seen[0], codec.encode_stages, 1),
+        (seen[1], codec.decode_stages, UNIT),
+    ):
+        first, last = inputs_for(stages, 0, 5 * unit)
+        assert len(sizes) > 1
+        assert max(sizes) <= 2 * (last - first)
 
 
 def test_columns_behind_all_clips_are_passed_over(codec: Codec) -> None:

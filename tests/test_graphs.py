@@ -4,12 +4,14 @@ Without a device a recording runs its function again on the memory that it keeps
 the last chunk not filled up, or its tokens not cut off; nothing copied in; the kept memory handed
 out; a recording for each call; the dtype left out of the key; weights that changed, or that are
 taken for changed; one graph too many, the oldest kept, the last used dropped; the reference
-recorded; graphs kept by a codec that moved; tokens not checked.
+recorded; graphs kept by a codec that moved; tokens not checked; two chunks at once; a recording in
+another error mode.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,11 +22,12 @@ from hypothesis import HealthCheck, given, settings
 from torch import Tensor
 
 import melcap
+from melcap import codec as codec_module
 from melcap import graphs
 from melcap.codec import Codec
 from melcap.errors import BackendError
 from melcap.graphs import Graphs, Recording
-from tests.helpers import SMALL, noise, waves
+from tests.helpers import SMALL, cut_as_on_a_gpu, noise, waves
 
 gpu = pytest.mark.gpu
 UNIT = SMALL.column_samples
@@ -145,6 +148,47 @@ def test_few_sizes_are_recorded(small_weights: Path, recorded: list[tuple[int, .
     for columns in range(1, 18):
         graphed.decode(graphed.encode(noise(columns * UNIT - 5), 44100))
     assert len(recorded) == 2 * 4, "1, 2, 4 and 8 columns, each way"
+
+
+def test_a_large_batch_is_taken_in_pieces_of_two_shapes(
+    small_weights: Path, recorded: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of clips that are longer than a chunk, which have as many clips at once."""
+    cut_as_on_a_gpu(monkeypatch)
+    monkeypatch.setattr(codec_module, "GPU_CHUNKS", 3)
+    plain = melcap.load(small_weights)
+    graphed = with_graphs(melcap.load(small_weights))
+    plain.chunk_columns = graphed.chunk_columns = 8
+    for columns in (8, 16):
+        wave = noise(8, columns * UNIT, seed=columns)
+        codes = plain.encode(wave, 44100)
+        assert torch.equal(graphed.encode(wave, 44100).tokens, codes.tokens)
+        torch.testing.assert_close(graphed.decode(codes), plain.decode(codes), atol=1e-5, rtol=0)
+    assert [shape[0] for shape in recorded] == [3, 2, 3, 2]
+
+
+def test_a_recording_does_not_mind_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mode that is passed on to CUDA; only a device could show what it does."""
+    told: list[dict[str, Any]] = []
+
+    @contextmanager
+    def within(*_: Any, **options: Any) -> Iterator[None]:
+        told.append(options)
+        yield
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    cuda = SimpleNamespace(
+        device=lambda device: nullcontext(),
+        Stream=lambda: stream,
+        current_stream=lambda: stream,
+        stream=lambda stream: nullcontext(),
+        CUDAGraph=lambda: SimpleNamespace(replay=lambda: None),
+        graph=within,
+    )
+    monkeypatch.setattr(graphs, "torch", SimpleNamespace(cuda=cuda))
+    found = graphs.record(lambda x: 2 * x, torch.ones(2), "a pool")
+    assert found.made.tolist() == [2, 2]
+    assert told == [{"pool": "a pool", "capture_error_mode": "thread_local"}]
 
 
 def test_a_codec_that_moves_forgets_its_graphs(

@@ -159,11 +159,15 @@ def test_half_precision(shape: tuple[int, ...], activation: str) -> None:
     check_gradients(arguments, activation)
 
 
-def test_more_tiles_than_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("channels", "tile"), [(32, 64), (51, 32)])
+def test_more_tiles_than_programs(
+    channels: int, tile: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A program that sums up several tiles, some of them one more than others."""
     monkeypatch.setattr(kernels, "_PROGRAMS", 3)
-    arguments = drawn(1, 32, 64 * 7 + 5)
-    assert len(kernels.scratch(64 * 7 + 5, 32, torch.device("cpu"))) == 3
+    steps = tile * 7 + 5
+    arguments = drawn(1, channels, steps)
+    assert len(kernels.scratch(steps, channels, torch.device("cpu"))) == 3
     check_gradients(arguments, "silu")
 
 

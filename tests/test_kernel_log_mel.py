@@ -7,7 +7,8 @@ step dropped; its first bin one late; the last filter masked out; only the first
 no floor; frames without masks one sample beyond the clip's start or end; a clip's output at a wrong
 offset; the first clip's length for all, a length beyond the wave, below zero or not contiguous;
 twiddles turned the wrong way or read from a wrong table; digits exchanged, or put in order, the
-wrong way round; a symmetric window.
+wrong way round; a symmetric window; each offset of 32 bits left out of the refusal, which was one
+sample late or one filter early.
 """
 
 from __future__ import annotations
@@ -228,6 +229,35 @@ def test_empty_batch_launches_nothing() -> None:
 def test_refusals(spec: MelSpec, dtype: torch.dtype, reason: str) -> None:
     with melcap.use_backend("triton"), pytest.raises(BackendError, match=reason):
         log_mel(torch.zeros(1, 9000, dtype=dtype), spec)
+
+
+NARROW = MelSpec(16000, 256, 100, 1)
+TALL = MelSpec(16000, 256, 2, 256)
+
+
+@pytest.mark.parametrize(
+    ("spec", "left", "right", "most", "largest"),
+    [
+        (LITE, 384, 639, 2**31 - 512, 2**31 + 128),  # the end of the last frame
+        (NARROW, 0, 0, 2**31 - 1, 2**31),  # samples are counted in 32 bits
+        (NARROW, 1, 60, 2**31 - 54, 2**31 + 7),  # the end of the last frame, again
+        (NARROW, 300, 300, 2**31 - 293, 2**31 + 52),  # its begin, counted from the padding
+        (TALL, 0, 0, 16843263, 255 * 8421505),  # the last filter's row of the result
+    ],
+)
+def test_rows_that_32_bits_do_not_count_are_refused(
+    spec: MelSpec, left: int, right: int, most: int, largest: int
+) -> None:
+    """13.5 h at 44.1 kHz; the kernel would read silence, or write to another place."""
+    for samples in (most, most + 1):
+        wave = torch.zeros(2, 1).expand(2, samples)
+        with melcap.use_backend("triton"):
+            found = registry.reasons_against("log_mel", "triton", wave, spec, left, right, None)
+        expected = (
+            f"offsets within a row must be below 2^31: {samples} samples between {left} and "
+            f"{right} of padding need {largest}"
+        )
+        assert found == ([] if samples == most else [expected])
 
 
 @pytest.mark.gpu

@@ -13,7 +13,7 @@ member; a threshold not stored; norms that overflow or vanish; the sign of the r
 being left out; squares that overflow 64 bits; the exponent 3 too small, 10 too large; TIE zero,
 doubled or a thousandfold; a tie against squares, a tie excluded; the highest index; the last step
 alone for the nearest, the smallest or the lowest; the limit too narrow; rows left unsettled: all,
-all but the first, those of one kind.
+all but the first, those of one kind; the codebook that ships not among the launches.
 Not seen: offsets of 32 bits (they need gigabytes: a test on the device has them); NaN taken for a
 score that is out of question, and a scale owed beyond 2^127 (overflow, where settling is never
 wrong); what makes settling slower and not wrong (a wide limit, all groups alive, all codes
@@ -34,6 +34,7 @@ from torch import Tensor
 
 import melcap
 from melcap import ops
+from melcap.codec import Codec
 from melcap.ops import registry
 from tests.helpers import noise
 
@@ -165,7 +166,8 @@ def drawn(rows: int, codes: int, dim: int) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("few", [0, nearest_code.FEW])
 @pytest.mark.parametrize(
-    ("rows", "codes", "dim"), [(67, 100, 1), (131, 300, 12), (20, 2200, 20), (9, 700, 70)]
+    ("rows", "codes", "dim"),
+    [(67, 100, 1), (131, 300, 12), (20, 2200, 20), (9, 700, 70), (24, 8192, 8)],
 )
 def test_scores_keep_their_bound_and_decide_allows_for_it(
     rows: int, codes: int, dim: int, few: int, monkeypatch: pytest.MonkeyPatch
@@ -183,7 +185,9 @@ def test_scores_keep_their_bound_and_decide_allows_for_it(
 
 
 @pytest.mark.parametrize("few", [0, nearest_code.FEW])
-@pytest.mark.parametrize(("rows", "codes", "dim"), [(67, 300, 12), (20, 2200, 20), (9, 700, 70)])
+@pytest.mark.parametrize(
+    ("rows", "codes", "dim"), [(67, 300, 12), (20, 2200, 20), (9, 700, 70), (24, 8192, 8)]
+)
 def test_only_unclear_rows_are_left_to_settle(
     rows: int, codes: int, dim: int, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -246,6 +250,16 @@ def test_many_tiles_of_codes_in_every_share(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(nearest_code, "FEW", 0)
     check(x, codebook)
     check(*planted(130, 300, 8, 4, 1e-6))
+
+
+@pytest.mark.parametrize("few", [0, nearest_code.FEW])
+def test_the_codebook_that_ships(few: int, lite: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """8192 codes of 8 numbers: rows close to a code of each tile, on codes, midway between two."""
+    monkeypatch.setattr(nearest_code, "FEW", few)
+    codebook = lite.codebook.vectors
+    assert codebook.shape == (8192, 8)
+    near = codebook[63::128] + noise(64, 8, seed=26, amplitude=float(codebook.std()) / 10)
+    check(torch.cat((near, codebook[[0, 8191]], codebook[[5, 4100]].mean(0)[None])), codebook)
 
 
 def test_every_code_is_found() -> None:
@@ -468,9 +482,12 @@ def test_unsupported() -> None:
     assert "codebook on meta" in " ".join(implementation.unsupported(x, codebook.to("meta")))
 
 
-def test_shipped_launches_are_planned_from_shapes_alone() -> None:
+def test_shipped_launches_are_planned_from_shapes_alone(lite: Codec) -> None:
     launches = nearest_code.shipped()
     assert {step.name for step in launches.values()} == set(KERNELS)
+    codes, dim = lite.codebook.vectors.shape
+    for rows in (12, 1000, 131072):
+        assert f"nominate {rows} x {codes} x {dim} float32" in launches
     for step in launches.values():
         tensors = [v for v in step.arguments.values() if isinstance(v, Tensor)]
         assert all(tensor.device.type == "meta" for tensor in tensors)
@@ -484,6 +501,9 @@ def test_shipped_launches_are_planned_from_shapes_alone() -> None:
 @pytest.mark.parametrize(
     ("rows", "codes", "dim"),
     [
+        (12, 8192, 8),
+        (1000, 8192, 8),
+        (131072, 8192, 8),
         (12, 8192, 32),
         (1000, 8192, 32),
         (131072, 8192, 32),

@@ -13,6 +13,11 @@ from melcap.ops import nearest_code
 def cases() -> list[Case]:
     found = []
     for rows, codes, dim in (
+        (12, 8192, 8),
+        (258, 8192, 8),
+        (2584, 8192, 8),
+        (131072, 8192, 8),
+        (1048576, 8192, 8),
         (12, 8192, 32),
         (258, 8192, 32),
         (2584, 8192, 32),
