@@ -2,8 +2,9 @@
 # make test    the whole test suite (WORKERS=1 for one process)
 # make gpu-budget    rehearse what a GPU of a few minutes is spent on
 # make gpu     what needs a CUDA device, and its benchmarks
-# make lint types kernels    what a change must pass besides the tests; the last compiles every kernel for every target
-# make kernels-all    kernels, and the same with an older triton
+# make lint types kernels    what a change must pass besides the tests; the last compiles every kernel for two targets, on both
+#                            versions of triton that are supported
+# make kernels-all    every kernel for every target, on both versions
 #
 # Everything runs in .venv, made on the first call. PYTHON=python3 uses that interpreter as it is instead and installs nothing.
 # PyTorch for the CPU alone: PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
@@ -16,17 +17,20 @@ GPU_WORKERS ?= 4
 # in $(VENV), so it needs a check of its own.
 OLDER_TRITON := 3.6.0
 
+# Its folder stands before the installed packages; a second environment would hold a second PyTorch.
+older_folder = $(VENV)/triton-$(OLDER_TRITON)
+
 ifdef PYTHON
 installed =
-older_kernels =
+older_triton =
 else
 PYTHON := $(VENV)/bin/python
 # The dev extra holds all the others.
 installed = $(or $(wildcard $(VENV)/.installed-dev),$(VENV)/.installed-$(1))
-older_kernels = kernels-$(OLDER_TRITON)
+older_triton = $(older_folder)/.installed
 endif
 
-.PHONY: demo test lint types kernels kernels-all kernels-$(OLDER_TRITON) gpu gpu-budget gpu-tests gpu-sanitize gpu-absent
+.PHONY: demo test lint types kernels kernels-all gpu gpu-budget gpu-tests gpu-sanitize gpu-absent
 # pip must not run twice at once in one environment
 .NOTPARALLEL:
 
@@ -43,14 +47,13 @@ lint: $(call installed,dev)
 types: $(call installed,dev)
 	$(PYTHON) -m mypy
 
-kernels: $(call installed,test)
+kernels: $(call installed,test) $(older_triton)
+	TRITON_INTERPRET=0 $(PYTHON) profiling/aot.py --check --target sm_90 --target gfx942
+	$(if $(older_triton),PYTHONPATH=$(older_folder) TRITON_INTERPRET=0 $(PYTHON) profiling/aot.py --check --target sm_90)
+
+kernels-all: $(call installed,test) $(older_triton)
 	TRITON_INTERPRET=0 $(PYTHON) profiling/aot.py --check
-
-kernels-all: kernels $(older_kernels)
-
-# Its folder stands before the installed packages; a second environment would hold a second PyTorch.
-kernels-$(OLDER_TRITON): $(call installed,test) $(VENV)/triton-$(OLDER_TRITON)/.installed
-	PYTHONPATH=$(VENV)/triton-$(OLDER_TRITON) TRITON_INTERPRET=0 $(PYTHON) profiling/aot.py --check
+	$(if $(older_triton),PYTHONPATH=$(older_folder) TRITON_INTERPRET=0 $(PYTHON) profiling/aot.py --check)
 
 gpu: $(call installed,test)
 	@$(PYTHON) -c 'import importlib.util as u, sys; sys.exit(u.find_spec("melcap.kernels") is None)' || { \

@@ -56,7 +56,7 @@ class Running:
         off: list[str],
     ) -> None:
         self._began = time.time()
-        limit = REHEARSAL_SECONDS.get(name, 120.0) if place.rehearsal else phase.limit
+        limit = REHEARSAL_SECONDS if place.rehearsal else phase.limit
         self._deadline = min(deadline, self._began + limit)
         self._place = place
         self._asked = 0.0

@@ -29,7 +29,9 @@ from melcap.training.run import CUDA_BATCH
 
 PLANS = Path(__file__).with_name("gpu_budget.json")
 SMALL = {"batch": 1, "columns": 4}
-"""Settings of a rehearsal on a CPU."""
+"""Settings of a rehearsal on a CPU..."""
+SMALL_MINUTES = 0.05
+"""... and how long each of its steps trains, whatever the deadline."""
 OUT_OF_MEMORY = "the GPU's memory is full"
 
 
@@ -117,6 +119,7 @@ def main(
             if not (out / index.parent.name).exists():
                 shutil.copytree(index.parent, out / index.parent.name)
         arguments = ["--out", str(out), "--device", device, "--picture-minutes", "inf"]
+        arguments += ["--minutes", str(SMALL_MINUTES)] if small else []
         for path in data:
             arguments += ["--data", str(path)]
         decode = [sys.executable, "-m", "melcap.training.decode", "--out", str(out / "audio")]

@@ -116,6 +116,29 @@ def test_each_table_is_of_the_triton_that_it_names() -> None:
         assert f"with triton {version}." in table
 
 
+def test_a_table_that_is_not_what_was_compiled() -> None:
+    sys.path.insert(0, str(ROOT / "profiling"))
+    try:
+        from aot import HEAD, agrees
+    finally:
+        sys.path.remove(str(ROOT / "profiling"))
+    cells = [
+        ("a", "1", "k", "sm_90", 40),
+        ("a", "1", "k", "gfx942", 41),
+        ("b", "2", "k", "sm_90", 42),
+    ]
+    rows = [f"| {' | '.join(map(str, row))} | 0 | 0 |  |\n" for row in cells]
+    table = HEAD.format(version="3.9.0") + "".join(rows)
+    assert agrees(rows, table, ["sm_90", "gfx942"], first=False)
+    of_one = [rows[0], rows[2]]
+    assert agrees(of_one, table, ["sm_90"], first=False)
+    assert agrees(of_one[:1], table, ["sm_90"], first=True)
+    assert not agrees(of_one[:1], table, ["sm_90"], first=False)
+    changed = [rows[0].replace("40", "44"), rows[2]]
+    assert not agrees(changed, table, ["sm_90"], first=False)
+    assert not agrees(changed[:1], table, ["sm_90"], first=True)
+
+
 def test_what_breaks_a_promise_is_seen(tmp_path: Path) -> None:
     script = tmp_path / "breakers.py"
     script.write_text(BREAKERS)
