@@ -157,6 +157,17 @@ def test_it_is_exported_with_its_tokenizer_alone(cache: AudioCache, tmp_path: Pa
     assert not path_beside(target).exists()
 
 
+def test_a_tokenizer_that_has_moved_on_is_told(cache: AudioCache, tmp_path: Path) -> None:
+    first = stage_1(codebook_warmup=0)
+    train_to(2, first, cache, tmp_path / "stage1")
+    tokens = {name: module.state_dict() for name, module in first.modules().items()}
+    train_to(1, stage_2(tokens), cache, tmp_path / "stage2")
+    assert prepare(tmp_path, {"stage": 2}, None, batch=1).notes == []
+    train_to(3, first, cache, tmp_path / "stage1")
+    (said,) = prepare(tmp_path, {"stage": 2}, None, batch=1).notes
+    assert "stage2 goes on with the tokenizer that it began with" in said
+
+
 def test_the_mel_decoder_that_ships_belongs_to_the_weights_that_ship(lite: Codec) -> None:
     from melcap.pretrained import default_file
 

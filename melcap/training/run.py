@@ -154,6 +154,8 @@ def main(
             raise typer.BadParameter("1 or 2 must be given", param_hint="--stage")
         start = prepare(out, given, weights, CUDA_BATCH if on_gpu else 8)
         recipe = start.recipe
+        for note in start.notes:
+            typer.echo(note, err=True)
         recipe.bf16 = on_gpu if bf16 is None else bf16
         out.mkdir(parents=True, exist_ok=True)
         workers = threads or os.cpu_count() or 2

@@ -32,11 +32,15 @@ _WITHOUT_WEIGHTS = {"vocoder.griffin_lim_steps", "vocoder.griffin_lim_momentum"}
 
 @dataclass(frozen=True)
 class Start:
-    """A recipe on the CPU, where its checkpoint is or will be, and what led to a new run."""
+    """A recipe on the CPU, where its checkpoint is or will be, and what led to a new run.
+
+    `notes` are sentences for the person who started it.
+    """
 
     recipe: Stage1 | Stage2
     checkpoint: Path
     history: Sequence[Record]
+    notes: Sequence[str] = ()
 
 
 def prepare(out: Path, given: Mapping[str, Any], weights: str | None, batch: int) -> Start:
@@ -105,7 +109,7 @@ def prepare(out: Path, given: Mapping[str, Any], weights: str | None, batch: int
         assert trained is not None
         vocoder = Stage2(config, _tokenizer(trained))
     if before is not None:
-        return Start(vocoder, path, history)
+        return Start(vocoder, path, history, _notes(before, out / "stage1"))
     if first is not None:
         history = [*first.records, *history]
         if (out / "vocoder").exists():
@@ -122,6 +126,19 @@ def _in_training(codec: CodecConfig) -> CodecConfig:
     """With no more Griffin-Lim steps than a new codec: gradients through them grow with each."""
     steps = min(codec.vocoder.griffin_lim_steps, VocoderConfig.griffin_lim_steps)
     return replace(codec, vocoder=replace(codec.vocoder, griffin_lim_steps=steps))
+
+
+def _notes(stage2: Checkpoint, stage1: Path) -> list[str]:
+    """Say where stage 1 has gone on since stage 2 took its tokenizer."""
+    if stage2.recipe != "stage2" or not stage1.exists():
+        return []
+    moved = Checkpoint(stage1, "stage1").exported()["learner"]["codebook.vectors"]
+    if torch.equal(moved, stage2.modules["codebook"]["vectors"]):
+        return []
+    return [
+        f"{stage2.path} goes on with the tokenizer that it began with; {stage1} has another one by "
+        "now: to take it over, start stage 2 in a folder that has that stage1 alone"
+    ]
 
 
 def _mel_decoder(weights: Path, codec: Codec) -> Mapping[str, Tensor] | None:
