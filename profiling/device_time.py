@@ -1,4 +1,4 @@
-"""Where a device's time goes: kernel by kernel, with and without CUDA graphs.
+"""Measure the time of a device kernel by kernel, with and without CUDA graphs.
 
     python profiling/device_time.py --out profiling/results
 

@@ -30,7 +30,7 @@ DEVICE_TESTS = (
 
 @dataclass(frozen=True)
 class Place:
-    """Where and on what the phases run.
+    """The folders, the device and the plan of a run.
 
     Args:
         out: folder of the results; each phase has OUT/<phase>.json and OUT/<phase>.log.
@@ -56,7 +56,7 @@ class Place:
 
     @property
     def rehearsal(self) -> bool:
-        """Whether this is a rehearsal on a CPU."""
+        """True on a CPU, where every phase is a rehearsal."""
         return self.device == "cpu"
 
 

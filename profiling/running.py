@@ -23,7 +23,7 @@ GRACE_SECONDS = 6.0
 
 @dataclass
 class Outcome:
-    """How a phase ended: passed, failed, stopped at its limit, kept from before, or skipped."""
+    """The end of a phase: passed, failed, stopped at its limit, kept from before, or skipped."""
 
     phase: str
     status: str

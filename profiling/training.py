@@ -1,4 +1,4 @@
-"""What a training step costs and what bounds it: `python profiling/training.py` on a GPU.
+"""Measure what a training step costs and what bounds it: `python profiling/training.py`.
 
 For both stages and several batches: the time of a step, how much audio a second that is, the share
 of it in which the GPU works, how often the step waits for the GPU, and the kernels that take most.

@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module", autouse=True)
 def scripts() -> Iterator[None]:
-    """As `python profiling/gpu_budget.py` finds them."""
+    """Put the scripts on the path, as running one of them does."""
     sys.path.insert(0, str(ROOT / "profiling"))
     yield
     sys.path.remove(str(ROOT / "profiling"))

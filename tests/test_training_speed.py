@@ -1,4 +1,4 @@
-"""Whether to compile, and what bounds a run: decisions and sentences, on clocks of the tests."""
+"""Decisions whether to compile and sentences on what bounds a run, on clocks of the tests."""
 
 from __future__ import annotations
 

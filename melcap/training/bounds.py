@@ -1,4 +1,4 @@
-"""What bounds a training run: waiting for data, kernel launches, or the processor itself."""
+"""Find what bounds a training run: data, kernel launches, or the processor itself."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ from melcap.training.nested import join, split
 from melcap.training.recipe import Recipe
 
 Record = dict[str, Any]
-"""What is known of one run; see `melcap.training.sitting`."""
+"""The figures of one run; see `melcap.training.sitting`."""
 
 INDEX = "checkpoint.json"
 FILE_BYTES = 15 << 20

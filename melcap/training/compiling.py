@@ -1,4 +1,4 @@
-"""Whether to compile a recipe's networks: decided by the rates of the first minute, and said.
+"""Decide by the rates of the first minute whether to compile a recipe's networks, and say so.
 
 `torch.compile` takes about a minute on a GPU before it saves time, and for a recipe whose kernels
 are fused already it may save none. So training begins uncompiled, its rate is measured, then it is
@@ -15,7 +15,7 @@ import torch
 from melcap.training.recipe import Recipe
 
 WINDOW_SECONDS = 10.0
-"""How long each rate is measured."""
+"""Seconds over which each rate is measured."""
 WARM_STEPS = 5
 """Steps before a window: libraries choose their algorithms, or the compiler runs, during these."""
 LEAST_SECONDS = 240.0
