@@ -2,8 +2,8 @@
 # make test    the whole test suite (WORKERS=1 for one process)
 # make gpu-budget    rehearse what a GPU of a few minutes is spent on
 # make gpu     what needs a CUDA device, and its benchmarks
-# make lint types kernels    what a change must pass besides the tests; the last compiles every kernel for two targets, on both
-#                            versions of triton that are supported
+# make lint types kernels    what a change must pass besides the tests; the last compiles every kernel for two targets on the
+#                            installed triton, and for one on the oldest that is supported
 # make kernels-all    every kernel for every target, on both versions
 #
 # Everything runs in .venv, made on the first call. PYTHON=python3 uses that interpreter as it is instead and installs nothing.

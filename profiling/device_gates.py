@@ -168,7 +168,7 @@ def _least_distances(x: Tensor, codebook: Tensor) -> Tensor:
     )
 
 
-def judge(operation: str, dtype: torch.dtype, found: Gate, expected: Gate) -> dict[str, Any]:
+def compare(operation: str, dtype: torch.dtype, found: Gate, expected: Gate) -> dict[str, Any]:
     """Return the largest error, where it is, what is allowed, and whether the gate is passed."""
     before = sum(launched.values())
     with melcap.use_backend("triton"):
@@ -203,7 +203,7 @@ def main(
     for operation, case, dtype, ours, truth in cases(Draws(device), small):
         row: dict[str, Any] = {"operation": operation, "case": case, "dtype": str(dtype)[6:]}
         try:
-            row |= judge(operation, dtype, ours, truth)
+            row |= compare(operation, dtype, ours, truth)
         except Exception as error:  # a kernel may fail in any way, and the others are to be tried
             traceback.print_exc()
             row |= {"passed": False, "reason": f"{type(error).__name__}: {error}"[:500]}

@@ -10,7 +10,8 @@ Each load is a folder, OUT/0, OUT/1, ..., which travels with the repository in a
     1/audio-1.tar    more of them
     1/run/           checkpoints to go on from (--run)
 
-Opus shards are an eighth of the size of decoded audio, so the decoder travels and not the samples.
+Opus shards are a sixteenth of the size of decoded audio or less, so the decoder travels and not the
+samples.
 `gpu_budget.py --carried OUT` finds all of it.
 """
 

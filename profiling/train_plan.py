@@ -4,17 +4,21 @@
 
 A plan is a list of steps. Each has settings of `melcap.training.config`, further options of
 `melcap.training.run`, and a share of the time. A step that runs out of GPU memory begins again with
-half its batch. With `--resume RUN` the stages that lie in RUN go on from there.
+half its batch; one that fails otherwise goes on once from its checkpoint, and is not compiled then.
+With `--resume RUN` the stages that lie in RUN go on from there.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,6 +37,9 @@ SMALL = {"batch": 1, "columns": 4}
 SMALL_MINUTES = 0.05
 """... and how long each of its steps trains, whatever the deadline."""
 OUT_OF_MEMORY = "the GPU's memory is full"
+UNCOMPILED = "--no-compile"
+RETRY_SECONDS = 30.0
+"""A step that failed is run again where more time than this is left."""
 
 
 @dataclass(frozen=True)
@@ -74,20 +81,35 @@ def read_plan(path: Path, name: str) -> list[Step]:
     return steps
 
 
-def run_step(step: Step, deadline: float, arguments: Sequence[str], out: Path) -> int:
-    """Run a step until the deadline; with half the batch where the GPU's memory is full."""
-    settings = dict(step.settings)
+def run_step(
+    step: Step,
+    deadline: float,
+    arguments: Sequence[str],
+    out: Path,
+    stopping: threading.Event | None = None,
+) -> int:
+    """Run a step until the deadline, again where it fails; returns its exit status.
+
+    Once `stopping` is set it is not run again.
+    """
+    settings, options = dict(step.settings), list(step.options)
     while True:
         file = out / f"{step.recipe}-settings.json"
         file.write_text(json.dumps(settings, indent=1))
         command = [sys.executable, "-m", "melcap.training.run", "--config", str(file)]
-        command += ["--deadline", f"{deadline:.1f}", *step.options, *arguments]
+        command += ["--deadline", f"{deadline:.1f}", *options, *arguments]
         status, no_memory = _watched(command)
         batch = settings.get("batch", CUDA_BATCH)
-        if not status or not no_memory or batch == 1:
+        if not status or (stopping is not None and stopping.is_set()):
             return status
-        settings["batch"] = batch // 2
-        print(f"{step.recipe}: no memory for a batch of {batch}: again with {batch // 2}")
+        if no_memory and batch > 1:
+            settings["batch"] = batch // 2
+            print(f"{step.recipe}: no memory for a batch of {batch}: again with {batch // 2}")
+        elif not no_memory and UNCOMPILED not in options and time.time() < deadline - RETRY_SECONDS:
+            options.append(UNCOMPILED)
+            print(f"{step.recipe} ended with status {status}: it goes on, uncompiled", flush=True)
+        else:
+            return status
 
 
 def _watched(command: Sequence[str]) -> tuple[int, bool]:
@@ -101,6 +123,20 @@ def _watched(command: Sequence[str]) -> tuple[int, bool]:
     return process.returncode, full
 
 
+@contextmanager
+def _outliving_a_kill() -> Iterator[threading.Event]:
+    """Go on after SIGTERM, which the run at work is sent too: it saves, and is waited for.
+
+    Yields an event that says whether the signal has come.
+    """
+    stopping = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    try:
+        yield stopping
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def main(
     plan: Annotated[str, typer.Argument(help="the name of a plan")],
     deadline: Annotated[float, typer.Option(help="seconds since 1970")],
@@ -112,7 +148,7 @@ def main(
     small: Annotated[bool, typer.Option("--small", help="a rehearsal: small batches")] = False,
 ) -> None:
     """Run the steps; a step that fails is said, and those behind it are tried all the same."""
-    with sentences():
+    with sentences(), _outliving_a_kill() as stopping:
         steps = read_plan(plans, plan)
         out.mkdir(parents=True, exist_ok=True)
         for index in resume.glob(f"*/{INDEX}") if resume else ():
@@ -135,8 +171,11 @@ def main(
             if small:
                 step = Step(step.share, step.settings | SMALL, step.options)
             print(f"{step.recipe}: {until - now:.0f} s", flush=True)
-            if status := run_step(step, until, arguments, out):
+            if status := run_step(step, until, arguments, out, stopping):
                 failed.append(f"{step.recipe} ended with status {status}")
+            if stopping.is_set():
+                failed.append("stopped before its end")
+                break
         if failed:
             sys.exit("; ".join(failed))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,15 @@ os.environ.setdefault("TRITON_INTERPRET", "1")
 # No deadline: a first call may compile or load weights. CI draws the same examples each time.
 settings.register_profile("melcap", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("melcap")
+
+
+@pytest.fixture(scope="module")
+def profiling_scripts() -> Iterator[None]:
+    """Let a module import the scripts of profiling/, as one that is run finds the others."""
+    folder = str(Path(__file__).parents[1] / "profiling")
+    sys.path.insert(0, folder)
+    yield
+    sys.path.remove(folder)
 
 
 @pytest.fixture

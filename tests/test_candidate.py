@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +18,7 @@ from tests.training_helpers import cache_of_clips, files_of, stage_1, stage_2, t
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def scripts() -> Iterator[None]:
-    """Put the scripts on the path, as running one of them does."""
-    sys.path.insert(0, str(ROOT / "profiling"))
-    yield
-    sys.path.remove(str(ROOT / "profiling"))
+pytestmark = pytest.mark.usefixtures("profiling_scripts")
 
 
 def row(mean: float, change: float, width: float) -> dict[str, float]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,7 @@ from tests.training_helpers import cache_of_clips, files_of, flat, stage_2, stat
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def scripts() -> Iterator[None]:
-    """Put the scripts on the path, as running one of them does."""
-    sys.path.insert(0, str(ROOT / "profiling"))
-    yield
-    sys.path.remove(str(ROOT / "profiling"))
+pytestmark = pytest.mark.usefixtures("profiling_scripts")
 
 
 def test_every_phase_on_a_cpu(tmp_path: Path) -> None:
@@ -355,6 +351,71 @@ class TestPlans:
         said = capsys.readouterr()
         assert "stage1: no memory for a batch of 64: again with 32" in said.out
         assert said.err.count("saved") == 1
+
+    def test_a_step_that_fails_goes_on_once_and_uncompiled(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import train_plan
+
+        asked: list[list[str]] = []
+
+        def run(command: list[str]) -> tuple[int, bool]:
+            asked.append(command)
+            return 1, False
+
+        monkeypatch.setattr(train_plan, "_watched", run)
+        step = train_plan.Step(1.0, {"stage": 1}, ())
+        assert train_plan.run_step(step, time.time() + 99, [], tmp_path) == 1
+        assert ["--no-compile" in command for command in asked] == [False, True]
+        asked.clear()
+        assert train_plan.run_step(step, time.time() + 9, [], tmp_path) == 1
+        assert len(asked) == 1, "there was no time left"
+        stopping = threading.Event()
+        stopping.set()
+        assert train_plan.run_step(step, time.time() + 99, [], tmp_path, stopping) == 1
+        assert len(asked) == 2, "it was stopped"
+
+    def test_what_is_stopped_saves_first(self, tmp_path: Path) -> None:
+        """The run at work is sent the same signal and is waited for; the next is not begun."""
+        run = tmp_path / "run.py"
+        run.write_text(
+            "import pathlib, signal, sys, time\n"
+            "here = pathlib.Path(__file__).parent\n"
+            "def save(*_):\n"
+            "    time.sleep(0.5)\n"
+            "    (here / 'saved').touch()\n"
+            "    sys.exit(143)\n"
+            "signal.signal(signal.SIGTERM, save)\n"
+            "(here / sys.argv[1]).touch()\n"
+            "time.sleep(600)\n"
+        )
+        plan = tmp_path / "plan.py"
+        plan.write_text(
+            "import subprocess, sys\n"
+            f"sys.path.insert(0, {str(ROOT / 'profiling')!r})\n"
+            "from pathlib import Path\n"
+            "import train_plan as t\n"
+            "t.subprocess.run = lambda *_, **__: subprocess.CompletedProcess([], 0)\n"
+            "t.read_plan = lambda *_: [t.Step(0.5, {'stage': n}, ()) for n in (1, 2)]\n"
+            "began, watched = [], t._watched\n"
+            "def run(command):\n"
+            "    began.append(1)\n"
+            f"    return watched([sys.executable, {str(run)!r}, f'run{{len(began)}}'])\n"
+            "t._watched = run\n"
+            f"t.main('x', 9e9, Path({str(tmp_path)!r}), [])\n"
+        )
+        with subprocess.Popen(
+            [sys.executable, str(plan)], stderr=subprocess.PIPE, text=True, start_new_session=True
+        ) as process:
+            while not (tmp_path / "run1").exists():
+                assert process.poll() is None, process.stderr and process.stderr.read()
+                time.sleep(0.05)
+            os.killpg(process.pid, signal.SIGTERM)
+            assert process.stderr is not None
+            assert "stopped before its end" in process.stderr.read()
+        assert process.returncode == 1
+        assert (tmp_path / "saved").exists()
+        assert not (tmp_path / "run2").exists()
 
     def test_the_sentence_it_looks_for_is_the_one_that_is_said(self) -> None:
         import train_plan

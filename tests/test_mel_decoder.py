@@ -138,6 +138,9 @@ def test_stage_2_takes_the_tokenizer_of_its_folder_and_the_vocoder_of_the_weight
     for key, value in recipe.vocoder.state_dict().items():
         assert torch.equal(value, vocoder[key])
     assert [record["recipe"] for record in start.history] == ["stage1", "weights"]
+    train_to(1, recipe, cache, tmp_path / "run" / "stage2")
+    again = prepare(tmp_path / "run", given, str(tmp_path / "longer.safetensors"), batch=1)
+    assert again.recipe.config == recipe.config, "it goes on with the same command"
 
 
 def test_it_is_exported_with_its_tokenizer_alone(cache: AudioCache, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import csv
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,7 @@ from melcap.stages import inputs_for, run
 SCRIPTS = Path(__file__).parents[1] / "profiling"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def scripts() -> Iterator[None]:
-    """As `python profiling/rtf.py` finds them."""
-    sys.path.insert(0, str(SCRIPTS))
-    yield
-    sys.path.remove(str(SCRIPTS))
+pytestmark = pytest.mark.usefixtures("profiling_scripts")
 
 
 def contender(name: str, decode: Callable[[Any], Tensor] = lambda codes: codes) -> Any:

@@ -24,7 +24,7 @@ class Bounds:
     """Measures where the time of a training run goes.
 
     Args:
-        device: where the run computes. On a GPU, step `PROFILED_STEP` of the run is profiled.
+        device: where the run computes. On a GPU one step is profiled, from `PROFILED_STEP` on.
     """
 
     def __init__(self, device: str) -> None:
@@ -42,10 +42,14 @@ class Bounds:
         self._waited += time.monotonic() - began
         return wave
 
-    def step(self, step: Callable[[], Figures]) -> Figures:
-        """Run a step; one of them under the profiler, where there is a GPU."""
+    def step(self, step: Callable[[], Figures], undisturbed: bool = False) -> Figures:
+        """Run a step; one of them under the profiler, where there is a GPU.
+
+        A step that is timed elsewhere must be left `undisturbed`: the profiler starts slowly.
+        """
         self._steps += 1
-        if not self._gpu or self._steps != PROFILED_STEP:
+        wanted = self._gpu and self.busy is None and self._steps >= PROFILED_STEP
+        if not wanted or undisturbed:
             return step()
         torch.cuda.synchronize()
         with profile(activities=[ProfilerActivity.CUDA]) as seen:
@@ -67,7 +71,7 @@ class Bounds:
             cores = (time.process_time() - self._processor) / taken
             return f"bound by the CPU: {cores:.1f} of {os.cpu_count()} cores at work"
         if self.busy is None:
-            return f"on a GPU, stopped before step {PROFILED_STEP}: not known what bounds it"
+            return "too short on this GPU to know what bounds it: no step was profiled"
         if self.busy >= BUSY_SHARE:
             return f"bound by the GPU: kernels run {self.busy:.0%} of a step"
         return f"bound by kernel launches: the GPU works {self.busy:.0%} of a step"

@@ -95,7 +95,8 @@ def train(
                 for group in optimiser.param_groups:
                     group["lr"] = rate
             wave = bounds.batch(batches.next)
-            sitting.add(bounds.step(partial(recipe.step, wave, progress)))
+            timed = trial is not None and trial.verdict is None
+            sitting.add(bounds.step(partial(recipe.step, wave, progress), undisturbed=timed))
             step += 1
             if step > config.warmup:
                 # Over the last ninth of the steps at most: a short run forgets its start.

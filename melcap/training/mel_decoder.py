@@ -1,6 +1,6 @@
 """The mel decoder of stage 1 as a file beside the weights, so that stage 1 can always go on.
 
-Stage 2 tunes the codec's mel decoder together with the vocoder, for what is heard; it does not give
+Stage 2 tunes the codec's mel decoder together with the vocoder, for the waveform; it does not give
 mels any more. Stage 1 needs one that does. `a.mel-decoder.safetensors` belongs to the encoder and
 the codebook of `a.safetensors`, and its metadata says so.
 """

@@ -87,7 +87,9 @@ def prepare(out: Path, given: Mapping[str, Any], weights: str | None, batch: int
     if source is not None:
         _check(source.path, source.codec, config.codec, _PARTS[source.recipe])
     if trained is not None:
-        parts = ("mel", "vocoder") if first is not None else _PARTS[name]
+        # Of the weights a stage 2 takes, or once took, the vocoder alone where it has a tokenizer.
+        has_tokenizer = name == "stage2" and source is not None
+        parts = ("mel", "vocoder") if has_tokenizer else _PARTS[name]
         _check(Path(str(weights)), trained.config, config.codec, parts)
 
     if config.decoder_only and trained is None and before is None:
