@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-from operator import index
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from melcap.errors import InputError
+from melcap.limits import MAX_CHANNELS, check_channels, checked_rate
 
 FloatArray = npt.NDArray[np.float32]
 
-MIN_RATE = 1_000
-MAX_RATE = 768_000
 # More than this at once buys no speed and only costs memory.
 _STEP = 1 << 16
-
-
-def checked_rate(rate: int, name: str = "sample rate") -> int:
-    """`rate` as an int, or InputError where it is no integer from 1000 to 768000 Hz."""
-    try:
-        value = index(rate)
-    except TypeError:
-        raise InputError(f"The {name} must be an integer in Hz, not {rate!r}.") from None
-    if not MIN_RATE <= value <= MAX_RATE:
-        raise InputError(f"The {name} must be from {MIN_RATE} to {MAX_RATE} Hz, not {value}.")
-    return value
 
 
 def resampled_length(samples: int, source: int, target: int) -> int:
@@ -48,14 +35,14 @@ class Resampler:
     the block sizes were. With equal rates `push` hands its argument back. Arithmetic is float32:
     amplitudes near the float32 maximum overflow to infinity.
 
-    Raises InputError for a rate outside 1000 to 768000 Hz or fewer than one channel.
+    Raises InputError for a rate outside 1000 to 768000 Hz, or channels outside 1 to 64.
     """
 
     def __init__(self, source: int, target: int, channels: int) -> None:
         self.source = checked_rate(source, "source rate")
         self.target = checked_rate(target, "target rate")
-        if channels < 1:
-            raise InputError(f"A resampler needs at least one channel, not {channels}.")
+        if not 1 <= channels <= MAX_CHANNELS:
+            raise InputError(f"A resampler takes 1 to {MAX_CHANNELS} channels, not {channels}.")
         self.channels = channels
         self._taken = 0
         self._given = 0
@@ -122,6 +109,7 @@ def resample(wave: FloatArray, source: int, target: int) -> FloatArray:
     """
     if wave.ndim != 2:
         raise InputError(f"A wave must be float32 [channels, samples], not {list(wave.shape)}.")
+    check_channels(wave.shape, "A wave")
     stream = Resampler(source, target, wave.shape[0])
     ready = stream.push(wave)
     if stream.source == stream.target:

@@ -30,6 +30,9 @@ GOOD: dict[str, tuple[int, int, int]] = {
     "8 channels.wav": (48000, 8, 4800),
     "24 bit.flac": (44100, 2, 4410),
     "louder than full scale.wav": (44100, 1, 4410),
+    "crashed recorder.wav": (44100, 1, 4410),
+    "tagged.flac": (44100, 1, 4410),
+    "two in one.ogg": (44100, 1, 8820),
     "three hours.wav": (8000, 1, HOURS * 3600 * 8000),
     "new\nline.wav": (44100, 1, 4410),
     "😀 émoji.wav": (44100, 1, 4410),
@@ -47,6 +50,8 @@ BAD: dict[str, str] = {
     "truncated.wav": "cut short",
     "truncated.flac": "cut short",
     "truncated.ogg": "cut short",
+    "one bit.ogg": "wrong checksum",
+    "page.mp3": "not audio",
     "infinity.wav": "NaN or infinite",
     "not a number.wav": "NaN or infinite",
     "text.wav": "not audio",
@@ -92,6 +97,18 @@ def make(folder: Path) -> tuple[dict[str, tuple[int, int, int]], dict[str, str]]
 
     (folder / "empty.wav").write_bytes(b"")
     (folder / "no samples.wav").write_bytes(encoded(short[:0]))
+    crashed = bytearray(encoded(short))
+    at = crashed.index(b"data")
+    crashed[at + 4 : at + 8] = bytes(4)
+    (folder / "crashed recorder.wav").write_bytes(crashed)
+    tag = b"TAG" + bytes(125)
+    (folder / "tagged.flac").write_bytes(encoded(short, kind="FLAC") + tag)
+    ogg = encoded(short, kind="OGG", subtype="VORBIS")
+    (folder / "two in one.ogg").write_bytes(ogg + ogg)
+    flipped = bytearray(ogg)
+    flipped[-9] ^= 1
+    (folder / "one bit.ogg").write_bytes(flipped)
+    (folder / "page.mp3").write_text("<!DOCTYPE html><title>404 Not Found</title>\n" * 100)
     long = wave(2.0)[0]
     for suffix, kind, subtype in (
         ("mp3", "MP3", "MPEG_LAYER_III"),

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Callable
-from fractions import Fraction
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,71 +15,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melcap import audio
+from melcap import audio, audio_writer
 from melcap.audio import AudioReader, AudioWriter, Resampler, resample, resampled_length
 from melcap.errors import AudioFileError, InputError
 from melcap.resample import FloatArray
+from tests.audio_files import (
+    RATE,
+    Maker,
+    av,
+    ff,
+    fidelity,
+    sf,
+    sound,
+    soundfile,
+    with_ffmpeg,
+    with_soundfile,
+)
 
-av = pytest.importorskip("av")
-soundfile = pytest.importorskip("soundfile")
 pytest.importorskip("soxr")
-
-RATE = 48000
-LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
-
-
-@cache
-def sound(channels: int, samples: int, rate: int = RATE, seed: int = 0) -> FloatArray:
-    """Noise below 5 kHz: coded well, and a shift by one sample shows (`fidelity` of 9 dB)."""
-    noise = np.random.default_rng(seed).standard_normal((channels, samples))
-    spectrum = np.fft.rfft(noise, axis=1)
-    spectrum[:, np.fft.rfftfreq(samples, 1 / rate) > 5000] = 0
-    wave = np.fft.irfft(spectrum, samples, axis=1)
-    scaled = (0.2 * wave / max(float(wave.std()), 1e-9)).clip(-0.9, 0.9).astype(np.float32)
-    scaled.setflags(write=False)
-    return scaled
-
-
-def with_soundfile(path: Path, wave: FloatArray, rate: int, **kwargs: Any) -> None:
-    soundfile.write(path, wave.T, rate, **kwargs)
-
-
-def with_ffmpeg(
-    path: Path,
-    wave: FloatArray,
-    rate: int,
-    codec: str,
-    muxer: str | None = None,
-    mux_options: dict[str, str] | None = None,
-    **options: str,
-) -> None:
-    with av.open(str(path), "w", format=muxer, options=mux_options or {}) as container:
-        layout = LAYOUTS[wave.shape[0]]
-        stream: Any = container.add_stream(codec, rate=rate, layout=layout, options=options)
-        for start in range(0, wave.shape[1], 4096):
-            block = wave[:, start : start + 4096].T.reshape(1, -1)
-            frame = av.AudioFrame.from_ndarray(block, format="flt", layout=layout)
-            frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-
-
-def fidelity(decoded: FloatArray, original: FloatArray) -> float:
-    """Signal to noise in dB."""
-    error = float(((decoded - original) ** 2).sum())
-    return 10 * math.log10(float((original**2).sum()) / max(error, 1e-20))
-
-
-Maker = Callable[[Path, FloatArray, int], None]
-
-
-def sf(**kwargs: Any) -> Maker:
-    return lambda path, wave, rate: with_soundfile(path, wave, rate, **kwargs)
-
-
-def ff(codec: str, **kwargs: Any) -> Maker:
-    return lambda path, wave, rate: with_ffmpeg(path, wave, rate, codec, **kwargs)
-
 
 # In ticks of one sample; ffmpeg's default of a millisecond rounds the length.
 EXACT = {"movie_timescale": str(RATE)}
@@ -379,7 +328,7 @@ def test_an_m4a_cut_between_two_packets_is_refused(name: str, tmp_path: Path) ->
     with av.open(str(path)) as container:
         starts = [packet.pos for packet in container.demux(audio=0) if packet.pos is not None]
     path.write_bytes(path.read_bytes()[: starts[len(starts) // 2]])
-    assert "is cut short: it ends after" in refused(path)
+    assert "is cut short" in refused(path)
 
 
 def patched_wav(path: Path, size: int) -> None:
@@ -409,15 +358,16 @@ def test_streams_of_undeclared_length_are_read_to_their_end(tmp_path: Path) -> N
     data[22:26] = bytes(4)
     (tmp_path / "a.flac").write_bytes(data)
     with AudioReader(tmp_path / "a.flac") as reader:
-        assert reader.samples is None
+        assert reader.samples == wave.shape[1]  # counted
         assert sum(block.shape[1] for block in reader.blocks()) == wave.shape[1]
 
     with_ffmpeg(tmp_path / "a.mp3", wave, RATE, "libmp3lame", mux_options={"write_xing": "0"})
     with_ffmpeg(tmp_path / "a.aac", wave, RATE, "aac")
     for name in ("a.mp3", "a.aac"):
         with AudioReader(tmp_path / name) as reader:
-            assert reader.samples is None
+            declared = reader.samples  # counted too
             total = sum(block.shape[1] for block in reader.blocks())
+        assert total == declared
         assert wave.shape[1] <= total <= wave.shape[1] + 4 * 1152
 
 
@@ -506,7 +456,9 @@ def test_a_stream_that_changes_part_way_is_refused(second: tuple[int, int], tmp_
         with_ffmpeg(tmp_path / "part.aac", sound(channels, RATE), rate, "aac")
         joined += (tmp_path / "part.aac").read_bytes()
     (tmp_path / "a.aac").write_bytes(joined)
-    assert "(its sample rate or channels change)" in refused(tmp_path / "a.aac")
+    rate, channels = second[1], second[0]
+    message = refused(tmp_path / "a.aac")
+    assert f"48000 Hz with 2 channels up to 1.02 s, then {rate} Hz with {channels}" in message
 
 
 def test_without_pyav_the_message_says_what_to_install(
@@ -693,7 +645,7 @@ def test_blocks_of_another_shape_are_refused(block: Any, tmp_path: Path) -> None
 def test_a_wav_beyond_four_gigabytes_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audio, "_WAV_LIMIT", 2000)
+    monkeypatch.setattr(audio_writer, "_WAV_LIMIT", 2000)
     audio.write(tmp_path / "a.wav", sound(1, 1000), RATE)
     audio.write(tmp_path / "a.flac", sound(1, 5000), RATE)
     with pytest.raises(AudioFileError, match=r"4 GiB .* write \.flac"):
@@ -788,7 +740,7 @@ def test_equal_rates_hand_the_signal_through() -> None:
     assert stream.flush().shape == (2, 0)
 
 
-@pytest.mark.parametrize("rate", [999, 768_001, 0, -44100, 44100.0, "44100", None])
+@pytest.mark.parametrize("rate", [999, 768_001, 0, -44100, 44100.5, "44100", None])
 def test_impossible_rates_are_refused(rate: Any) -> None:
     wave = sound(1, 10)
     for call in (
