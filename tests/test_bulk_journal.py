@@ -2,11 +2,13 @@
 
 Seen red with: a plan kept that was refused half-way; one id for two clips; new clips put into the
 last shard; settings not compared; a shard ready while a clip of it waits; no lock; bad clips not
-tried again; shards not marked as written.
+tried again; shards not marked as written; a duplicate ending the plan, or taken in the second run;
+files that differ in case or accents alone; a changed source not named.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from melcap.bulk.entry import Entry, PassedOver, Unlisted
 from melcap.bulk.journal import NAME, Journal
-from melcap.bulk.sources import Entry, Unlisted
+from melcap.bulk.planning import file_of
 from melcap.errors import InputError, MelcapError
 
 SETTINGS: dict[str, Any] = {"model": "small-00", "mono": False}
@@ -87,22 +90,153 @@ def test_every_clip_is_in_one_shard(
     assert sorted(everything) == sorted(f"clip{number}" for number in set().union(*runs))
 
 
-def test_one_id_for_two_clips_is_refused_and_nothing_planned(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("second", "reason"),
+    [
+        (Entry("clip0", "/other.wav"), "/audio/0.wav and /other.wav would both be called clip0"),
+        (Entry("clip0", "/audio/0.wav", start=1, seconds=2), "/audio/0.wav and /audio/0.wav#t=1,3"),
+        (Entry("clip0", "/audio/0.wav", kept=("x",)), "listed twice, with other values to keep"),
+    ],
+)
+def test_one_id_for_two_clips_costs_the_second(tmp_path: Path, second: Entry, reason: str) -> None:
+    """In whatever run, and whatever became of the first; the rest goes on."""
+    for _ in range(2):
+        with Journal(tmp_path, SETTINGS) as journal:
+            journal.plan([*clips(0), second, *clips(1)], 2)
+            assert [entry for _, entry in journal.waiting()] == clips(0, 1)
+            (bad,) = journal.bad()
+            assert (bad["id"], bad["source"]) == ("clip0", second.source)
+            assert reason in bad["reason"]
+            assert (journal.counts().clips, journal.counts().bad) == (3, 1)
+    with Journal(tmp_path, SETTINGS) as journal:
+        journal.plan([*clips(0), *clips(1)], 2)
+        assert list(journal.bad()) == []
+
+
+def test_a_member_that_is_twice_in_a_tar_costs_the_second(tmp_path: Path) -> None:
+    members = [Entry("x.tar/a.wav", "/x.tar", at, 10, "a.wav") for at in (512, 2048)]
+    with Journal(tmp_path, SETTINGS) as journal:
+        journal.plan(members, 2)
+        assert [entry for _, entry in journal.waiting()] == members[:1]
+        (bad,) = journal.bad()
+        assert bad["reason"] == "/x.tar/a.wav is there more than once; the first is taken"
+
+
+def test_a_clip_without_tokens_may_move(tmp_path: Path) -> None:
+    """A manifest that was mended counts: its clip is tried where it is now said to lie."""
+    with Journal(tmp_path, SETTINGS) as journal:
+        journal.plan(clips(0, 1), 2)
+        journal.fail(1, "No such file")
+        journal.plan([Entry("clip0", "/there.wav"), Entry("clip1", "/too.wav", kept=("x",))], 2)
+        assert [entry.path for _, entry in journal.waiting()] == ["/there.wav", "/too.wav"]
+        assert [entry.kept for _, entry in journal.waiting()] == [(), ("x",)]
+        assert list(journal.bad()) == []
+        assert journal.ready_shards() == []
+
+
+def test_a_clip_with_tokens_stays_what_it_is(tmp_path: Path) -> None:
     with Journal(tmp_path, SETTINGS) as journal:
         journal.plan(clips(0), 2)
-        with pytest.raises(InputError, match=r"/audio/1.wav and /other.wav would both be .*clip1"):
-            journal.plan([*clips(1), Entry("clip1", "/other.wav")], 2)
-        with pytest.raises(InputError, match="clip0"):
-            journal.plan([Entry("clip0", "/audio/0.wav", 512, 10, "x")], 2)
-        with pytest.raises(InputError, match=r"/audio/0.wav and /audio/0.wav#t=1,3 would"):
-            journal.plan([Entry("clip0", "/audio/0.wav", start=1, seconds=2)], 2)
+        journal.finish(1, 44100, 1, 1, tokens(0))
+        journal.plan([Entry("clip0", "/other.wav")], 2)
+        (bad,) = journal.bad()
+        assert "/audio/0.wav and /other.wav would both be called clip0" in bad["reason"]
+        journal.plan([Entry("clip0", "/audio/0.wav", kept=("x",))], 2)
+        (bad,) = journal.bad()
+        assert (
+            "has changed since its tokens were made: the values to keep are others" in bad["reason"]
+        )
+        assert (journal.counts().done, journal.counts().changed) == (1, 1)
+
+
+def test_a_source_that_changed_is_named(tmp_path: Path) -> None:
+    """By its size or its time, if it has tokens; one that waits is read as it is."""
+    source = tmp_path / "a.wav"
+    source.write_bytes(b"1")
+    entry = Entry("a", str(source))
+    with Journal(tmp_path / "out", SETTINGS) as journal:
+        journal.plan([entry], 2)
+        source.write_bytes(b"12")
+        journal.plan([entry], 2)
+        journal.finish(1, 44100, 1, 1, tokens(0))
+        journal.plan([entry], 2)
+        assert list(journal.bad()) == []
+        for change in (lambda: source.write_bytes(b"123"), lambda: os.utime(source, (5, 5))):
+            change()
+            journal.plan([entry], 2)
+            (bad,) = journal.bad()
+            assert bad["id"] == "a"
+            assert f"{source} has changed since its tokens were made" in bad["reason"]
+            assert journal.counts().changed == 1
+            journal._db.execute(
+                "UPDATE clips SET file_size = ?, file_time = ?", file_of(str(source))
+            )
+
+
+@pytest.mark.parametrize(
+    ("ids", "bad"),
+    [
+        (["a", "b"], []),
+        (["a", "A"], ["A"]),
+        (["stra\u00dfe", "STRASSE"], ["STRASSE"]),
+        (["caf\u00e9", "cafe\u0301"], ["cafe\u0301"]),
+        (["a", "a.melcap/b"], ["a.melcap/b"]),
+        (["a.melcap/b", "a"], ["a"]),
+        (["a.melcap/b", "a.MELCAP/c", "a"], ["a"]),
+        (["x" * 248], []),
+        (["x" * 249, "ok"], ["x" * 249]),
+        (["\u00e9" * 125, "ok"], ["\u00e9" * 125]),
+        (["f" * 256 + "/a", "ok"], ["f" * 256 + "/a"]),
+        (["/".join(["d" * 200] * 20), "ok"], ["/".join(["d" * 200] * 20)]),
+        ([".hidden", "a/.b", "a\0b", "ok"], [".hidden", "a/.b", "a\0b"]),
+    ],
+)
+def test_two_ids_never_share_a_file(tmp_path: Path, ids: list[str], bad: list[str]) -> None:
+    """Nor does one that no file can have end a run; each time anew, and only with own files."""
+    found = [Entry(id, f"/{number}.wav") for number, id in enumerate(ids)]
+    for _ in range(2):
+        with Journal(tmp_path, {**SETTINGS, "format": "melcap"}) as journal:
+            journal.plan(found, 2)
+            assert [error["id"] for error in journal.bad()] == bad
+            assert [entry.id for _, entry in journal.waiting()] == [
+                id for id in ids if id not in bad
+            ]
+    with Journal(tmp_path / "parquet", {**SETTINGS, "format": "parquet"}) as journal:
+        journal.plan(found, 2)
+        assert list(journal.bad()) == []
+
+
+def test_the_file_of_a_clip_that_is_gone_is_free(tmp_path: Path) -> None:
+    with Journal(tmp_path, {**SETTINGS, "format": "melcap"}) as journal:
+        journal.plan([Entry("a", "/a.wav")], 2)
+        journal.fail(1, "bad")
+        journal.plan([], 2)
+        journal.plan([Entry("A", "/b.wav")], 2)
+        assert list(journal.bad()) == []
+        assert [entry.id for _, entry in journal.waiting()] == ["A"]
+
+
+def test_what_is_passed_over_is_counted(tmp_path: Path) -> None:
     with Journal(tmp_path, SETTINGS) as journal:
-        assert [entry.id for _, entry in journal.waiting()] == ["clip0"]
+        passed = journal.plan([PassedOver(".txt", 2), *clips(0), PassedOver(".txt")], 2)
+        assert passed == {".txt": 3}
+        assert journal.counts().clips == 1
 
 
-def test_other_settings_are_refused(tmp_path: Path) -> None:
-    with Journal(tmp_path, SETTINGS):
+def test_the_journal_of_another_version_is_refused(tmp_path: Path) -> None:
+    with Journal(tmp_path, SETTINGS) as journal:
+        journal._db.execute(
+            "UPDATE settings SET text = replace(text, '\"journal\": 3', '\"a\": 1')"
+        )
+    with pytest.raises(InputError, match="made with journal None, and this run has journal 3"):
+        Journal(tmp_path, SETTINGS)
+
+
+def test_other_settings_are_refused_where_there_are_clips(tmp_path: Path) -> None:
+    with Journal(tmp_path, {**SETTINGS, "mono": "begun, and refused"}):
         pass
+    with Journal(tmp_path, SETTINGS) as journal:
+        journal.plan(clips(0), 2)
     with pytest.raises(InputError, match=r"made with mono False, and this run has mono True"):
         Journal(tmp_path, {**SETTINGS, "mono": True})
     with Journal(tmp_path, SETTINGS):

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +24,7 @@ from typer.testing import CliRunner, Result
 
 from melcap import Codec, container, decode_file, encode_file
 from melcap.audio import read
+from melcap.audio import write as write_audio
 from melcap.bulk.detokenize import detokenize
 from melcap.bulk.rows import TokenRow, split_model
 from melcap.bulk.run import Options, tokenize
@@ -72,7 +75,7 @@ def test_what_is_written_is_read(
     ]
     folder = tmp_path_factory.mktemp("shard")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("melcap.bulk.shards._GROUP_TOKENS", group)
+        patch.setattr("melcap.bulk.parquet_shards._GROUP_TOKENS", group)
         write_shard(folder, 3, format, iter(rows))
     if not rows:
         assert list(folder.iterdir()) == []
@@ -236,11 +239,82 @@ def test_what_is_there_is_left_and_what_is_bad_is_passed_by(
     assert (out / "good.wav").read_bytes() == (out / "also good.wav").read_bytes()
 
 
+def test_two_rows_never_share_a_file(tokens: Path, codec: Codec, tmp_path: Path) -> None:
+    """Not in one set, nor in two, nor where case and accents do not count; the first is written."""
+    (good,) = [each for each in rows_of(tokens) if each.header.channels == 1][:1]
+    sets = [tmp_path / "one", tmp_path / "two"]
+    names = [["a", "a.wav", "A", "caf\u00e9"], ["a", "cafe\u0301", "b", "nul\0"]]
+    for folder, ids in zip(sets, names, strict=True):
+        folder.mkdir()
+        write_shard(folder, 0, "parquet", [replace(good, id=id) for id in ids])
+    for before in (False, True):
+        heard = list(detokenize(sets, tmp_path / "out", codec))
+        assert [each.id for each in heard if not each.error] == ["a", "caf\u00e9", "b"]
+        assert [each.done_before for each in heard if not each.error] == [before] * 3
+        shared = [each.id for each in heard if "is the file of another row" in each.error]
+        assert shared == ["a.wav", "A", "a", "cafe\u0301"]
+
+
+def test_a_set_that_cannot_be_counted_is_an_error(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    write_shard(tmp_path, 0, "parquet", [row("a")])
+    (file,) = token_files(tmp_path)
+    table = pq.read_table(file)
+    pq.write_table(table.slice(0, 0), file)
+    with pytest.raises(InputError, match="holds no clip"):
+        summarise([tmp_path])
+    beyond = row("b")
+    beyond = replace(beyond, tokens=beyond.tokens + np.uint16(512))
+    write_shard(tmp_path, 0, "parquet", [beyond])
+    with pytest.raises(ContainerError, match="b: a token does not fit 9 bits"):
+        summarise([tmp_path])
+    os.mkfifo(tmp_path / "pipe.parquet")
+    with pytest.raises(InputError, match=r"pipe\.parquet is a pipe or device"):
+        summarise([tmp_path / "pipe.parquet"])
+
+
 def call(*words: object) -> Result:
     result = CliRunner().invoke(cli.app, [str(word) for word in words])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
+
+
+def test_the_command_says_what_it_passed_over_and_keeps_columns(
+    clips: Path, small_weights: Path, tmp_path: Path
+) -> None:
+    weights = ("--weights", small_weights, "--readers", 1)
+    (tmp_path / "in").mkdir()
+    shutil.copy(next(clips.rglob("*.wav")), tmp_path / "in" / "a.wav")
+    (tmp_path / "in" / "a.txt").write_text("")
+    (tmp_path / "in" / "list.csv").write_text("path,text,speaker\na.wav,hello,x\n")
+    made = call("tokenize", tmp_path / "in", "-o", tmp_path / "out", *weights)
+    assert (made.exit_code, made.stderr) == (0, "")
+    assert made.stdout.splitlines()[1:] == ["passed over: 1 .txt, 1 .csv"]
+    again = call("tokenize", tmp_path / "in", "-o", tmp_path / "out", *weights, "--json")
+    assert json.loads(again.stdout.splitlines()[-1])["passed_over"] == {".txt": 1, ".csv": 1}
+    (tmp_path / "out" / "tokens-000000.parquet").unlink()
+    again = call("tokenize", tmp_path / "in", "-o", tmp_path / "out", *weights)
+    assert "made again: 1 files of the token set, lost or altered" in again.stdout
+    write_audio(tmp_path / "in" / "a.wav", 2 * np.ones((1, 900), np.float32) / 9, 8000)
+    changed = call("tokenize", tmp_path / "in", "-o", tmp_path / "out", *weights)
+    assert changed.exit_code == 1
+    assert changed.stderr.startswith("error: 1 have changed since: see ")
+
+    kept = ("--keep", "text, speaker")
+    listed = tmp_path / "in" / "list.csv"
+    made = call("tokenize", listed, "-o", tmp_path / "kept", *weights, *kept)
+    assert made.exit_code == 0, made.output
+    (only,) = rows_of(tmp_path / "kept")
+    assert only.kept == {"text": "hello", "speaker": "x"}
+    nothing = call("tokenize", tmp_path / "in" / "..", "-o", tmp_path / "none", *weights, *kept)
+    assert nothing.exit_code == 1
+    assert "no manifest among the sources" in nothing.stderr
+    (tmp_path / "empty").mkdir()
+    nothing = call("tokenize", tmp_path / "empty", "-o", tmp_path / "none", *weights)
+    assert nothing.exit_code == 1
+    assert f"{tmp_path / 'empty'} holds no audio file" in nothing.stderr
 
 
 def test_the_commands(clips: Path, small_weights: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from melcap.bulk.encoding import Encoded
-from melcap.bulk.reader import Bad, End
+from melcap.bulk.messages import Bad, End
 
 
 @dataclass(frozen=True, eq=False)

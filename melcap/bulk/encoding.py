@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from melcap.bulk.reader import Window
+from melcap.bulk.messages import Window
 from melcap.codec import Codec
 from melcap.errors import InputError
 from melcap.precision import exact_float32

@@ -1,4 +1,4 @@
-"""What is to be done, what is done, and what is bad: an SQLite file in the folder of a token set.
+"""The journal of a token set: an SQLite file that says what is to be done, done and bad.
 
 It makes a run safe: the plan is written down first, every finished clip is in the file until the
 shard that holds it has its name, and a killed run leaves a file that SQLite knows how to mend.
@@ -8,39 +8,44 @@ While a run is at work it has the file for itself.
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from melcap.bulk.sources import Entry, Unlisted
+from melcap.bulk.entry import Entry, Found
+from melcap.bulk.inventory import Inventory
+from melcap.bulk.planning import BAD, DONE, PLACE, Plan, entry_of
 from melcap.errors import InputError, MelcapError
 
 NAME = ".melcap-journal.sqlite"
-_FORMAT = 2
-_WAITING, _DONE, _BAD = 0, 1, 2  # written out in SQL where an index depends on it
+_VERSION = 3
 _AT_ONCE = 1000
-_PLACE = "path, offset, size, member, start, seconds"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS settings (text TEXT);
 CREATE TABLE IF NOT EXISTS shards (number INTEGER PRIMARY KEY, written INTEGER);
 CREATE TABLE IF NOT EXISTS clips (
     number INTEGER PRIMARY KEY, id TEXT UNIQUE,
     path BLOB, offset INTEGER, size INTEGER, member BLOB, start REAL, seconds REAL,
+    row_group INTEGER, kept TEXT, file_size INTEGER, file_time INTEGER,
     shard INTEGER, state INTEGER DEFAULT 0, reason TEXT,
     sample_rate INTEGER, channels INTEGER, samples INTEGER, tokens BLOB);
 CREATE INDEX IF NOT EXISTS by_shard ON clips (shard, number);
 CREATE INDEX IF NOT EXISTS waiting ON clips (shard) WHERE state = 0;
 CREATE INDEX IF NOT EXISTS bad ON clips (number) WHERE state = 2;
-CREATE TABLE IF NOT EXISTS unlisted (source TEXT, reason TEXT);
+CREATE TABLE IF NOT EXISTS names (key TEXT PRIMARY KEY, kind TEXT, id TEXT);
+CREATE TABLE IF NOT EXISTS files (
+    name TEXT PRIMARY KEY, shard INTEGER, size INTEGER, time INTEGER, checksum INTEGER);
+CREATE TABLE IF NOT EXISTS problems (kind TEXT, id TEXT, source TEXT, reason TEXT);
 """
+_ANY_CLIP = "SELECT 1 FROM clips LIMIT 1"
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,22 +62,24 @@ class Finished:
 
 @dataclass(frozen=True)
 class Counts:
-    """Clips of the plan, how many are done and how many bad; and folders and tars that cannot be
-    searched, of whose clips nobody knows."""
+    """Clips that were found, how many are done and how many bad; folders and tars that cannot be
+    searched, of whose clips nobody knows; and clips whose source changed after they were done."""
 
     clips: int
     done: int
     bad: int
     unlisted: int
+    changed: int
 
 
 class Journal:
     """The journal of the folder; a context manager.
 
-    `settings` decide what the rows are; those of an earlier run must be the same.
+    `settings` decide what the rows are; those of an earlier run must be the same. `remade` counts
+    the files of the token set that were lost or altered: their clips are to be done again.
 
     Raises:
-        InputError: where they are not.
+        InputError: where they are not, or where the folder holds tokens that are not the journal's.
         MelcapError: where the folder cannot be written, is full, is at work already, or holds
             something else under the journal's name.
     """
@@ -80,16 +87,18 @@ class Journal:
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self._folder = folder
         self._lock = threading.RLock()
+        self._own_files = settings.get("format") == "melcap"
         with self._explained():
             folder.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(folder / NAME, timeout=1, check_same_thread=False)
+            self._inventory = Inventory(folder, self._db, self._own_files)
             try:
-                self._open({"format": _FORMAT, **settings})
+                self.remade = self._open({"journal": _VERSION, **settings})
             except BaseException:
                 self._db.close()
                 raise
 
-    def _open(self, settings: dict[str, Any]) -> None:
+    def _open(self, settings: dict[str, Any]) -> int:
         # Exclusive: no second run, and no shared memory, which network file systems lack.
         self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
         self._db.execute("PRAGMA journal_mode = WAL")
@@ -98,49 +107,41 @@ class Journal:
         for statement in _SCHEMA.split(";"):
             self._db.execute(statement)
         self._settle(settings)
+        remade = self._inventory.check()
         self._db.commit()
+        return remade
 
     def _settle(self, settings: dict[str, Any]) -> None:
+        text = json.dumps(settings)
         before = self._db.execute("SELECT text FROM settings").fetchone()
         if before is None:
-            self._db.execute("INSERT INTO settings VALUES (?)", (json.dumps(settings),))
+            self._db.execute("INSERT INTO settings VALUES (?)", (text,))
             return
-        earlier = json.loads(before[0])
-        differ = [name for name in settings if earlier.get(name) != settings[name]]
-        if differ:
-            theirs = ", ".join(f"{name} {earlier.get(name)}" for name in differ)
-            ours = ", ".join(f"{name} {settings[name]}" for name in differ)
+        earlier, ours = json.loads(before[0]), json.loads(text)  # a tuple comes back as a list
+        differ = [name for name in ours if earlier.get(name) != ours[name]]
+        if differ and "journal" not in differ and not self._db.execute(_ANY_CLIP).fetchone():
+            self._db.execute("UPDATE settings SET text = ?", (text,))
+        elif differ:
+            made = ", ".join(f"{name} {earlier.get(name)}" for name in differ)
+            asked = ", ".join(f"{name} {ours[name]}" for name in differ)
             raise InputError(
-                f"{self._folder} holds tokens made with {theirs}, and this run has {ours}: give "
+                f"{self._folder} holds tokens made with {made}, and this run has {asked}: give "
                 "another --out, or the same settings"
             )
 
-    def plan(self, found: Iterable[Entry | Unlisted], shard_clips: int) -> None:
+    def plan(self, found: Iterable[Found], shard_clips: int) -> Counter[str]:
         """Put down what is not in the plan yet: new clips make new shards, at the end.
 
-        A bad clip that is not found any more is struck out.
-
-        Raises `InputError` where two clips have one id; then the plan is as it was.
+        Returns what the search has passed over, by kind. What it raises leaves the plan as it was.
         """
         with self._whole_or_not():
-            self._db.execute("DELETE FROM unlisted")
-            gone = {id for (id,) in self._db.execute("SELECT id FROM clips WHERE state = 2")}
-            for each in found:
-                gone.discard(each.id if isinstance(each, Entry) else "")
-                if isinstance(each, Unlisted):
-                    self._db.execute(
-                        "INSERT INTO unlisted VALUES (?, ?)", (each.source, each.reason)
-                    )
-                elif not self._knows(each):
-                    self._db.execute(
-                        f"INSERT INTO clips (id, {_PLACE}) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                        (each.id, *_place(each)),
-                    )
-            self._db.executemany("DELETE FROM clips WHERE id = ?", [(id,) for id in gone])
+            plan = Plan(self._db, self._own_files)
+            plan.take_all(found)
             self._assign("shard IS NULL", shard_clips)
+            return plan.passed
 
     def retry(self, shard_clips: int) -> None:
-        """What is bad is to be done once more, in new shards: those that are written stay."""
+        """Do what is bad once more, in new shards: those that are written stay."""
         with self._whole_or_not():
             self._assign("state = 2", shard_clips)
 
@@ -167,34 +168,20 @@ class Journal:
                 raise
             self._db.commit()
 
-    def _knows(self, entry: Entry) -> bool:
-        same = self._db.execute(
-            f"SELECT id, {_PLACE} FROM clips WHERE id = ?", (entry.id,)
-        ).fetchone()
-        if same is None:
-            return False
-        other = _entry(*same)
-        if replace(other, size=entry.size) != entry:
-            raise InputError(
-                f"{other.source} and {entry.source} would both be called {entry.id}: name them in "
-                "a manifest (columns id and path), or give each folder an --out of its own"
-            )
-        return True
-
     def waiting(self) -> Iterator[tuple[int, Entry]]:
         """The clips that are still to be done, in the plan's order; for any thread."""
         last = -1
         while True:
             with self._explained():
                 found = self._db.execute(
-                    f"SELECT number, id, {_PLACE} FROM clips"
-                    " WHERE state = ? AND number > ? ORDER BY number LIMIT ?",
-                    (_WAITING, last, _AT_ONCE),
+                    f"SELECT number, id, {PLACE} FROM clips"
+                    " WHERE state = 0 AND number > ? ORDER BY number LIMIT ?",
+                    (last, _AT_ONCE),
                 ).fetchall()
             if not found:
                 return
             for number, *entry in found:
-                yield number, _entry(*entry)
+                yield number, entry_of(*entry)
             last = found[-1][0]
 
     def finish(
@@ -205,13 +192,13 @@ class Journal:
             self._db.execute(
                 "UPDATE clips SET state = ?, reason = NULL, sample_rate = ?, channels = ?,"
                 " samples = ?, tokens = ? WHERE number = ?",
-                (_DONE, sample_rate, channels, samples, tokens, clip),
+                (DONE, sample_rate, channels, samples, tokens, clip),
             )
 
     def fail(self, clip: int, reason: str) -> None:
         with self._explained():
             self._db.execute(
-                "UPDATE clips SET state = ?, reason = ? WHERE number = ?", (_BAD, reason, clip)
+                "UPDATE clips SET state = ?, reason = ? WHERE number = ?", (BAD, reason, clip)
             )
 
     def commit(self) -> None:
@@ -229,45 +216,48 @@ class Journal:
             return [number for (number,) in found]
 
     def finished(self, shard: int) -> Iterator[Finished]:
-        """The clips of a shard that are done, in the plan's order, with their tokens."""
+        """Give the clips of a shard that are done and not in its files, in the plan's order."""
         with self._explained():
             found = self._db.execute(
-                f"SELECT number, id, {_PLACE}, sample_rate, channels, samples,"
-                " tokens FROM clips WHERE shard = ? AND state = ? ORDER BY number",
-                (shard, _DONE),
+                f"SELECT number, id, {PLACE}, sample_rate, channels, samples, tokens FROM clips"
+                " WHERE shard = ? AND state = ? AND tokens NOT NULL ORDER BY number",
+                (shard, DONE),
             )
             for number, *entry, sample_rate, channels, samples, tokens in found:
                 array = np.frombuffer(tokens, "<u2").astype(np.uint16)
-                yield Finished(number, _entry(*entry), sample_rate, channels, samples, array)
+                yield Finished(number, entry_of(*entry), sample_rate, channels, samples, array)
 
-    def written(self, shard: int) -> None:
-        """A shard has its name on disk: its tokens need not be kept here any longer."""
+    def written(self, shard: int, files: Iterable[Path] = ()) -> None:
+        """A shard has its names on disk: its tokens need not be kept here any longer."""
         with self._explained():
+            self._inventory.record(shard, files)
             self._db.execute("UPDATE clips SET tokens = NULL WHERE shard = ?", (shard,))
             self._db.execute("UPDATE shards SET written = 1 WHERE number = ?", (shard,))
             self._db.commit()
 
     def bad(self) -> Iterator[dict[str, str]]:
-        """What could not be read or listed, and why."""
+        """Give what could not be read or listed, or has changed, and why."""
         with self._explained():
-            for source, reason in self._db.execute("SELECT source, reason FROM unlisted"):
-                yield {"id": "", "source": source, "reason": reason}
+            for row in self._db.execute("SELECT id, source, reason FROM problems"):
+                yield dict(zip(("id", "source", "reason"), row, strict=True))
             found = self._db.execute(
-                f"SELECT id, {_PLACE}, reason FROM clips WHERE state = 2 ORDER BY number"
+                f"SELECT id, {PLACE}, reason FROM clips WHERE state = 2 ORDER BY number"
             )
             for *entry, reason in found:
-                clip = _entry(*entry)
+                clip = entry_of(*entry)
                 yield {"id": clip.id, "source": clip.source, "reason": reason}
 
     def counts(self) -> Counts:
         with self._explained():
-            (unlisted,) = self._db.execute("SELECT count(*) FROM unlisted").fetchone()
+            problems = dict(self._db.execute("SELECT kind, count(*) FROM problems GROUP BY kind"))
             clips, done, bad = self._db.execute(
                 "SELECT count(*), coalesce(sum(state = ?), 0), coalesce(sum(state = ?), 0)"
                 " FROM clips",
-                (_DONE, _BAD),
+                (DONE, BAD),
             ).fetchone()
-            return Counts(clips, done, bad, unlisted)
+            refused = problems.get("refused", 0)
+            others = (problems.get(kind, 0) for kind in ("unlisted", "changed"))
+            return Counts(clips + refused, done, bad + refused, *others)
 
     def __enter__(self) -> Journal:
         return self
@@ -293,13 +283,3 @@ class Journal:
             raise MelcapError(
                 f"{self._folder} cannot hold the tokens: {advice.get(said, said)}"
             ) from error
-
-
-def _place(entry: Entry) -> tuple[Any, ...]:
-    """Where an entry lies, as the journal holds it: names are bytes, which need not be UTF-8."""
-    path, member = os.fsencode(entry.path), os.fsencode(entry.member)
-    return path, entry.offset, entry.size, member, entry.start, entry.seconds
-
-
-def _entry(id: str, path: bytes, offset: int, size: int, member: bytes, *stretch: float) -> Entry:
-    return Entry(id, os.fsdecode(path), offset, size, os.fsdecode(member), *stretch)

@@ -12,10 +12,10 @@ from time import perf_counter
 import torch
 
 from melcap.bulk.encoding import Encoded, encode
+from melcap.bulk.entry import Entry
+from melcap.bulk.messages import Bad, End, Window
 from melcap.bulk.packer import Packer
-from melcap.bulk.reader import Bad, End, Window
 from melcap.bulk.readers import Readers
-from melcap.bulk.sources import Entry
 from melcap.bulk.windows import Framing
 from melcap.codec import Codec
 
@@ -49,7 +49,7 @@ class Lanes:
     def encode(
         self, readers: Readers, entries: Iterator[tuple[int, Entry]]
     ) -> Generator[Encoded | End | Bad]:
-        """What readers make of the entries, with tokens in the place of windows, as it comes."""
+        """Give what readers make of the entries, with tokens in place of windows, as it comes."""
         window = self._framing.samples(self._framing.columns)
         packer = Packer(self._batch_samples, 2 * self._lanes * max(self._batch_samples, window))
         results: Results = queue.Queue()

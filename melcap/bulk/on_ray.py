@@ -17,9 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from melcap.bulk.encoding import Encoded, encode
+from melcap.bulk.entry import Entry
+from melcap.bulk.messages import Bad, End, Window
 from melcap.bulk.packer import Packer
-from melcap.bulk.reader import Bad, End, Window, read
-from melcap.bulk.sources import Entry
+from melcap.bulk.reader import read_task
+from melcap.bulk.tasks import tasks
 from melcap.bulk.windows import Framing
 from melcap.codec import Codec
 from melcap.errors import MelcapError
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 INSTALL = 'pip install "melcap[ray]"'
 _CLIPS_AT_ONCE = 100_000  # in one data set of Ray's
-_CLIPS_PER_TASK = 16
+_TASKS_PER_BLOCK = 16
 
 _COLUMN = "message"
 
@@ -69,7 +71,7 @@ class RayWorkers:
         self._codec = self._ray.put(codec if codec.device.type == "cpu" else deepcopy(codec).cpu())
 
     def encode(self, entries: Iterator[tuple[int, Entry]]) -> Generator[Encoded | End | Bad]:
-        """What the cluster makes of the entries, as it comes.
+        """Give what the cluster makes of the entries, as it comes.
 
         Clips on which Ray gave up, since whatever read them died, again and again, do not come.
         """
@@ -80,11 +82,12 @@ class RayWorkers:
 
     def _encode(self, entries: list[tuple[int, Entry]]) -> Generator[Encoded | End | Bad]:
         framing, mono = self._framing, self._mono
-        tasks = max(1, len(entries) // _CLIPS_PER_TASK)
+        work = list(tasks(entries))
+        blocks = max(1, len(work) // _TASKS_PER_BLOCK)
         window = framing.samples(framing.columns)
         results = (
             self._data.from_items(
-                [{_COLUMN: pickle.dumps(each)} for each in entries], override_num_blocks=tasks
+                [{_COLUMN: pickle.dumps(each)} for each in work], override_num_blocks=blocks
             )
             .map_batches(
                 _read, batch_size=1, fn_kwargs={"framing": framing, "mono": mono}, num_cpus=1
@@ -110,8 +113,7 @@ class RayWorkers:
 def _read(batch: Batch, framing: Framing, mono: bool) -> Iterator[Batch]:
     """A task: what there is to say of each clip, message by message."""
     for work in batch[_COLUMN]:
-        clip, entry = pickle.loads(work)
-        for message in read(clip, entry, framing, mono):
+        for message in read_task(pickle.loads(work), framing, mono):
             yield _column([message])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from melcap.bulk.reader import Window
+from melcap.bulk.messages import Window
 
 
 class Packer:

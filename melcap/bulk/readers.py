@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import cast
 
-from melcap.bulk.reader import Bad, Message, Window, serve
-from melcap.bulk.sources import Entry
+from melcap.bulk.entry import Entry
+from melcap.bulk.messages import Bad, Message, Window
+from melcap.bulk.reader import serve
+from melcap.bulk.tasks import Task, tasks
 from melcap.bulk.windows import Framing
 from melcap.errors import MelcapError
 
@@ -17,9 +21,11 @@ _SPAWN = multiprocessing.get_context("spawn")  # a fork would copy torch's threa
 
 
 class Readers:
-    """Reads clips in `count` processes, each one clip at a time. A context manager.
+    """Reads clips in `count` processes, each one task at a time. A context manager.
 
-    A process that dies (a decoder's crash, no memory) makes its clip `Bad`, and is replaced.
+    A process that dies (a decoder's crash, no memory) is replaced, and its clips are read once
+    more. Where the next one dies at the same clip, that clip is `Bad`, with all that follow it in
+    its file.
     Processes are spawned: call it from a module guarded by `if __name__ == "__main__"`.
 
     Raises:
@@ -33,16 +39,16 @@ class Readers:
             reader.start()
 
     def read(self, entries: Iterator[tuple[int, Entry]]) -> Iterator[Message]:
-        """What the processes make of the entries, as it comes; they wait where nobody asks."""
+        """Give what the processes make of the entries, as it comes; they wait where nobody asks."""
+        work = tasks(entries)
         for reader in self._readers:
-            reader.take(next(entries, None))
+            reader.take(next(work, []))
         while busy := {reader.connection: reader for reader in self._readers if reader.at}:
             for connection in wait(list(busy), timeout=_PATIENCE):
                 reader = busy[cast("Connection", connection)]
-                message = reader.message()
-                yield message
-                if not isinstance(message, Window):
-                    reader.take(next(entries, None))
+                yield from reader.messages()
+                if not reader.at:
+                    reader.take(next(work, []))
             if self._stopped:
                 return
 
@@ -61,11 +67,16 @@ class Readers:
 
 
 class _Reader:
-    """One process, and the clip that it is at."""
+    """One process, and the clips that it is at."""
 
     def __init__(self, framing: Framing, mono: bool) -> None:
         self._arguments = (framing, mono)
-        self.at: tuple[int, Entry] | None = None
+        self.at: dict[int, Entry] = {}
+        self._sent: Counter[int] = Counter()
+        """Windows of each clip that were passed on."""
+        self._seen: Counter[int] = Counter()
+        """Windows of each clip that this process has given."""
+        self._died_at: int | None = None
 
     def start(self) -> None:
         self.connection, theirs = _SPAWN.Pipe()
@@ -85,22 +96,50 @@ class _Reader:
                 'begins them must be guarded by: if __name__ == "__main__":'
             ) from error
 
-    def take(self, work: tuple[int, Entry] | None) -> None:
-        self.at = work
-        if work:
-            self.connection.send(work)
+    def take(self, task: Task) -> None:
+        self.at = dict(task)
+        self._sent.clear()
+        self._begin()
 
-    def message(self) -> Message:
-        assert self.at
+    def _begin(self) -> None:
+        self._seen.clear()
+        if self.at:
+            with suppress(OSError):  # it has died since, which `messages` finds out
+                self.connection.send(list(self.at.items()))
+
+    def messages(self) -> list[Message]:
+        """Receive a message; none that was passed on before, and several where a process died."""
         try:
-            return cast(Message, self.connection.recv())
+            message = cast(Message, self.connection.recv())
         except (EOFError, OSError):
-            clip, entry = self.at
-            why = f"the process that read it died ({self._epitaph()})"
-            self.close()
-            self.start()
-            self.greet()
-            return Bad(clip, f"{entry.source} cannot be read: {why}")
+            return self._replaced()
+        clip = message.clip
+        if not isinstance(message, Window):
+            del self.at[clip]
+            return [message]
+        self._seen[clip] += 1
+        if self._seen[clip] <= self._sent[clip]:
+            return []
+        self._sent[clip] += 1
+        return [message]
+
+    def _replaced(self) -> list[Message]:
+        """Begin again in a fresh process, without the clip at which two have died."""
+        why = f"two processes that read it died ({self._epitaph()})"
+        clip, entry = next(iter(self.at.items()))
+        bad: list[Message] = []
+        if self._died_at == clip:
+            place = (entry.path, entry.offset, entry.row_group)
+            for number, each in list(self.at.items()):
+                if (each.path, each.offset, each.row_group) == place:
+                    del self.at[number]
+                    bad.append(Bad(number, f"{each.source} cannot be read: {why}"))
+        self._died_at = clip
+        self.close()
+        self.start()
+        self.greet()
+        self._begin()
+        return bad
 
     def close(self) -> None:
         self.connection.close()

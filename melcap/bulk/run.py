@@ -3,113 +3,44 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
 from melcap.bulk.assembler import Assembler, Whole
 from melcap.bulk.encoding import Encoded
+from melcap.bulk.entry import INSTALL
 from melcap.bulk.journal import Finished, Journal
 from melcap.bulk.lanes import Lanes
-from melcap.bulk.reader import Bad, End
+from melcap.bulk.messages import Bad, End
+from melcap.bulk.options import Options
+from melcap.bulk.progress import Progress
 from melcap.bulk.readers import Readers
 from melcap.bulk.rows import TokenRow
-from melcap.bulk.shards import FORMATS, write_shard
-from melcap.bulk.sources import INSTALL, find
+from melcap.bulk.shards import write_shard
+from melcap.bulk.sources import find
 from melcap.bulk.windows import Framing
 from melcap.codec import Codec
 from melcap.container import Header
-from melcap.errors import ContainerError, InputError, MelcapError
+from melcap.errors import ContainerError, MelcapError
 from melcap.extras import import_extra
 from melcap.files import replacing
 from melcap.pretrained import weights_hash
 
+__all__ = ["ERRORS", "Options", "Progress", "tokenize"]
+
 ERRORS = "errors.jsonl"
-ENGINES = ("local", "ray")
 _TICK_SECONDS = 0.5
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a collection becomes tokens.
-
-    `format` and `mono` decide what the rows are, and must stay the same for one token set; new
-    shards have up to `shard_clips` rows. The others are for speed; None is a choice by the machine:
-    readers are processes that decode audio, lanes threads that encode it, each with so many threads
-    of torch, in batches of `batch_seconds`. With `engine` "ray" a cluster takes the place of
-    readers, and lanes are its actors, which compute on `device` ("cpu" or "cuda"; None is that of
-    the codec at hand) with `backend`.
-    """
-
-    format: str = "parquet"
-    mono: bool = False
-    shard_clips: int = 1000
-    engine: str = "local"
-    device: str | None = None
-    backend: str = "auto"
-    readers: int | None = None
-    lanes: int | None = None
-    threads: int | None = None
-    batch_seconds: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.format not in FORMATS:
-            raise InputError(f"format must be one of {', '.join(FORMATS)}, not {self.format!r}")
-        if self.engine not in ENGINES:
-            raise InputError(f"engine must be one of {', '.join(ENGINES)}, not {self.engine!r}")
-        for name in ("shard_clips", "readers", "lanes", "threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} must be at least 1, not {value}")
-
-    def machine(self, device: str) -> tuple[int, int, int, float]:
-        """(readers, lanes, threads, batch_seconds), chosen where they were not given."""
-        cores = _cores()
-        if device == "cpu":
-            lanes = self.lanes or min(cores, 16)
-            threads = self.threads or max(1, cores // lanes)
-            return self.readers or max(1, cores // 4), lanes, threads, self.batch_seconds or 0.0
-        lanes = self.lanes or 2
-        return self.readers or cores, lanes, self.threads or 1, self.batch_seconds or 240.0
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How a run stands: clips in the plan, done and bad ones, folders and tars that cannot be
-    searched; seconds of audio done in this run, channels counted one by one, and the seconds that
-    it has taken."""
-
-    clips: int
-    done: int
-    bad: int
-    unlisted: int
-    audio_seconds: float
-    wall_seconds: float
-    busy: float
-    """The share of time in which lanes computed."""
-    before: int = 0
-    """Clips that an earlier run had done."""
-
-    @property
-    def speed(self) -> float:
-        """Times real time."""
-        return self.audio_seconds / max(self.wall_seconds, 1e-9)
-
-    @property
-    def eta_seconds(self) -> float | None:
-        """Until the end, if the clips to come are like those of this run; None before the first."""
-        gone = self.done + self.bad - self.before
-        return (self.clips - self.done - self.bad) * self.wall_seconds / gone if gone else None
+_DEFAULTS = Options()
 
 
 def tokenize(
     sources: Sequence[str],
     out: Path,
     codec: Codec,
-    options: Options = Options(),
+    options: Options = _DEFAULTS,
     *,
     retry: bool = False,
     progress: Callable[[Progress], None] = lambda _: None,
@@ -124,8 +55,8 @@ def tokenize(
         progress: called about twice a second, and at the end.
 
     Raises:
-        InputError: for a source that is not there, two clips of one id, or a token set that was
-            made with another model, format or mono.
+        InputError: for a source that is not there or holds nothing, or a token set that was
+            made with another model, format, mono or keep, or holds tokens that are not its own.
         MelcapError: where the token set cannot be written; what is done stays done.
     """
     weights_hash(codec)  # refuses a codec without a file
@@ -135,13 +66,14 @@ def tokenize(
         "model": codec.model,
         "format": options.format,
         "mono": options.mono,
+        "keep": options.keep,
     }
     with Journal(out, settings) as journal:
-        journal.plan(find(sources, str(out)), options.shard_clips)
+        passed = journal.plan(find(sources, str(out), options.keep), options.shard_clips)
         if retry:
             journal.retry(options.shard_clips)
         _write_errors(out, journal)
-        run = _Run(out, journal, codec, options, progress)
+        run = _Run(out, journal, codec, options, progress, passed)
         try:
             run.write_shards()
             if next(journal.waiting(), None):
@@ -162,9 +94,11 @@ class _Run:
         codec: Codec,
         options: Options,
         report: Callable[[Progress], None],
+        passed: Mapping[str, int],
     ) -> None:
         self._out, self._journal, self._codec = out, journal, codec
         self._options, self._report = options, report
+        self._passed = passed
         self._counts = journal.counts()
         self._before = self._counts.done + self._counts.bad
         self._seconds = 0.0
@@ -209,8 +143,8 @@ class _Run:
         """Write the shards of which every clip is done or bad."""
         for shard in self._journal.ready_shards():
             rows = (self._row(clip) for clip in self._journal.finished(shard))
-            write_shard(self._out, shard, self._options.format, rows)
-            self._journal.written(shard)
+            files = write_shard(self._out, shard, self._options.format, rows)
+            self._journal.written(shard, files)
 
     def progress(self) -> Progress:
         counts = self._counts
@@ -220,10 +154,13 @@ class _Run:
             done=counts.done,
             bad=counts.bad,
             unlisted=counts.unlisted,
+            changed=counts.changed,
             audio_seconds=self._seconds,
             wall_seconds=wall,
             busy=self._busy(),
             before=self._before,
+            remade=self._journal.remade,
+            passed=self._passed,
         )
 
     def _put_down(self, clip: Whole | Bad) -> None:
@@ -251,7 +188,10 @@ class _Run:
 
     def _row(self, clip: Finished) -> TokenRow:
         header = self._header(clip, clip.tokens.size)
-        return TokenRow(clip.entry.id, clip.entry.source, header, clip.tokens)
+        # A clip that no manifest listed has none of what is kept.
+        values = clip.entry.kept or (None,) * len(self._options.keep)
+        kept = dict(zip(self._options.keep, values, strict=True))
+        return TokenRow(clip.entry.id, clip.entry.source, header, clip.tokens, kept)
 
     def _header(self, clip: Finished | End, tokens: int) -> Header:
         config = self._codec.config
@@ -268,7 +208,7 @@ class _Run:
 
 
 def _write_errors(out: Path, journal: Journal) -> None:
-    """What is bad, a line each; no file where nothing is."""
+    """Write what is bad, a line each; no file where nothing is."""
     target = out / ERRORS
     lines = [json.dumps(line, ensure_ascii=False) + "\n" for line in journal.bad()]
     if not lines:
@@ -276,10 +216,3 @@ def _write_errors(out: Path, journal: Journal) -> None:
         return
     with replacing(target) as temporary:
         temporary.write_text("".join(lines), encoding="utf-8")
-
-
-def _cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

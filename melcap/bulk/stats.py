@@ -1,4 +1,4 @@
-"""What a token set holds: hours, and how the codebook is used."""
+"""Statistics of token sets: hours, and the use of the codebook."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Counts = npt.NDArray[np.int64]
 
 @dataclass
 class Summary:
-    """Of all rows together. `hours` are of the clips, `channel_hours` of their channels."""
+    """Counts of all rows together. `hours` are of the clips, `channel_hours` of their channels."""
 
     clips: int = 0
     hours: float = 0.0
@@ -32,7 +32,7 @@ class Summary:
     sample_rates: Counter[int] = field(default_factory=Counter)
     channels: Counter[int] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
-    """Of each clip."""
+    """Lengths of the clips."""
     counts: Counts = field(default_factory=lambda: np.zeros((0, 0), np.int64))
     """[rows, codebook size]: how often each code stands in each row of the grid."""
 
@@ -56,7 +56,7 @@ class Summary:
 
     @property
     def used(self) -> int:
-        """How many codes occur."""
+        """Number of codes that occur."""
         return int((self.counts.sum(0) > 0).sum())
 
     @property
@@ -98,7 +98,7 @@ def summarise(sets: Sequence[Path]) -> Summary:
     """Read token sets (folders, shards, `.melcap` files) from end to end.
 
     Raises:
-        InputError: where there is none, or their grids differ.
+        InputError: where there is none, or no clip in them, or their grids differ.
         ContainerError: for a damaged one.
     """
     summary = Summary()
@@ -106,6 +106,8 @@ def summarise(sets: Sequence[Path]) -> Summary:
         for file in token_files(given):
             for row in read_rows(file, given if given.is_dir() else given.parent):
                 summary.add(row)
+    if not summary.clips:
+        raise InputError(f"{', '.join(map(str, sets))} holds no clip")
     return summary
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Framing:
-    """What a reader must know of a codec: plain numbers, so that it can do without torch.
+    """The facts of a codec that a reader must know: plain numbers, so that it needs no torch.
 
     A window holds up to `columns` columns of `column` samples each at `rate` Hz, `left` samples
     before the first and `right` samples behind the last.
@@ -42,7 +42,7 @@ class Framing:
         return cls(codec.config.mel.sample_rate, column, codec.chunk_columns, -first, last - column)
 
     def samples(self, columns: int) -> int:
-        """Of a window with so many columns."""
+        """Return the length of a window with so many columns."""
         return self.left + columns * self.column + self.right
 
 
