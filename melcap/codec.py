@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -20,8 +18,7 @@ from melcap.resample import resample, resampled_length
 from melcap.stages import Stage, inputs_for, outputs_of, run
 from melcap.tokenizer import mel_decoder, mel_encoder
 from melcap.vocoder import vocoder
-
-Wave = Tensor | npt.NDArray[np.floating]
+from melcap.waves import Wave, clips_of, with_rate
 
 GPU_CHUNKS = 64
 """The most that a GPU computes at once, in chunks with their context, over all clips of a batch.
@@ -71,6 +68,24 @@ class Codec(nn.Module):
         """From latents [B, dim, rows, columns] to waves [B, samples]."""
         return [*self.decoder, *self.vocoder]
 
+    def require_float32(self) -> None:
+        """Refuse to encode with weights of another dtype, where tokens would differ.
+
+        Raises:
+            InputError: for a codec that `double()` was called on; it can decode.
+        """
+        dtype = self.codebook.vectors.dtype
+        if dtype != torch.float32:
+            raise InputError(
+                "encoding is defined in float32, and this codec is "
+                f"{str(dtype).removeprefix('torch.')}: float() makes it float32 again"
+            )
+
+    @property
+    def columns_at_once(self) -> int:
+        """Columns that are computed together, over all clips: this bounds the memory."""
+        return self.chunk_columns * (GPU_CHUNKS if self.device.type == "cuda" else 1)
+
     def columns(self, samples: int) -> int:
         """Columns of a clip of so many samples at the codec's own rate."""
         return -(-samples // self.config.column_samples)
@@ -104,6 +119,13 @@ class Codec(nn.Module):
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Codec:
+        # A probe, so that nothing has changed when this is refused.
+        dtype = fn(torch.zeros(0, dtype=torch.float32, device=self.device)).dtype
+        if dtype not in (torch.float32, torch.float64):
+            raise InputError(
+                "a codec computes in float32, which its tokens and phases need: it cannot be "
+                f"{str(dtype).removeprefix('torch.')}"
+            )
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self._graphs is not None:  # recorded where the weights were before
             self.use_graphs(self.device.type == "cuda")
@@ -114,29 +136,36 @@ class Codec(nn.Module):
     def learn_silence(self) -> None:
         """Set `silence` to the column of tokens that endless silence gives."""
         first, last = inputs_for(self.encode_stages, 0, 1)
-        quiet = torch.zeros(1, last - first, device=self.device)
+        quiet = torch.zeros(1, last - first, dtype=torch.float32, device=self.device)
         self.silence.copy_(self.codebook.tokens(run(self.encode_stages, quiet))[0, :, 0])
 
     @torch.no_grad()
     @exact_float32()
     def encode(
-        self, wave: Wave, sample_rate: int, lengths: Sequence[int] | Tensor | None = None
+        self,
+        wave: Wave,
+        sample_rate: int | None = None,
+        lengths: Sequence[int] | Tensor | None = None,
     ) -> Codes:
         """Turn audio into tokens.
 
         Args:
             wave: floating point [samples] or [batch, samples], full scale 1.0; what lies beyond is
-                clipped. The channels of a clip are coded one by one: pass them as a batch.
-            sample_rate: of `wave`; anything but the codec's own rate is resampled.
+                clipped. The channels of a clip are coded one by one: pass them as a batch. A
+                dictionary {"array": wave, "sampling_rate": Hz} brings its own rate.
+            sample_rate: of `wave` in Hz; anything but the codec's own rate is resampled.
             lengths: samples of each clip, where they differ; what lies behind is not looked at.
 
         Returns:
             `Codes` on the codec's device.
 
         Raises:
-            InputError: for empty audio, NaN or infinity, or lengths that do not fit.
+            InputError: for empty audio, NaN or infinity, [samples, channels] in the place of its
+                transpose, or lengths or a sample rate that do not fit.
         """
-        clips = _clips(wave, lengths)
+        self.require_float32()
+        batch, sample_rate = with_rate(wave, sample_rate)
+        clips = clips_of(batch, lengths)
         rate = self.config.mel.sample_rate
         samples = [clip.shape[-1] for clip in clips]
         if sample_rate != rate:
@@ -202,7 +231,8 @@ class Codec(nn.Module):
 
     def _stretch(self, clips: Sequence[Tensor], begin: int, end: int) -> Tensor:
         """Samples `begin` to `end` of each clip, [clips, end - begin], and silence around them."""
-        signal = torch.zeros(len(clips), end - begin, device=self.device)
+        shape = (len(clips), end - begin)
+        signal = torch.zeros(shape, dtype=torch.float32, device=self.device)
         for row, clip in zip(signal, clips, strict=True):
             part = clip[max(begin, 0) : max(end, 0)].to(signal)
             start = max(-begin, 0)
@@ -218,8 +248,8 @@ class Codec(nn.Module):
         behind = quiet.expand(-1, -1, last - tokens.shape[-1])
         extended = torch.cat((quiet.expand(-1, -1, -first), tokens, behind), dim=-1)
         samples_of = self._graphs[1] if self._graphs else self._samples_of
-        full = torch.promote_types(self.codebook.vectors.dtype, torch.float32)
-        wave = torch.empty(len(tokens), longest, dtype=full, device=self.device)
+        dtype = self.codebook.vectors.dtype
+        wave = torch.empty(len(tokens), longest, dtype=dtype, device=self.device)
         for some, (begin, end), (needed, until) in self._pieces(stages, columns, len(tokens), unit):
             made = samples_of(extended[some, :, needed - first : until - first])
             given, _ = outputs_of(stages, needed, until)
@@ -276,39 +306,6 @@ def _field(stages: Sequence[Stage], outputs: int) -> int:
     """Return the number of input steps that so many output steps of a chain depend on."""
     first, last = inputs_for(stages, 0, outputs)
     return last - first
-
-
-def as_tensor(wave: Wave) -> Tensor:
-    """Any array as a tensor: those that torch cannot share (reversed, read-only) are copied."""
-    if isinstance(wave, np.ndarray):
-        wave = np.require(wave, wave.dtype.newbyteorder("="), ["C", "W"])
-    return torch.as_tensor(wave)
-
-
-def _clips(wave: Wave, lengths: Sequence[int] | Tensor | None) -> list[Tensor]:
-    """The clips of a batch, each [samples], checked."""
-    batch = as_tensor(wave)
-    if batch.ndim == 1:
-        batch = batch[None]
-    if batch.ndim != 2 or not batch.is_floating_point() or not batch.numel():
-        raise InputError(
-            "audio must be floating point [samples] or [batch, samples] and not empty, not "
-            f"{str(batch.dtype).removeprefix('torch.')} {list(as_tensor(wave).shape)}"
-        )
-    counts = [batch.shape[1]] * len(batch) if lengths is None else [int(n) for n in lengths]
-    if len(counts) != len(batch) or any(not 1 <= count <= batch.shape[1] for count in counts):
-        raise InputError(
-            f"lengths must be {len(batch)} numbers in 1..{batch.shape[1]}, not {counts}"
-        )
-    clips = [clip[:count] for clip, count in zip(batch, counts, strict=True)]
-    # A device is asked once, not for every clip; `isfinite` of all would take a copy of them.
-    if not torch.isfinite(torch.stack(batch.aminmax())).all():
-        for index, clip in enumerate(clips):
-            bad = (~torch.isfinite(clip)).nonzero()
-            if len(bad):
-                where = int(bad[0, 0])
-                raise InputError(f"clip {index} has NaN or infinity, first at sample {where}")
-    return clips
 
 
 def _resample(clip: Tensor, source: int, target: int) -> Tensor:

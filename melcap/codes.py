@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from melcap.errors import InputError
-
-
-def is_integer(tokens: Tensor) -> bool:
-    return not (tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool)
+from melcap.limits import checked_rate
+from melcap.waves import as_tokens, described
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +21,8 @@ class Codes:
 
     Attributes:
         tokens: int32 [batch, rows, columns]; row 0 is the lowest band, columns follow time. Beyond
-            a clip's own columns stands the column of silence.
+            a clip's own columns stands the column of silence. Arrays and lists of any integers
+            become tensors.
         columns: columns of each clip.
         lengths: samples of each clip, at `sample_rate`.
         sample_rate: of the audio that was encoded, and that decoding gives back.
@@ -38,10 +39,16 @@ class Codes:
     model: str
 
     def __post_init__(self) -> None:
-        if self.tokens.ndim != 3 or not is_integer(self.tokens):
+        for field, value in (
+            ("tokens", as_tokens(self.tokens)),
+            ("columns", _whole(self.columns, "columns")),
+            ("lengths", _whole(self.lengths, "lengths")),
+            ("sample_rate", checked_rate(self.sample_rate)),
+        ):
+            object.__setattr__(self, field, value)
+        if self.tokens.ndim != 3:
             raise InputError(
-                "tokens must be integers [batch, rows, columns], not "
-                f"{str(self.tokens.dtype).removeprefix('torch.')} {list(self.tokens.shape)}"
+                f"tokens must be integers [batch, rows, columns], not {described(self.tokens)}"
             )
         batch, _, columns = self.tokens.shape
         if not batch:
@@ -55,8 +62,6 @@ class Codes:
             raise InputError(f"columns must be in 1..{columns}, not {list(self.columns)}")
         if any(length < 1 for length in self.lengths):
             raise InputError(f"lengths must be positive, not {list(self.lengths)}")
-        if self.sample_rate < 1:
-            raise InputError(f"sample_rate must be positive, not {self.sample_rate}")
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -90,27 +95,31 @@ class Codes:
     @classmethod
     def from_flat(
         cls,
-        flat: Sequence[Tensor],
+        flat: Sequence[Any],
         rows: int,
         lengths: Sequence[int],
         sample_rate: int,
         model: str,
     ) -> Codes:
-        """The inverse of `flatten`: one integer tensor [columns * rows] for each clip.
+        """Undo `flatten`: one sequence of integers [columns * rows] for each clip.
 
-        Clips may differ in length; shorter ones are filled up with their last column, which
-        decoding ignores. Raises `InputError` where a sequence is no whole number of columns.
+        Sequences are lists, arrays or tensors of any integers. Clips may differ in length; shorter
+        ones are filled up with their last column, which decoding ignores.
+
+        Raises:
+            InputError: where a sequence is no whole number of columns, or holds no integers.
         """
-        if rows < 1 or not flat:
+        if rows < 1 or not len(flat):
             raise InputError(f"at least one sequence and rows are needed, not {len(flat)}, {rows}")
         grids = []
-        for index, sequence in enumerate(flat):
+        for index, values in enumerate(flat):
+            sequence = as_tokens(values, f"sequence {index}")
             if sequence.ndim != 1 or not len(sequence) or len(sequence) % rows:
                 raise InputError(
                     f"sequence {index} must hold whole columns of {rows} tokens, not "
                     f"{list(sequence.shape)}"
                 )
-            grids.append(sequence.view(-1, rows).t())
+            grids.append(sequence.reshape(-1, rows).t())
         longest = max(grid.shape[1] for grid in grids)
         filled = [
             torch.cat((grid, grid[:, -1:].expand(-1, longest - grid.shape[1])), dim=1)
@@ -118,3 +127,10 @@ class Codes:
         ]
         columns = tuple(grid.shape[1] for grid in grids)
         return cls(torch.stack(filled), columns, tuple(lengths), sample_rate, model)
+
+
+def _whole(values: Iterable[Any], name: str) -> tuple[int, ...]:
+    try:
+        return tuple(operator.index(value) for value in values)
+    except TypeError as error:
+        raise InputError(f"{name} must be whole numbers, not {values!r:.80}") from error

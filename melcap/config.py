@@ -5,16 +5,53 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from melcap.errors import WeightsError
+from melcap.limits import MAX_RATE, MIN_RATE
+
+MAX_TEXT = 1 << 20
+"""Characters of a configuration as JSON; a real one has about a thousand."""
+_NAME = re.compile("[ -~]{1,64}")
+_MAX_LEVELS = 8
+_KINDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "a truth value",
+    tuple: f"at most {_MAX_LEVELS} whole numbers",
+}
 
 
 def _require(holds: bool, message: str) -> None:
     if not holds:
         raise WeightsError(f"configuration: {message}")
+
+
+def _bounded(default: Any, low: float, high: float) -> Any:
+    """Return a field for numbers from `low` to `high`: all of them, where it is a tuple.
+
+    A weights file may come from anywhere, and what it asks for is built before its weights are
+    looked at. The bounds are far beyond what is useful.
+    """
+    return field(default=default, metadata={"bounds": (low, high)})
+
+
+def _check_bounds(config: Any) -> None:
+    """Check the type of every field of a configuration, and that its numbers are within bounds."""
+    for each in dataclasses.fields(config):
+        value, kind = getattr(config, each.name), type(each.default)
+        low, high = each.metadata.get("bounds", (False, True))
+        numbers = value if kind is tuple else (value,)
+        allowed = {tuple: (int,), float: (float, int)}.get(kind, (kind,))
+        _require(
+            isinstance(numbers, tuple)
+            and len(numbers) <= _MAX_LEVELS
+            and all(type(number) in allowed and low <= number <= high for number in numbers),
+            f"{each.name} must be {_KINDS[kind]} from {low:g} to {high:g}, not {value!r:.80}",
+        )
 
 
 @dataclass(frozen=True)
@@ -25,24 +62,19 @@ class MelSpec:
     [t * hop, (t + 1) * hop). A value is (ln(max(mel, floor)) - mean) / std.
     """
 
-    sample_rate: int = 44100
-    n_fft: int = 1024
-    hop: int = 256
-    n_mels: int = 96
-    floor: float = 1e-3
-    mean: float = -2.0
-    std: float = 2.8
+    sample_rate: int = _bounded(44100, MIN_RATE, MAX_RATE)
+    n_fft: int = _bounded(1024, 1, 2**14)
+    hop: int = _bounded(256, 1, 2**14)
+    n_mels: int = _bounded(96, 1, 2**10)
+    floor: float = _bounded(1e-3, 1e-30, 1e6)
+    mean: float = _bounded(-2.0, -1e6, 1e6)
+    std: float = _bounded(2.8, 1e-6, 1e6)
 
     def __post_init__(self) -> None:
-        _require(self.sample_rate > 0, f"sample_rate must be positive, not {self.sample_rate}")
+        _check_bounds(self)
         _require(
-            0 < self.hop <= self.n_fft and (self.n_fft - self.hop) % 2 == 0,
+            self.hop <= self.n_fft and (self.n_fft - self.hop) % 2 == 0,
             f"hop must be in 1..n_fft and n_fft - hop even, not {self.hop} and {self.n_fft}",
-        )
-        _require(self.n_mels > 0, f"n_mels must be positive, not {self.n_mels}")
-        _require(
-            self.floor > 0 and self.std > 0,
-            f"floor and std must be positive, not {self.floor} and {self.std}",
         )
 
     @property
@@ -60,24 +92,20 @@ class TokenizerConfig:
     mel bins and frames, but the `time_levels` coarsest levels halve frames alone.
     """
 
-    channels: tuple[int, ...] = (32, 64, 128)
-    encoder_blocks: tuple[int, ...] = (1, 3, 4)
-    decoder_blocks: tuple[int, ...] = (1, 3, 2)
-    codebook_size: int = 8192
-    codebook_dim: int = 8
+    channels: tuple[int, ...] = _bounded((32, 64, 128), 1, 2**12)
+    encoder_blocks: tuple[int, ...] = _bounded((1, 3, 4), 0, 64)
+    decoder_blocks: tuple[int, ...] = _bounded((1, 3, 2), 0, 64)
+    codebook_size: int = _bounded(8192, 2, 2**16)
+    codebook_dim: int = _bounded(8, 1, 2**10)
     unit_latents: bool = False
-    time_levels: int = 0
+    time_levels: int = _bounded(0, 0, _MAX_LEVELS)
 
     def __post_init__(self) -> None:
+        _check_bounds(self)
         _require(
             len(self.channels) == len(self.encoder_blocks) == len(self.decoder_blocks) >= 1,
             "channels, encoder_blocks and decoder_blocks must have one entry per level",
         )
-        _require(
-            2 <= self.codebook_size <= 65536,
-            f"codebook_size must be in 2..65536, not {self.codebook_size}",
-        )
-        _require(self.codebook_dim >= 1, f"codebook_dim must be positive, not {self.codebook_dim}")
         # the Haar patch, which is the first level, halves both
         _require(
             0 <= self.time_levels < len(self.channels),
@@ -117,33 +145,26 @@ class VocoderConfig:
     end: these have no weights, and a trained codec may take more of them than it learnt with.
     """
 
-    dim: int = 256
-    hidden: int = 512
-    blocks: int = 4
-    strides: tuple[int, ...] = ()
-    stage_channels: tuple[int, ...] = ()
-    stage_blocks: tuple[int, ...] = ()
-    head_overlap: int = 4
-    griffin_lim_steps: int = 4
-    griffin_lim_momentum: float = 0.99
+    dim: int = _bounded(256, 1, 2**13)
+    hidden: int = _bounded(512, 1, 2**15)
+    blocks: int = _bounded(4, 0, 64)
+    strides: tuple[int, ...] = _bounded((), 1, 2**14)
+    stage_channels: tuple[int, ...] = _bounded((), 1, 2**13)
+    stage_blocks: tuple[int, ...] = _bounded((), 0, 64)
+    # with 2 the squared windows would not add up to a constant
+    head_overlap: int = _bounded(4, 3, 16)
+    griffin_lim_steps: int = _bounded(4, 0, 256)
+    griffin_lim_momentum: float = _bounded(0.99, 0, 1)
 
     def __post_init__(self) -> None:
+        _check_bounds(self)
         _require(
             len(self.strides) == len(self.stage_channels) == len(self.stage_blocks),
             "strides, stage_channels and stage_blocks must have one entry per upsampling stage",
         )
         _require(
-            all(stride >= 1 for stride in self.strides), f"strides must be positive: {self.strides}"
-        )
-        # with 2 the squared windows would not add up to a constant
-        _require(self.head_overlap >= 3, f"head_overlap must be 3 or more, not {self.head_overlap}")
-        _require(
-            self.griffin_lim_steps >= 0,
-            f"griffin_lim_steps must not be negative, not {self.griffin_lim_steps}",
-        )
-        _require(
-            0 <= self.griffin_lim_momentum < 1,
-            f"griffin_lim_momentum must be in 0..1 and below 1, not {self.griffin_lim_momentum}",
+            self.griffin_lim_momentum < 1,
+            f"griffin_lim_momentum must be below 1, not {self.griffin_lim_momentum}",
         )
 
 
@@ -157,6 +178,10 @@ class CodecConfig:
     vocoder: VocoderConfig = field(default_factory=VocoderConfig)
 
     def __post_init__(self) -> None:
+        _require(
+            isinstance(self.name, str) and _NAME.fullmatch(self.name) is not None,
+            f"name must be 1 to 64 printable ASCII characters, not {self.name!r:.80}",
+        )
         _require(
             self.mel.n_mels % self.tokenizer.patch_bins == 0,
             f"n_mels must be a multiple of {self.tokenizer.patch_bins}, not {self.mel.n_mels}",
@@ -198,17 +223,24 @@ class CodecConfig:
 
     @classmethod
     def from_json(cls, text: str) -> CodecConfig:
-        """Raises `WeightsError` where the text is not such a configuration."""
+        """Return the configuration that `to_json` wrote.
+
+        Raises:
+            WeightsError: where the text is not such a configuration.
+        """
+        _require(len(text) <= MAX_TEXT, f"{len(text)} characters of JSON, more than {MAX_TEXT}")
         try:
             data: Mapping[str, Any] = json.loads(text)
             return cls(
-                name=str(data["name"]),
+                name=data["name"],
                 mel=MelSpec(**data["mel"]),
                 tokenizer=TokenizerConfig(**_tuples(data["tokenizer"])),
                 # weights from before there were such steps
                 vocoder=VocoderConfig(**{"griffin_lim_steps": 0, **_tuples(data["vocoder"])}),
             )
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        except RecursionError:
+            raise WeightsError("not a melcap configuration: JSON nested too deeply") from None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:  # also: huge numbers
             raise WeightsError(f"not a melcap configuration: {error}") from error
 
 

@@ -35,13 +35,14 @@ import numpy as np
 import numpy.typing as npt
 
 from melcap.errors import ContainerError, InputError, MelcapError
-from melcap.files import replacing
+from melcap.files import replacing, require_regular
+from melcap.limits import MAX_CHANNELS, MAX_RATE, MIN_RATE
 
 MAGIC, VERSION = b"MELCAP", 1
 MAX_TOKENS = 2**28  # of all channels: 1 GiB as int32, twelve days of mono at 258.4 tokens/s
 BOUNDS = {
-    "sample_rate": (1, 1_000_000),
-    "channels": (1, 1024),
+    "sample_rate": (MIN_RATE, MAX_RATE),
+    "channels": (1, MAX_CHANNELS),
     "samples": (1, 2**40),
     "rows": (1, 1024),
     "columns": (1, MAX_TOKENS),
@@ -219,9 +220,7 @@ def _take_header(file: BinaryIO) -> Header:
 def _explained(path: str | os.PathLike[str], verb: str) -> Iterator[None]:
     """Turn what goes wrong with the file into a ContainerError that names it."""
     try:
-        # Before all else: to open a pipe is to wait for its other end, to replace one is worse.
-        if os.path.exists(path) and not os.path.isfile(path):
-            raise ContainerError("it is a folder or a device, not a regular file")
+        require_regular(path)  # for writing as well: to replace a pipe is worse than to wait for it
         yield
     except (ContainerError, OSError, ValueError) as error:  # ValueError: an impossible file name
         reason = getattr(error, "strerror", None) or error

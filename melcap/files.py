@@ -1,7 +1,8 @@
-"""Files that appear whole, or not at all."""
+"""Files that appear whole, or not at all, and files that are no files."""
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -22,3 +23,16 @@ def replacing(target: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # gone already when all went well
             temporary.unlink()
+
+
+def require_regular(path: str | os.PathLike[str]) -> None:
+    """Refuse what exists under this name and is not a regular file.
+
+    To open a pipe is to wait for its other end, and a device may never end.
+
+    Raises:
+        OSError: it names the path.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        reason = "it is a folder, a pipe or a device, not a regular file"
+        raise OSError(errno.EINVAL, reason, os.fspath(path))

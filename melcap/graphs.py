@@ -85,6 +85,8 @@ class Graphs:
             ) from error
 
 
+@torch.inference_mode(False)
+@torch.no_grad()
 def record(function: Callable[[Tensor], Tensor], x: Tensor, pool: Any) -> Recording:
     """Record `function` on a copy of x. Graphs may share a pool if what they made is copied away
     before the next one is replayed."""

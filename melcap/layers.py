@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from melcap.ops import channel_norm, convnext1d, upsample_conv1d
+from melcap.ops import channel_norm, convnext1d, reference, upsample_conv1d
+from melcap.precision import without_autocast_for
 from melcap.stages import Stage
 
 
@@ -30,9 +31,8 @@ class ChannelNorm(nn.Module):
 
 
 def in_full(layer: nn.Module, x: Tensor) -> Tensor:
-    """The layer in float32 or better, under autocast too: a phase in bfloat16 is none."""
-    known = torch.amp.is_autocast_available(x.device.type)  # the meta device has no autocast
-    with torch.autocast(x.device.type if known else "cpu", enabled=False):
+    """Run the layer in float32 or wider, even under autocast. bfloat16 is too coarse for phases."""
+    with without_autocast_for(x):
         full: Tensor = layer(x.to(torch.promote_types(x.dtype, torch.float32)))
     return full
 
@@ -183,7 +183,10 @@ class ConvNeXt1d(Stage):
     def forward(self, x: Tensor) -> Tensor:
         norm, expand, contract = self.norm, self.expand, self.contract
         assert self.depthwise.bias is not None
-        return convnext1d(
+        # The operation itself is exact under autocast, which training uses to be faster.
+        learns = torch.is_grad_enabled() and torch.is_autocast_enabled(x.device.type)
+        block = reference.convnext1d if learns else convnext1d
+        return block(
             x,
             self.depthwise.weight,
             self.depthwise.bias,

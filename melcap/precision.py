@@ -3,47 +3,113 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
-_SETTINGS = (
-    torch.backends.cudnn.conv,  # type: ignore[attr-defined]
-    torch.backends.cuda.matmul,
-    torch.backends.mkldnn.conv,  # type: ignore[attr-defined]
-    torch.backends.mkldnn.matmul,  # type: ignore[attr-defined]
+logger = logging.getLogger("melcap")
+
+SETTINGS: tuple[tuple[Any, str, object], ...] = (
+    (torch.backends.cudnn.conv, "fp32_precision", "ieee"),  # type: ignore[attr-defined]
+    (torch.backends.cuda.matmul, "fp32_precision", "ieee"),
+    (torch.backends.mkldnn.conv, "fp32_precision", "ieee"),  # type: ignore[attr-defined]
+    (torch.backends.mkldnn.matmul, "fp32_precision", "ieee"),  # type: ignore[attr-defined]
+    # The algorithm that is fastest at the moment may round differently from the one before.
+    (torch.backends.cudnn, "benchmark", False),
 )
+"""The settings of the process that change float32 results: object, attribute, exact value."""
+
+_AUTOCAST = ("cpu", "cuda", "xpu", "mps")
 _lock = threading.Lock()
 _inside = 0
-_before: list[str] = []
-"""What was set when the first of the blocks that are open was entered, in any thread."""
+_before: list[object] = []
+"""The settings before the first of the blocks that are open was entered, in any thread."""
+_threads_are_lost = False
 
 
 @contextlib.contextmanager
 def exact_float32() -> Iterator[None]:
-    """Convolutions and matrix products in float32 are not rounded to TF32 or bfloat16 inside.
+    """Compute in float32 inside: no autocast, no TF32, no bfloat16 products.
 
-    By default cuDNN's convolutions are, and tokens would differ from those of another machine. The
-    settings belong to the process: while one thread is inside, all threads compute like that, and
-    the last one out puts back what was set before the first.
+    By default cuDNN rounds the operands of convolutions to TF32, and tokens would differ from those
+    of another machine. These settings belong to the process: while one thread is inside, all
+    threads compute like that, and the last one out restores what was set before the first.
+    Autocast belongs to the thread.
     """
-    global _inside
+    with without_autocast():
+        _enter()
+        try:
+            yield
+        finally:
+            _leave()
+
+
+@contextlib.contextmanager
+def without_autocast() -> Iterator[None]:
+    """Follow the dtypes of tensors inside, on every kind of device."""
+    with contextlib.ExitStack() as stack:
+        for kind in _AUTOCAST:
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
+
+
+def without_autocast_for(x: torch.Tensor) -> contextlib.AbstractContextManager[Any]:
+    """Return a context that does so for the device of `x`, in a form that can be compiled."""
+    known = torch.amp.is_autocast_available(x.device.type)  # the meta device has no autocast
+    return torch.autocast(x.device.type if known else "cpu", enabled=False)
+
+
+def _enter() -> None:
+    global _inside, _before
+    _replace_lost_threads()
     with _lock:
         if not _inside:
-            _set(["ieee"] * len(_SETTINGS))
+            _before = [getattr(place, name) for place, name, _ in SETTINGS]
+            for place, name, value in SETTINGS:
+                setattr(place, name, value)
         _inside += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _inside -= 1
-            if not _inside:
-                _set(_before)
 
 
-def _set(precisions: list[str]) -> None:
-    global _before
-    _before = [setting.fp32_precision for setting in _SETTINGS]
-    for setting, precision in zip(_SETTINGS, precisions, strict=True):
-        setting.fp32_precision = precision
+def _leave() -> None:
+    global _inside
+    with _lock:
+        _inside -= 1
+        if not _inside:
+            for (place, name, _), value in zip(SETTINGS, _before, strict=True):
+                setattr(place, name, value)
+
+
+def _after_fork() -> None:
+    """Forget the other threads of the parent, which do not exist in the child."""
+    global _lock, _inside, _threads_are_lost
+    _lock = threading.Lock()
+    if _inside:
+        _inside = 1
+        _leave()
+    _threads_are_lost = True
+
+
+def _replace_lost_threads() -> None:
+    """Go on with one thread in a forked process, where more would wait for ever.
+
+    The threads of torch's pool do not survive a fork, but the pool believes that they do.
+    """
+    global _threads_are_lost
+    if _threads_are_lost:
+        _threads_are_lost = False
+        if torch.get_num_threads() > 1:
+            torch.set_num_threads(1)
+            logger.warning(
+                "melcap: this process was forked from one that had loaded torch, whose threads do "
+                "not survive a fork; it computes with 1 thread. Start processes with the method "
+                "'spawn' to use more."
+            )
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

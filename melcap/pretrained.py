@@ -14,14 +14,16 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as packed
+from torch import Tensor
 
 from melcap.codec import Codec
 from melcap.config import CodecConfig
 from melcap.errors import WeightsError
-from melcap.files import replacing
+from melcap.files import replacing, require_regular
 
 DEFAULT = "melcap-lite.safetensors"
 HASH_BYTES = 8
+_BLOCK = 1 << 20
 
 
 def load(path: str | os.PathLike[str] | None = None, device: torch.device | str = "cpu") -> Codec:
@@ -32,7 +34,8 @@ def load(path: str | os.PathLike[str] | None = None, device: torch.device | str 
         device: where to compute.
 
     Raises:
-        WeightsError: where there is no such file, or it does not hold a codec's weights.
+        WeightsError: where there is no such file, it does not hold a codec's weights, or some of
+            these are NaN or infinite.
     """
     if path is None:
         default = default_file()
@@ -49,12 +52,21 @@ def save(codec: Codec, path: str | os.PathLike[str]) -> str:
     """Write weights and configuration; returns the SHA-256 of the file.
 
     What endless silence becomes is learnt anew from the rounded weights before they are written.
+
+    Raises:
+        WeightsError: for weights that are not finite in half precision, or a file that cannot be
+            written.
     """
     target = Path(path)
-    rounded = Codec(codec.config)
-    rounded.load_state_dict(_single(_half(codec.state_dict())))
+    half = {
+        name: (value.half() if value.is_floating_point() else value).cpu().contiguous()
+        for name, value in codec.state_dict().items()
+    }
+    _check_finite(half, f"{target}: cannot write the weights")
+    rounded = _built(codec.config, half)
     rounded.learn_silence()
-    data = packed(_half(rounded.state_dict()), metadata={"config": codec.config.to_json()})
+    half["silence"] = rounded.silence
+    data = packed(half, metadata={"config": codec.config.to_json()})
     try:
         with replacing(target) as temporary:
             temporary.write_bytes(data)
@@ -76,7 +88,8 @@ def weights_hash(codec: Codec) -> bytes:
 
 def _load(path: Path, expected: str | None) -> Codec:
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        require_regular(path)
+        digest = _sha256(path)
         with safe_open(path, framework="pt") as file:
             config = CodecConfig.from_json((file.metadata() or {})["config"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -84,14 +97,54 @@ def _load(path: Path, expected: str | None) -> Codec:
         raise WeightsError(f"{path}: cannot read the weights: {error.strerror}") from error
     except (SafetensorError, KeyError) as error:
         raise WeightsError(f"{path}: not a melcap weights file: {error}") from error
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
     if expected is not None and digest != expected:
         raise WeightsError(f"{path}: the weights are damaged; install melcap again")
+    _check_finite(state, f"{path}: not a melcap weights file")
     try:
-        codec = Codec(config, f"{config.name}-{digest[: 2 * HASH_BYTES]}")
-        codec.load_state_dict(_single(state))
+        codec = _built(config, state, f"{config.name}-{digest[: 2 * HASH_BYTES]}")
+        codec.codebook.check(codec.silence)
     except (RuntimeError, TypeError, ValueError) as error:
         raise WeightsError(f"{path}: the weights do not fit their configuration") from error
     return codec.eval().requires_grad_(False)
+
+
+@torch.inference_mode(False)
+def _built(config: CodecConfig, state: dict[str, Tensor], model: str = "untrained") -> Codec:
+    """Return a codec with copies of these weights, float32 and on the CPU whatever is set.
+
+    Raises:
+        RuntimeError, ValueError: where the weights do not fit.
+    """
+    weights = {}
+    for name, value in state.items():
+        if (value.dtype == torch.int32) != (name == "silence"):
+            raise ValueError(f"{name} is {value.dtype}")
+        dtype = torch.float32 if value.is_floating_point() else value.dtype
+        weights[name] = value.to("cpu", dtype, copy=True).contiguous()
+    # On the meta device a configuration allocates nothing, whatever it asks for: what fits there is
+    # no larger than the weights.
+    for device in ("meta", "cpu"):
+        with torch.device(device):
+            codec = Codec(config, model)
+        codec.load_state_dict(weights, assign=True)
+    return codec
+
+
+def _check_finite(state: dict[str, Tensor], what: str) -> None:
+    for name, value in state.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise WeightsError(f"{what}: {name} has NaN or infinite numbers")
+
+
+def _sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _recorded_hash(path: Path) -> str:
@@ -99,16 +152,3 @@ def _recorded_hash(path: Path) -> str:
         return path.read_text().split()[0]
     except (OSError, IndexError) as error:
         raise WeightsError(f"{path}: the package is incomplete; install melcap again") from error
-
-
-def _half(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {
-        name: value.half().contiguous() if value.is_floating_point() else value.contiguous()
-        for name, value in state.items()
-    }
-
-
-def _single(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {
-        name: value.float() if value.is_floating_point() else value for name, value in state.items()
-    }

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from melcap.codec import Codec, Wave, as_tensor
-from melcap.codes import is_integer
+from melcap.codec import Codec
 from melcap.errors import InputError
+from melcap.limits import MAX_CHANNELS, checked_rate
 from melcap.precision import exact_float32
 from melcap.resample import Resampler, resampled_length
 from melcap.stages import StageStream, inputs_for, outputs_of
+from melcap.waves import Tokens, Wave, as_tensor, as_tokens, described
 
 
 class StreamEncoder:
@@ -29,11 +30,12 @@ class StreamEncoder:
     """
 
     def __init__(self, codec: Codec, sample_rate: int | None = None, batch: int = 1) -> None:
-        if batch < 1:
-            raise InputError(f"batch must be positive, not {batch}")
+        if not 1 <= batch <= MAX_CHANNELS:
+            raise InputError(f"batch must be in 1..{MAX_CHANNELS}, not {batch}")
+        codec.require_float32()
         rate = codec.config.mel.sample_rate
         self.codec, self.batch = codec, batch
-        self.sample_rate = rate if sample_rate is None else sample_rate
+        self.sample_rate = rate if sample_rate is None else checked_rate(sample_rate)
         self.samples = 0
         """Samples taken so far, at `sample_rate`."""
         self._resampler = (
@@ -45,7 +47,7 @@ class StreamEncoder:
         self._stream = StageStream(stages)
         self._pushed = self._given = 0
         self._closed = False
-        self._advance(torch.zeros(batch, -first))
+        self._advance(torch.zeros(batch, -first, dtype=torch.float32, device=codec.device))
         self._pushed = 0
 
     @torch.no_grad()
@@ -59,9 +61,10 @@ class StreamEncoder:
         piece = as_tensor(wave)
         piece = piece[None] if piece.ndim == 1 else piece
         if piece.ndim != 2 or len(piece) != self.batch or not piece.is_floating_point():
+            turned = piece.ndim == 2 and piece.shape[1] == self.batch and piece.is_floating_point()
             raise InputError(
-                f"a piece must be floating point [{self.batch}, samples], not "
-                f"{str(piece.dtype).removeprefix('torch.')} {list(piece.shape)}"
+                f"a piece must be floating point [{self.batch}, samples], not {described(piece)}"
+                + ("; pass its transpose (piece.T)" if turned else "")
             )
         if not torch.isfinite(piece).all():
             raise InputError(f"NaN or infinity in the piece after sample {self.samples}")
@@ -82,7 +85,9 @@ class StreamEncoder:
         columns = self.codec.columns(self._pushed)
         if columns > self._given:
             _, last = inputs_for(self.codec.encode_stages, 0, columns)
-            tokens.append(self._advance(torch.zeros(self.batch, last - self._pushed)))
+            rest = (self.batch, last - self._pushed)
+            silence = torch.zeros(rest, dtype=torch.float32, device=self.codec.device)
+            tokens.append(self._advance(silence))
         return torch.cat(tokens, dim=-1)
 
     @torch.no_grad()
@@ -91,11 +96,15 @@ class StreamEncoder:
         if not wave.shape[1]:
             return self._none()
         self._pushed += wave.shape[1]
-        latents = self._stream.push(wave.to(self.codec.device, torch.float32).clamp(-1, 1))
-        if latents is None:
-            return self._none()
-        self._given += latents.shape[-1]
-        return self.codec.codebook.tokens(latents)
+        most = max(1, self.codec.columns_at_once // self.batch) * self.codec.config.column_samples
+        tokens = [self._none()]
+        for piece in wave.split(most, dim=1):
+            latents = self._stream.push(piece.to(self.codec.device, torch.float32).clamp(-1, 1))
+            if latents is not None:
+                tokens.append(self.codec.codebook.tokens(latents))
+        made = torch.cat(tokens, dim=-1)
+        self._given += made.shape[-1]
+        return made
 
     def _none(self) -> Tensor:
         shape = (self.batch, self.codec.config.rows, 0)
@@ -112,11 +121,11 @@ class StreamDecoder:
     """
 
     def __init__(self, codec: Codec, sample_rate: int | None = None, batch: int = 1) -> None:
-        if batch < 1:
-            raise InputError(f"batch must be positive, not {batch}")
+        if not 1 <= batch <= MAX_CHANNELS:
+            raise InputError(f"batch must be in 1..{MAX_CHANNELS}, not {batch}")
         rate = codec.config.mel.sample_rate
         self.codec, self.batch = codec, batch
-        self.sample_rate = rate if sample_rate is None else sample_rate
+        self.sample_rate = rate if sample_rate is None else checked_rate(sample_rate)
         self.columns = 0
         """Columns taken so far."""
         self._resampler = (
@@ -133,19 +142,19 @@ class StreamDecoder:
         self._advance(self._quiet(-first))
 
     @torch.no_grad()
-    def push(self, tokens: Tensor) -> Tensor:
+    def push(self, tokens: Tokens) -> Tensor:
         """Integer [rows, columns] or [batch, rows, columns] -> [batch, new samples], perhaps none.
 
         Raises `InputError` for tokens that do not fit or are not in the codebook; after `flush`.
         """
         if self._closed:
             raise InputError("this stream has ended: begin a new StreamDecoder")
-        piece = tokens[None] if tokens.ndim == 2 else tokens
+        piece = as_tokens(tokens)
+        piece = piece[None] if piece.ndim == 2 else piece
         rows = self.codec.config.rows
-        if piece.ndim != 3 or piece.shape[:2] != (self.batch, rows) or not is_integer(piece):
+        if piece.ndim != 3 or piece.shape[:2] != (self.batch, rows):
             raise InputError(
-                f"a piece must be integers [{self.batch}, {rows}, columns], not "
-                f"{str(piece.dtype).removeprefix('torch.')} {list(piece.shape)}"
+                f"a piece must be integers [{self.batch}, {rows}, columns], not {described(piece)}"
             )
         piece = piece.to(self.codec.device).long()
         self.codec.codebook.check(piece)
@@ -161,14 +170,14 @@ class StreamDecoder:
             samples: length of the whole clip at `sample_rate`; None for whole columns.
         """
         if self._closed:
-            return torch.zeros(self.batch, 0, device=self.codec.device)
+            return self._none()
         self._closed = True
         rate, unit = self.codec.config.mel.sample_rate, self.codec.config.column_samples
         whole = self.columns * unit
         if samples is not None:
             whole = min(whole, resampled_length(samples, self.sample_rate, rate))
         made, given = self._made, self._given
-        rest = torch.zeros(self.batch, 0, device=self.codec.device)
+        rest = self._none()
         if self.columns:
             _, last = inputs_for(self.codec.decode_stages, 0, self.columns * unit)
             rest = self._advance(self._quiet(last - self.columns))[:, : max(0, whole - made)]
@@ -182,12 +191,14 @@ class StreamDecoder:
     @exact_float32()
     def _advance(self, tokens: Tensor) -> Tensor:
         """The codec-rate audio that these tokens make possible."""
-        nothing = torch.zeros(self.batch, 0, device=self.codec.device)
-        if not tokens.shape[-1]:
-            return nothing
-        wave = self._stream.push(self.codec.codebook.latents(tokens))
-        if wave is None:
-            return nothing
+        waves = []
+        for piece in tokens.split(max(1, self.codec.columns_at_once // self.batch), dim=-1):
+            made = self._stream.push(self.codec.codebook.latents(piece))
+            if made is not None:
+                waves.append(made)
+        if not waves:
+            return self._none()
+        wave = torch.cat(waves, dim=-1)
         dropped = min(self._skip, wave.shape[1])
         self._skip -= dropped
         wave = wave[:, dropped:]
@@ -199,6 +210,9 @@ class StreamDecoder:
             wave = torch.from_numpy(self._resampler.push(_numpy(wave))).to(wave).clamp(-1, 1)
         self._given += wave.shape[1]
         return wave
+
+    def _none(self) -> Tensor:
+        return torch.zeros(self.batch, 0, dtype=torch.float32, device=self.codec.device)
 
     def _quiet(self, columns: int) -> Tensor:
         return self.codec.silence[None, :, None].expand(self.batch, -1, columns)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from melcap.codec import Codec
 from melcap.config import CodecConfig, MelSpec, TokenizerConfig, VocoderConfig
+from melcap.precision import SETTINGS
 from melcap.resample import resample
 from melcap.stages import inputs_for, run
 
@@ -36,7 +37,8 @@ SMALL = CodecConfig(
 
 def noise(*shape: int, seed: int = 0, amplitude: float = 0.2) -> Tensor:
     """Seeded normal noise, float32."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * amplitude
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu") * amplitude
 
 
 def in_nan(tensor: Tensor) -> Tensor:
@@ -62,6 +64,20 @@ def draw_weights(codec: Codec, seed: int = 0) -> Codec:
         codec.codebook.vectors.copy_(spread.mean(0) + drawn * spread.std(0))
     codec.learn_silence()
     return codec.eval().requires_grad_(False)
+
+
+@contextmanager
+def reduced_precision() -> Iterator[None]:
+    """A process that trades precision for speed wherever it can."""
+    before = [getattr(place, name) for place, name, _ in SETTINGS]
+    torch.set_float32_matmul_precision("medium")
+    torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        for (place, name, _), value in zip(SETTINGS, before, strict=True):
+            setattr(place, name, value)
 
 
 @contextmanager

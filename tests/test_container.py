@@ -205,8 +205,8 @@ def test_the_bytes_are_those_of_the_documented_layout(valid: bytes) -> None:
 
 
 def test_a_file_of_all_bounds_is_read(folder: Path) -> None:
-    header = Header("~" * 64, bytes(8), 1_000_000, 1024, 2**40, 1024, 1, 16)
-    tokens = np.full((1024, 1024, 1), 2**16 - 1, np.uint16)
+    header = Header("~" * 64, bytes(8), 768_000, 64, 2**40, 1024, 1, 16)
+    tokens = np.full((64, 1024, 1), 2**16 - 1, np.uint16)
     container.write(folder / "large.melcap", header, tokens)
     read_header, read_tokens = container.read(folder / "large.melcap")
     assert read_header == header
@@ -335,8 +335,8 @@ def test_forged_headers_are_refused(folder: Path, payload: bytes, **fields: Any)
     [
         {"columns": 2**32 - 1, "rows": 2**16 - 1, "channels": 2**16 - 1, "bits": 255},
         {"columns": 2**28, "rows": 1, "bits": 16},
-        {"columns": 1, "rows": 1024, "channels": 1024, "bits": 16},
-        {"columns": 2**28, "rows": 1024, "channels": 1024, "bits": 16},
+        {"columns": 1, "rows": 1024, "channels": 64, "bits": 16},
+        {"columns": 2**28, "rows": 1024, "channels": 64, "bits": 16},
         {"columns": 2**27, "rows": 2, "bits": 1, "samples": 2**40},
     ],
 )
@@ -350,7 +350,7 @@ def test_headers_that_ask_for_terabytes_are_refused(folder: Path, fields: dict[s
 def test_a_sparse_file_as_large_as_its_header_says_is_refused(folder: Path) -> None:
     """A hole costs nothing on a disk, so the size of the file is no bound by itself."""
     path = folder / "sparse.melcap"
-    start = forged(rows=1024, channels=1024, columns=2**20)[:-4]
+    start = forged(rows=1024, channels=64, columns=2**20)[:-4]
     path.write_bytes(start)
     os.truncate(path, len(start) + 2**40 * 13 // 8 + 4)
     with allocating_little(), pytest.raises(ContainerError, match="more than a file holds"):
@@ -361,7 +361,7 @@ def test_a_sparse_file_as_large_as_its_header_says_is_refused(folder: Path) -> N
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("rate", 0), ("rate", 1_000_001), ("channels", 0), ("channels", 1025), ("samples", 0),
+        ("rate", 999), ("rate", 768_001), ("channels", 0), ("channels", 65), ("samples", 0),
         ("samples", 2**40 + 1), ("rows", 0), ("rows", 1025), ("columns", 0), ("bits", 0),
         ("bits", 17), ("name", b""), ("name", b"x" * 65), ("name", b"x\n"), ("name", b"\xff"),
     ],
@@ -406,9 +406,9 @@ def test_what_is_no_file_is_refused(tmp_path: Path, valid: bytes, call: Any) -> 
     os.write(pipe, valid)  # so that a reader that opens it fails the test rather than hang it
     for path, words in [
         (tmp_path / "missing", "No such file"),
-        (tmp_path, "a folder or a device"),
-        (tmp_path / "pipe", "a folder or a device"),
-        (Path("/dev/zero"), "a folder or a device"),
+        (tmp_path, "a folder, a pipe or a device"),
+        (tmp_path / "pipe", "a folder, a pipe or a device"),
+        (Path("/dev/zero"), "a folder, a pipe or a device"),
         (tmp_path / "nul\0", "null"),
         (tmp_path / ("x" * 300), "name too long"),
     ]:
@@ -486,8 +486,8 @@ def test_where_nothing_can_be_written_nothing_is(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     before = sorted(tmp_path.iterdir())
     for name, words in [
-        ("folder", "a folder or a device"),
-        ("pipe", "a folder or a device"),
+        ("folder", "a folder, a pipe or a device"),
+        ("pipe", "a folder, a pipe or a device"),
         ("missing/a.melcap", "No such file"),
         ("file/a.melcap", "Not a directory"),
         ("nul\0", "null"),

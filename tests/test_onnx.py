@@ -7,6 +7,7 @@ way, the last column's silence one sample short, phase made of rounding.
 
 from __future__ import annotations
 
+import importlib
 import json
 import runpy
 import sys
@@ -300,3 +301,30 @@ def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert result.exit_code == 1
     assert 'pip install "melcap[onnx]"' in result.output
     assert not list(tmp_path.iterdir())
+
+
+def test_graphs_are_made_as_in_a_fresh_process(
+    codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exporter traces with tensors of its own, whose dtype and device are the defaults."""
+    module = importlib.import_module("melcap.onnx.export")
+
+    def program(_: object, given: tuple[str, Tensor, list[str]], *__: object) -> SimpleNamespace:
+        made = torch.ones(1) / 2
+        assert (made.dtype, made.device.type) == (torch.float32, "cpu")
+        assert given[1].device.type == "cpu"
+        assert given[1].dtype == (torch.float32 if given[0] == "wave" else torch.int32)
+        assert not torch.is_autocast_enabled("cpu")
+        assert not torch.is_inference_mode_enabled()
+        return SimpleNamespace(save=lambda path, **_: path.write_bytes(b""))
+
+    monkeypatch.setattr(module, "_program", program)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.autocast("cpu", torch.bfloat16), torch.inference_mode(), torch.device("meta"):
+            export(codec, tmp_path)
+            assert torch.get_default_dtype() == torch.bfloat16
+            assert torch.is_autocast_enabled("cpu")
+    finally:
+        torch.set_default_dtype(before)

@@ -25,6 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import melcap
 from melcap.config import MelSpec
 from melcap.errors import InputError
 from melcap.ops import convnext1d, log_mel, nearest_code, upsample_conv1d
@@ -707,3 +708,21 @@ def test_compiled_is_eager() -> None:
                     (found,) = torch.autograd.grad(compiled(x).square().sum(), x)
                     (expected,) = torch.autograd.grad(call(x).square().sum(), x)
                     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+@pytest.mark.parametrize("codes", [1, 7, 64, 300])
+def test_no_code_outside_the_codebook_for_nan_or_infinity(codes: int, backend: str) -> None:
+    x, codebook = noise(9, 8), noise(codes, 8)
+    x[1, 2], x[2, 3], x[3], x[4] = torch.nan, torch.inf, -torch.inf, 3e38
+    with melcap.use_backend(backend):
+        found = nearest_code(x, codebook)
+        for broken in (codebook * torch.nan, codebook * torch.inf):
+            all_found = nearest_code(x, broken)
+            assert all_found.min() >= 0
+            assert all_found.max() < codes
+    assert found[1] == codes - 1, "what is near to nothing gets the last index"
+    assert found.min() >= 0
+    assert found.max() < codes
+    good = [0, *range(5, 9)]
+    assert torch.equal(found[good], nearest_code(x[good], codebook))

@@ -21,26 +21,20 @@ from melcap.config import MelSpec
 from melcap.ops import log_mel, nearest_code, registry
 from melcap.precision import exact_float32
 from melcap.stages import Stage
-from tests.helpers import noise
+from tests.helpers import noise, reduced_precision
 
-EXACT = ["ieee"] * len(precision._SETTINGS)
+EXACT = [value for *_, value in precision.SETTINGS]
 
 
-def now() -> list[str]:
-    return [setting.fp32_precision for setting in precision._SETTINGS]
+def now() -> list[object]:
+    return [getattr(place, name) for place, name, _ in precision.SETTINGS]
 
 
 @pytest.fixture(autouse=True)
 def _rounded() -> Iterator[None]:
-    """A process that trades precision for speed wherever it can."""
-    before = now()
-    torch.set_float32_matmul_precision("medium")
-    torch.backends.cudnn.allow_tf32 = True
-    assert "ieee" not in now()
-    yield
-    torch.set_float32_matmul_precision("highest")
-    for setting, value in zip(precision._SETTINGS, before, strict=True):
-        setting.fp32_precision = value
+    with reduced_precision():
+        assert not {"ieee", False} & set(now())
+        yield
 
 
 def test_all_settings_are_exact_inside_and_put_back() -> None:
@@ -75,7 +69,7 @@ def test_the_last_thread_puts_back() -> None:
 
 def test_networks_run_in_it(small_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     codec = melcap.load(small_weights)
-    seen: list[list[str]] = []
+    seen: list[list[object]] = []
 
     def watch(stage: Stage) -> Callable[[Tensor], Tensor]:
         forward = stage.forward

@@ -24,8 +24,9 @@ from safetensors.torch import load_file, save_file
 import melcap
 from melcap import pretrained
 from melcap.codec import Codec
-from melcap.errors import WeightsError
+from melcap.errors import InputError, WeightsError
 from melcap.pretrained import HASH_BYTES, save, weights_hash
+from melcap.streaming import StreamEncoder
 from tests.helpers import SMALL, draw_weights, noise
 
 
@@ -145,6 +146,7 @@ def foreign_files(good: Path) -> dict[str, bytes]:
 
     name = next(name for name, value in state.items() if value.ndim > 1)
     wrong_shape = {**state, name: state[name].flatten()}
+    silence = state["silence"]
     fewer = {key: value for key, value in state.items() if key != name}
     return {
         "empty": b"",
@@ -173,6 +175,22 @@ def foreign_files(good: Path) -> dict[str, bytes]:
         "a tensor too few": packed(fewer, config=config),
         "a tensor too many": packed({**state, "more": torch.zeros(3)}, config=config),
         "another configuration": packed(state, config=edited("tokenizer", codebook_dim=9)),
+        "a billion steps": packed(state, config=edited("vocoder", griffin_lim_steps=10**9)),
+        "a million blocks": packed(state, config=edited("vocoder", blocks=10**6)),
+        "a width of terabytes": packed(state, config=edited("vocoder", dim=8192, hidden=32768)),
+        "a mean of text": packed(state, config=edited("mel", mean="x")),
+        "a mean that is NaN": packed(state, config=edited("mel", mean=float("nan"))),
+        "JSON 5,000 deep": packed(state, config="[" * 5000 + "]" * 5000),
+        "a number of 5,000 digits": packed(
+            state, config=config.replace('"hop": 128', '"hop": ' + "9" * 5000)
+        ),
+        "a name of two lines": packed(state, config=config.replace('"small"', '"a\\nb"')),
+        "silence beyond the codebook": packed({**state, "silence": silence + 300}, config=config),
+        "silence below zero": packed({**state, "silence": silence - 300}, config=config),
+        "silence of another dtype": packed({**state, "silence": silence.long()}, config=config),
+        "silence in fractions": packed({**state, "silence": silence.float()}, config=config),
+        "weights of integers": packed({**state, name: state[name].int()}, config=config),
+        "NaN": packed({**state, name: state[name] * torch.nan}, config=config),
     }
 
 
@@ -186,7 +204,71 @@ def test_foreign_and_damaged_files(tmp_path: Path, small_weights: Path) -> None:
         with pytest.raises(WeightsError) as caught:
             loaded[name] = melcap.load(path)
         assert "\n" not in str(caught.value), name
+        assert str(path) in str(caught.value), name
     melcap.load(good)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.bfloat16])
+def test_weights_that_are_not_finite_are_refused_by_name(
+    value: float, dtype: torch.dtype, small_weights: Path, tmp_path: Path
+) -> None:
+    with safe_open(small_weights, framework="pt") as file:
+        metadata = file.metadata()
+    path = tmp_path / "broken.safetensors"
+    for name in ("encoder.2.conv.weight", "codebook.vectors", "vocoder.0.norm.bias"):
+        state = load_file(small_weights)
+        state[name] = state[name].to(dtype)
+        state[name].view(-1)[-1] = value
+        save_file(state, path, metadata=metadata)
+        with pytest.raises(WeightsError, match=f"{path}.*: {name} has NaN or infinite"):
+            melcap.load(path)
+
+
+@pytest.mark.parametrize("value", [torch.nan, 1e6])  # 1e6 is beyond float16
+def test_weights_that_would_not_be_finite_are_not_written(value: float, tmp_path: Path) -> None:
+    made = draw_weights(Codec(SMALL))
+    with torch.no_grad():
+        made.codebook.vectors[7, 3] = value
+    with pytest.raises(WeightsError, match=r"codebook\.vectors has NaN or infinite"):
+        save(made, tmp_path / "some.safetensors")
+    assert os.listdir(tmp_path) == []
+
+
+def test_only_regular_files_are_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe", Path("/dev/zero"), Path("/dev/null")):
+        with pytest.raises(WeightsError, match=f"{path}: .*not a regular file"):
+            melcap.load(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.complex64])
+def test_a_codec_is_not_made_narrower(dtype: torch.dtype, small_weights: Path) -> None:
+    codec = melcap.load(small_weights)
+    for change in (
+        lambda: codec.to(dtype),
+        lambda: codec.to("cpu", dtype),
+        lambda: codec.type(dtype),
+    ):
+        with pytest.raises(InputError, match=f"float32.*{str(dtype).removeprefix('torch.')}"):
+            change()
+    assert {value.dtype for value in codec.parameters()} == {torch.float32}
+    codec.decode(codec.encode(noise(1, 5000), 44100))
+    codec.to(torch.float32).float()
+
+
+def test_a_codec_in_double_precision_decodes(small_weights: Path) -> None:
+    codec = melcap.load(small_weights)
+    codes = codec.encode(noise(1, 5000), 44100)
+    single = codec.decode(codes)
+    codec.double()
+    double = codec.decode(codes)
+    assert double.dtype == torch.float64
+    torch.testing.assert_close(double.float(), single, atol=1e-4, rtol=0)
+    for refused in (lambda: codec.encode(noise(1, 5000), 44100), lambda: StreamEncoder(codec)):
+        with pytest.raises(InputError, match=r"encoding is defined in float32.*float\(\)"):
+            refused()
+    assert torch.equal(codec.float().encode(noise(1, 5000), 44100).tokens, codes.tokens)
 
 
 @pytest.mark.parametrize("where", ["missing.safetensors", "", "missing/x.safetensors"])

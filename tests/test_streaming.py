@@ -7,6 +7,7 @@ before the first column let out; a flush that does not drain the resampler; a gr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from melcap.streaming import StreamDecoder, StreamEncoder
 from tests.helpers import (
     SMALL,
     at_codec_rate,
+    chunks_of,
     count_ties,
     cut,
     noise,
@@ -275,3 +277,36 @@ def test_a_codec_that_still_learns_can_stream(codec: Codec) -> None:
     for kind in (melcap.StreamEncoder, melcap.StreamDecoder):
         for held in kind(learning)._stream._pending:
             assert held is None or not held.requires_grad
+
+
+def test_a_long_piece_is_worked_through_in_parts(codec: Codec) -> None:
+    """However long a piece is, and however many streams run in step, memory is bounded."""
+    largest = [0, 0]
+
+    def watch(which: int) -> Callable[..., None]:
+        def note(module: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
+            largest[which] = max(largest[which], inputs[0].shape[0] * inputs[0].shape[-1])
+
+        return note
+
+    hooks = [
+        codec.front.register_forward_hook(watch(0)),
+        codec.decoder[0].register_forward_hook(watch(1)),
+    ]
+    wave, found = noise(4, 30 * UNIT), []
+    try:
+        for columns in (256, 8):
+            largest[:] = 0, 0
+            with chunks_of(codec, columns):
+                encoder, decoder = StreamEncoder(codec, None, 4), StreamDecoder(codec, None, 4)
+                tokens = torch.cat([encoder.push(wave), encoder.flush()], -1)
+                found += [tokens, torch.cat([decoder.push(tokens), decoder.flush()], -1)]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    first, last = inputs_for(codec.encode_stages, 0, 2)
+    assert largest[0] <= 4 * (last - first)
+    first, last = inputs_for(codec.decode_stages, 0, 2 * UNIT)
+    assert largest[1] <= 4 * (last - first)
+    assert torch.equal(found[0], found[2])
+    torch.testing.assert_close(found[1], found[3], atol=1e-4, rtol=0)

@@ -25,6 +25,7 @@ from melcap.extras import import_extra
 from melcap.files import replacing
 from melcap.onnx.graphs import Decoder, Encoder
 from melcap.onnx.stages import DECOMPOSITIONS
+from melcap.precision import without_autocast
 from melcap.stages import inputs_for
 
 OPSET = 18
@@ -65,15 +66,17 @@ def export(
         if path.exists() and not force:
             raise OutputExistsError(f"{path} exists: say --force to replace it")
     rows, unit = codec.config.rows, codec.config.column_samples
-    wave = ("wave", torch.zeros(2, 2 * unit + 1), ["batch", "samples"])
-    tokens = ("tokens", torch.zeros(2, rows, 3, dtype=torch.int32), ["batch", rows, "columns"])
     described = {"melcap": json.dumps(facts(codec))}
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        programs = (
-            _program(Encoder(codec), wave, tokens, described),
-            _program(Decoder(codec), tokens, wave, described),
-        )
+        with _plain_process():
+            wave = ("wave", torch.zeros(2, 2 * unit + 1), ["batch", "samples"])
+            indices = torch.zeros(2, rows, 3, dtype=torch.int32)
+            tokens = ("tokens", indices, ["batch", rows, "columns"])
+            programs = (
+                _program(Encoder(codec), wave, tokens, described),
+                _program(Decoder(codec), tokens, wave, described),
+            )
         with replacing(encoder) as first, replacing(decoder) as second:  # both, or neither
             for program, path in zip(programs, (first, second), strict=True):
                 program.save(path, external_data=False)
@@ -133,6 +136,21 @@ def _program(
     graph.outputs[0].shape = onnx_ir.Shape(made[2])
     program.model.metadata_props.update(described)
     return program
+
+
+@contextmanager
+def _plain_process() -> Iterator[None]:
+    """Set the defaults of a fresh process inside, as torch's exporter creates tensors of its own.
+
+    The default dtype belongs to all threads of the process.
+    """
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.inference_mode(False), without_autocast(), torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
 
 
 @contextmanager

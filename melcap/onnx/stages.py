@@ -151,7 +151,7 @@ def nearest_code(x: Tensor, codebook: Tensor) -> Tensor:
     offsets = x[:, None].double() - F.embedding(codes, codebook).double()
     distance = offsets.square().sum(2).sqrt()
     tied = distance <= distance.amin(1, keepdim=True) * (1 + TIE)
-    return torch.where(tied, codes, len(codebook)).amin(1).to(torch.int32)
+    return torch.where(tied, codes, len(codebook) - 1).amin(1).to(torch.int32)
 
 
 DECOMPOSITIONS = {

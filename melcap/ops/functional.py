@@ -1,4 +1,8 @@
-"""The operations as they are called: arguments checked, then on to the operator."""
+"""The operations as they are called: arguments checked, then on to the operator.
+
+Results do not depend on autocast, or on the default dtype and device. Without a gradient, they do
+not depend on the switches for TF32 either; with one, `convnext1d` follows these as PyTorch does.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from torch import Tensor
 from melcap.config import MelSpec
 from melcap.errors import InputError
 from melcap.ops import operators, reference
+from melcap.precision import without_autocast_for
 
 ACTIVATIONS = ("none", "snake", "leaky_relu", "gelu", "silu")
 
@@ -63,11 +68,12 @@ def nearest_code(x: Tensor, codebook: Tensor) -> Tensor:
     """Exact nearest codebook entry by Euclidean distance.
 
     The index is the lowest one whose distance is within 1e-6 (relative) of the smallest, whatever
-    the batch around the row: equal vectors always get equal codes.
+    the batch around the row: equal vectors always get equal codes. A row that holds NaN has no
+    nearest entry and gets the last index. No index is ever outside the codebook.
 
     Args:
-        x: [rows, dim], floating point and finite.
-        codebook: [codes, dim], floating point, on the same device.
+        x: [rows, dim], floating point.
+        codebook: [codes, dim], floating point and finite, on the same device.
 
     Returns:
         int32 [rows].
@@ -197,7 +203,8 @@ def convnext1d(
             )
     arguments = (x, *(parameter for parameter, _ in parameters.values()))
     if torch.is_grad_enabled() and any(argument.requires_grad for argument in arguments):
-        return reference.convnext1d(*arguments)
+        with without_autocast_for(x):
+            return reference.convnext1d(*arguments)
     return torch.ops.melcap.convnext1d(*arguments)
 
 
@@ -243,7 +250,8 @@ def griffin_lim(
             f"there are {x.shape[1]}"
         )
     if torch.is_grad_enabled() and x.requires_grad:
-        return reference.griffin_lim(x, n_fft, hop, momentum, steps)
+        with without_autocast_for(x):
+            return reference.griffin_lim(x, n_fft, hop, momentum, steps)
     return torch.ops.melcap.griffin_lim(x, n_fft, hop, momentum, steps)
 
 
@@ -280,7 +288,8 @@ def channel_norm(x: Tensor, weight: Tensor, bias: Tensor, *, activation: str = "
         # networks call it dozens of times on next to nothing: an operator takes longer than that
         return operators.run("channel_norm", x, weight, bias, activation)
     if x.device.type == "cpu":
-        return reference.channel_norm(x, weight, bias, activation)
+        with without_autocast_for(x):
+            return reference.channel_norm(x, weight, bias, activation)
     return torch.ops.melcap.channel_norm(x, weight, bias, activation)
 
 

@@ -95,7 +95,8 @@ def _log_mel_gradient(
     scaling: list[float],
     lengths: Tensor | None,
 ) -> Tensor:
-    return reference.log_mel_gradient(upstream, wave, *_unflat(framing, scaling), lengths)
+    with exact_float32():
+        return reference.log_mel_gradient(upstream, wave, *_unflat(framing, scaling), lengths)
 
 
 def _log_mel_gradient_fake(upstream: Tensor, wave: Tensor, *_: Any) -> Tensor:

@@ -6,7 +6,9 @@ narrower input is computed in float32.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
+from typing import ParamSpec
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +34,7 @@ STEP = registry.Tolerance(atol=5e-6, rtol=5e-6)
 """Of one step of `griffin_lim` where bins have a phase: where they have hardly one, steps magnify
 what rounding left of it."""
 
+_P = ParamSpec("_P")
 _BLOCK = 64
 _SCORES_AT_ONCE = {"cpu": 2**20}
 """On a CPU the scores stay in cache; elsewhere fewer, larger launches are better."""
@@ -45,29 +48,38 @@ def working_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-@lru_cache(maxsize=32)
+def _table(build: Callable[_P, Tensor]) -> Callable[_P, Tensor]:
+    """Keep what `build` returns, as tensors that are good inside and outside of inference mode."""
+    kept: Callable[_P, Tensor] = lru_cache(maxsize=32)(torch.inference_mode(False)(build))  # type: ignore[assignment]
+    return kept
+
+
+@_table
 def mel_filters(
     sample_rate: int, n_fft: int, n_mels: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
     """Triangular HTK-mel filters from 0 to sample_rate / 2, peak 1: [n_fft // 2 + 1, n_mels]."""
-    nyquist = torch.tensor(sample_rate / 2, dtype=torch.float64)
+    cpu = torch.device("cpu")
+    nyquist = torch.tensor(sample_rate / 2, dtype=torch.float64, device=cpu)
     top = 2595 * torch.log10(1 + nyquist / 700)
-    mels = torch.linspace(0, 1, n_mels + 2, dtype=torch.float64) * top
+    mels = torch.linspace(0, 1, n_mels + 2, dtype=torch.float64, device=cpu) * top
     edges = 700 * (10 ** (mels / 2595) - 1)
-    bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64)[:, None] * sample_rate / n_fft
+    bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64, device=cpu)[:, None]
+    bins = bins * sample_rate / n_fft
     rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
     filters: Tensor = torch.minimum(rising, falling).clamp(min=0)
     return filters.to(device=device, dtype=dtype)
 
 
-@lru_cache(maxsize=32)
+@_table
 def hann_window(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Periodic Hann window, computed in float64 and rounded once."""
-    return torch.hann_window(length, dtype=torch.float64).to(device=device, dtype=dtype)
+    window = torch.hann_window(length, dtype=torch.float64, device="cpu")
+    return window.to(device=device, dtype=dtype)
 
 
-@lru_cache(maxsize=32)
+@_table
 def inverse_window(n_fft: int, hop: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """What windows are multiplied with before they are added up, [n_fft]: Hann over the sum of
     squared Hann windows, which is a constant for hops of a quarter and less."""
@@ -196,7 +208,7 @@ def _lowest_of_the_nearest(rows: Tensor, codes: Tensor, row: Tensor, code: Tenso
     tied = distance <= nearest[row] * (1 + TIE)
     lowest = code.new_full((len(rows),), len(codes))
     lowest.scatter_reduce_(0, row[tied], code[tied], "amin")
-    return lowest.to(torch.int32)
+    return lowest.clamp(max=len(codes) - 1).to(torch.int32)  # a row with NaN is near to nothing
 
 
 def activate(x: Tensor, activation: str, alpha: Tensor | None) -> Tensor:
