@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from melcap import container
 from melcap.audio import AudioReader, AudioWriter
@@ -25,8 +26,6 @@ from melcap.errors import (
 from melcap.pretrained import load, weights_hash
 from melcap.resample import resampled_length
 from melcap.streaming import StreamDecoder, StreamEncoder
-
-PIECE_SECONDS = 10
 
 Progress = Callable[[float], None]
 """Called with the seconds of audio done since the last call."""
@@ -63,7 +62,7 @@ def encode_file(
     """Encode an audio file; every channel is coded, at any sample rate.
 
     Args:
-        source: wav, flac, ogg, opus, mp3, m4a.
+        source: a file that `melcap.audio` reads.
         target: the `.melcap` file; None puts it beside the source.
         codec: None for the default weights.
         force: overwrite an existing target.
@@ -76,28 +75,31 @@ def encode_file(
     refuse_existing(source, target, force)
     codec = codec or load()
     with AudioReader(source) as reader:
-        stream = StreamEncoder(codec, reader.sample_rate, reader.channels)
-        parts = []
-        for block in reader.blocks(PIECE_SECONDS * reader.sample_rate):
-            parts.append(stream.push(block).cpu())
-            progress(block.shape[1] / reader.sample_rate)
-        parts.append(stream.flush().cpu())
-    if not stream.samples:
+        rate, groups = reader.sample_rate, _groups(codec, reader.channels)
+        streams = [StreamEncoder(codec, rate, each.stop - each.start) for each in groups]
+        parts: list[list[Tensor]] = [[] for _ in groups]
+        for block in reader.blocks(max(1, int(_piece_seconds(reader.channels) * rate))):
+            for group, stream, done in zip(groups, streams, parts, strict=True):
+                done.append(stream.push(block[group]).cpu())
+            progress(block.shape[1] / rate)
+        for stream, done in zip(streams, parts, strict=True):
+            done.append(stream.flush().cpu())
+    samples = streams[0].samples
+    if not samples:
         raise AudioFileError(f"{source}: holds no audio")
-    tokens = torch.cat(parts, dim=-1)
+    tokens = torch.cat([torch.cat(done, dim=-1) for done in parts])
     header = container.Header(
         model=codec.config.name,
         weights=weights_hash(codec),
-        sample_rate=stream.sample_rate,
-        channels=stream.batch,
-        samples=stream.samples,
+        sample_rate=rate,
+        channels=len(tokens),
+        samples=samples,
         rows=tokens.shape[1],
         columns=tokens.shape[2],
         bits=codec.config.tokenizer.bits,
     )
     written = container.write(target, header, tokens.numpy())
-    seconds = stream.samples / stream.sample_rate
-    return Transcoded(source, target, seconds, stream.batch, stream.sample_rate, written)
+    return Transcoded(source, target, samples / rate, len(tokens), rate, written)
 
 
 def decode_file(
@@ -155,15 +157,33 @@ def write_audio(
     """
     samples = resampled_length(header.samples, header.sample_rate, sample_rate)
     unit, rate = codec.config.column_samples, codec.config.mel.sample_rate
-    step = max(1, PIECE_SECONDS * rate // unit)
-    stream = StreamDecoder(codec, sample_rate, header.channels)
-    with AudioWriter(target, sample_rate, header.channels) as writer:
+    step = max(1, int(_piece_seconds(header.channels) * rate) // unit)
+    groups = _groups(codec, header.channels)
+    streams = [StreamDecoder(codec, sample_rate, each.stop - each.start) for each in groups]
+    with AudioWriter(target, sample_rate, header.channels, samples=samples) as writer:
         for first in range(0, header.columns, step):
-            piece = torch.from_numpy(tokens[..., first : first + step].astype(np.int32))
-            writer.write(stream.push(piece).cpu().numpy())
+            piece = tokens[..., first : first + step]
+            pushed = zip(streams, groups, strict=True)
+            made = torch.cat([stream.push(piece[group]) for stream, group in pushed])
+            writer.write(made.cpu().numpy())
             progress(piece.shape[-1] * unit / rate)
-        writer.write(stream.flush(samples).cpu().numpy())
+        writer.write(torch.cat([stream.flush(samples) for stream in streams]).cpu().numpy())
     return writer.clipped
+
+
+def _piece_seconds(channels: int) -> float:
+    """Return how much of each channel is in memory at once: about 10 s over all channels."""
+    return max(1, 10 / channels)
+
+
+def _groups(codec: Codec, channels: int) -> list[slice]:
+    """Return the channels that are computed together: one on a CPU, all of them on a GPU.
+
+    The activations of several would not fit in the caches of a CPU, and would fill its memory.
+    """
+    if codec.device.type == "cuda":
+        return [slice(0, channels)]
+    return [slice(channel, channel + 1) for channel in range(channels)]
 
 
 def check_model(source: str | Path, header: container.Header, codec: Codec) -> None:

@@ -475,7 +475,7 @@ class TestInterrupted:
         status: int,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(transcode, "PIECE_SECONDS", 1)
+        monkeypatch.setattr(transcode, "_piece_seconds", lambda _: 1)
         push, pushed = stage.push, []
 
         def interrupted(self: Any, piece: Any) -> Any:
@@ -781,3 +781,120 @@ class TestDoctor:
         result = melcap_cli("doctor")
         assert result.exit_code == 1
         assert "problem: the weights are damaged\n    install melcap again" in result.stdout
+
+
+class TestPipes:
+    """`-` is stdin and stdout: the same bytes as with files."""
+
+    @staticmethod
+    def call(
+        small_weights: Path, *words: object, given: bytes = b""
+    ) -> subprocess.CompletedProcess[bytes]:
+        command = [sys.executable, "-m", "melcap", *map(str, words), "--weights", small_weights]
+        return subprocess.run(command, input=given, capture_output=True, env=environment())
+
+    def test_encode_and_decode(self, small_weights: Path, tmp_path: Path) -> None:
+        source = clip(tmp_path / "tone.wav", channels=2, rate=22050)
+        packed, back = tmp_path / "tone.melcap", tmp_path / "back.wav"
+        assert not self.call(small_weights, "encode", source).returncode
+        assert not self.call(small_weights, "decode", packed, "--out", back).returncode
+        encoded = self.call(small_weights, "encode", "-", "-o", "-", given=source.read_bytes())
+        assert encoded.returncode == 0, encoded.stderr
+        assert encoded.stdout == packed.read_bytes()
+        assert b"<stdin> -> <stdout>: 0.30 s, 2 ch" in encoded.stderr
+        decoded = self.call(small_weights, "decode", "-", given=encoded.stdout)
+        assert decoded.returncode == 0, decoded.stderr
+        assert decoded.stdout == back.read_bytes()
+        both = self.call(
+            small_weights, "transcode", "-q", "-", "-o", "-", given=source.read_bytes()
+        )
+        assert both.returncode == 0, both.stderr
+        assert both.stdout == back.read_bytes()
+        assert both.stderr == b""
+        flac = self.call(
+            small_weights, "decode", packed, "--out", "-", "--format", "flac", "--sample-rate", 8000
+        )
+        wave, rate = soundfile.read(io.BytesIO(flac.stdout))
+        assert (wave.shape, rate) == ((-(-6616 * 8000 // 22050), 2), 8000)
+        assert flac.stdout.startswith(b"fLaC")
+
+    def test_stdin_to_a_file(self, tmp_path: Path, small_weights: Path) -> None:
+        source, target = clip(tmp_path / "tone.wav"), tmp_path / "new" / "named.melcap"
+        done = self.call(
+            small_weights, "encode", "-", "-o", target, "--json", given=source.read_bytes()
+        )
+        told = json.loads(done.stdout)["files"][0]
+        assert (told["source"], told["target"]) == ("<stdin>", str(target))
+        assert container.read_header(target).samples == 13231
+
+    @pytest.mark.parametrize(
+        ("words", "given", "said"),
+        [
+            (["encode", "-"], b"", "<stdin> is an empty file"),
+            (["encode", "-"], b"no audio at all" * 99, "<stdin> is not audio"),
+            (["decode", "-"], b"MELCAP", "'<stdin>' cannot be read: the file is truncated"),
+            (["encode", "-", "other.wav"], b"", "goes with one file alone"),
+            (["encode", "a.wav", "b.wav", "-o", "-"], b"", "goes with one file alone"),
+            (["encode", ".", "-o", "-"], b"", "goes with one file alone"),
+            (["encode", "-", "-o", "folder/"], b"", "name a file"),
+            (["decode", "-", "-o", "back.mp3"], b"", "must end in .wav or .flac"),
+            (["transcode", "-", "-o", "-", "--keep"], b"", "--keep needs an --out FILE"),
+        ],
+    )
+    def test_what_is_refused(
+        self, words: list[str], given: bytes, said: str, small_weights: Path
+    ) -> None:
+        words = [*words, "--weights", str(small_weights)]
+        refused(CliRunner().invoke(cli.app, words, input=given), said)
+
+    def test_a_reader_that_goes_away_ends_it_in_silence(
+        self, small_weights: Path, tmp_path: Path
+    ) -> None:
+        source = clip(tmp_path / "tone.wav", seconds=3)
+        command = f"{sys.executable} -m melcap transcode -q - -o - --weights {small_weights}"
+        done = subprocess.run(
+            f"{command} < {source} | head -c 100 > {tmp_path}/head",
+            shell=True,
+            capture_output=True,
+            env=environment(),
+        )
+        assert done.stderr == b""
+        assert (tmp_path / "head").stat().st_size == 100
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["encode", "missing-folder/", "--json"],
+        ["encode", ".", "--json"],
+        ["info", "missing.melcap", "--json"],
+        ["plot", "missing.wav", "--json"],
+        ["stats", "missing", "--json"],
+        ["tokenize", "missing", "--out", "set", "--json"],
+        ["encode", "a.wav", "-o", "-", "--json"],
+    ],
+)
+def test_failures_are_json_where_json_is_asked_for(
+    words: list[str], melcap_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = melcap_cli(*words)
+    assert done.exit_code == 1
+    told = json.loads(done.stdout)
+    said = told["error"] if "error" in told else told["failed"][0]["error"]
+    assert done.stderr == f"error: {said}\n"
+
+
+def test_what_a_folder_holds_beside_audio_is_counted(melcap_cli: Cli, tmp_path: Path) -> None:
+    folder = tmp_path / "mixed"
+    for name in ("a.wav", "sub/b.WAV"):
+        clip(folder / name)
+    for name in ("notes.txt", "sub/more.txt", "list", ".hidden"):
+        (folder / name).write_text("no audio")
+    done = melcap_cli("encode", folder, "--out", tmp_path / "out")
+    assert done.exit_code == 0
+    assert done.stderr == "passed over: 2 .txt, 1 hidden files, 1 without a suffix\n"
+    told = json.loads(melcap_cli("encode", folder, "--json", "--out", tmp_path / "json").stdout)
+    assert told["passed_over"] == {".txt": 2, "hidden files": 1, "without a suffix": 1}
+    assert melcap_cli("encode", folder, "--quiet", "--out", tmp_path / "quiet").stderr == ""
+    refused(melcap_cli("decode", folder), "holds no .melcap files: it has 2 .wav, 2 .txt, 1 hidden")

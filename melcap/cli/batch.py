@@ -6,15 +6,18 @@ import io
 import json
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from melcap.cli.plan import Job
-from melcap.errors import MelcapError
+from melcap.bulk.entry import in_words
+from melcap.cli.pipes import files_for, shown
+from melcap.cli.plan import PIPE, Job
+from melcap.errors import InputError, MelcapError
 
 if TYPE_CHECKING:
     from melcap.transcode import Transcoded
@@ -28,6 +31,8 @@ def run(
     jobs: Sequence[Job],
     work: Callable[[Job, Progress], Record],
     *,
+    suffix: str,
+    passed: Mapping[str, int],
     passes: int = 1,
     as_json: bool,
     quiet: bool,
@@ -35,23 +40,32 @@ def run(
     """Do the jobs, past those that fail; then report, and exit with status 1 if one failed.
 
     `work` does one job, in so many passes over the audio, and tells its second argument the seconds
-    of audio done since it last did.
+    of audio done since it last did. `suffix` is that of a file for stdout; then what is printed
+    goes to stderr. `passed` is what folders hold beside the sources.
     """
+    to_stdout = any(job.target == PIPE for job in jobs)
+    if to_stdout and as_json:
+        raise InputError("--json and the output would both go to stdout: say --out FILE")
     done: list[Record] = []
     failed: list[Record] = []
-    with _progress_bar(passes, shown=not quiet) as (begin, say):
+    with _progress_bar(passes, visible=not quiet, to_stderr=to_stdout) as (begin, say):
         for number, job in enumerate(jobs, start=1):
             name = job.source.name if len(jobs) == 1 else f"{number}/{len(jobs)} {job.source.name}"
+            called = {"source": shown(job.source, "stdin"), "target": shown(job.target, "stdout")}
             try:
-                with folder_for(job.target):
-                    done.append(work(job, begin(name, job.source)))
+                with folder_for(job.target), files_for(job, suffix) as here:
+                    done.append({**work(here, begin(name, here.source)), **called})
+            except BrokenPipeError:
+                raise
             except (MelcapError, OSError, UnicodeError) as error:  # UnicodeError: an odd name
-                failed.append({"source": str(job.source), "error": sentence(error)})
+                failed.append({"source": called["source"], "error": sentence(error)})
             else:
                 if not (as_json or quiet):
                     say(line_of(done[-1]))
     if as_json:
-        print_json({"files": done, "failed": failed})
+        print_json({"files": done, "failed": failed, "passed_over": dict(passed)})
+    elif passed and not quiet:
+        typer.echo(f"passed over: {in_words(passed)}", err=True)
     for failure in failed:
         typer.echo(f"error: {failure['error']}", err=True)
     if failed and len(jobs) > 1:
@@ -76,11 +90,11 @@ def folder_for(target: Path) -> Iterator[None]:
 
 @contextmanager
 def _progress_bar(
-    passes: int, *, shown: bool
+    passes: int, *, visible: bool, to_stderr: bool
 ) -> Iterator[tuple[Callable[[str, Path], Progress], Callable[[str], None]]]:
     """How to begin a file, and how to print a line of results; the bar is on a terminal only."""
-    if not (shown and sys.stderr.isatty()):
-        yield lambda name, source: lambda seconds: None, typer.echo
+    if not (visible and sys.stderr.isatty()):
+        yield lambda name, source: lambda seconds: None, partial(typer.echo, err=to_stderr)
         return
     from rich import progress
     from rich.console import Console
@@ -102,7 +116,7 @@ def _progress_bar(
             return lambda done: bar.advance(task, done)
 
         def say(text: str) -> None:
-            if sys.stdout.isatty():  # the same terminal: printed above the bar
+            if to_stderr or sys.stdout.isatty():  # the same terminal: printed above the bar
                 bar.print(text, markup=False, highlight=False, soft_wrap=True)
             else:
                 typer.echo(text)
@@ -160,16 +174,18 @@ def sentence(error: Exception) -> str:
 
 
 @contextmanager
-def sentences() -> Iterator[None]:
-    """A user's mistake ends in one sentence on stderr and status 1, an interruption in 130."""
+def sentences(as_json: bool = False) -> Iterator[None]:
+    """End a user's mistake in one sentence on stderr and status 1, an interruption in 130.
+
+    With `as_json` the sentence is printed as JSON to stdout too, {"error": sentence}.
+    """
     try:
         yield
-    except MelcapError as error:
-        typer.echo(f"error: {sentence(error)}", err=True)
-        raise typer.Exit(1) from error
     except BrokenPipeError:
         raise  # `melcap ... | head`: typer ends it in silence
-    except OSError as error:
+    except (MelcapError, OSError) as error:
+        if as_json:
+            print_json({"error": sentence(error)})
         typer.echo(f"error: {sentence(error)}", err=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:

@@ -46,7 +46,8 @@ Sources = Annotated[
     list[str],
     typer.Argument(
         metavar="SOURCE...",
-        help="Audio files, folders, globs, tars, manifests (.csv, .jsonl, .parquet), and URLs.",
+        help="Audio files, folders, globs, tars, manifests (.csv, .tsv, .json, .jsonl, .parquet, "
+        "wav.scp), and URLs.",
     ),
 ]
 Sets = Annotated[
@@ -66,6 +67,13 @@ def tokenize(
     mono: Annotated[
         bool, typer.Option("--mono", help="Mix the channels of a clip, instead of coding each.")
     ] = False,
+    keep: Annotated[
+        str,
+        typer.Option(
+            metavar="COLUMN,...",
+            help="Columns of the manifests that go into the token set, such as text,speaker.",
+        ),
+    ] = "",
     shard_clips: Annotated[int, typer.Option(min=1, help="Clips in a shard.")] = 1000,
     retry: Annotated[
         bool, typer.Option("--retry", help="Try what was bad in an earlier run once more.")
@@ -97,12 +105,14 @@ def tokenize(
     Stopped at any moment and started again, it goes on, and nothing is done twice or lost. What
     cannot be read is passed by and listed in OUT/errors.jsonl; the exit status is then 1.
     """
+    from melcap.bulk.entry import in_words
     from melcap.bulk.run import ERRORS, Options
     from melcap.bulk.run import tokenize as run
 
     options = Options(
         format=token_format.value,
         mono=mono,
+        keep=tuple(name.strip() for name in keep.split(",")) if keep else (),
         shard_clips=shard_clips,
         readers=readers,
         lanes=lanes,
@@ -123,10 +133,15 @@ def tokenize(
             f"{end.wall_seconds:.0f} s, {end.speed:.1f}x real time"
             + (f", encoders busy {end.busy:.0%}" if end.busy else "")
         )
-    if end.bad or end.unlisted:
-        typer.echo(
-            f"error: {end.bad + end.unlisted} could not be read: see {out / ERRORS}", err=True
-        )
+        if end.passed:
+            typer.echo(f"passed over: {in_words(end.passed)}")
+        if end.remade:
+            typer.echo(f"made again: {end.remade} files of the token set, lost or altered")
+    problems = {"could not be read": end.bad + end.unlisted, "have changed since": end.changed}
+    for what, count in problems.items():
+        if count:
+            typer.echo(f"error: {count} {what}: see {out / ERRORS}", err=True)
+    if any(problems.values()):
         raise typer.Exit(1)
 
 
@@ -177,7 +192,7 @@ def stats(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What a token set holds: clips, hours, rates, and how much of the codebook is used."""
+    """Count what a token set holds: clips, hours, rates, and how much of the codebook is used."""
     from melcap.bulk import stats as numbers
 
     summary = numbers.summarise(sets)
@@ -201,7 +216,7 @@ def _short(value: object) -> str:
 
 @contextmanager
 def _reporting(as_json: bool, quiet: bool) -> Iterator[Callable[[Progress], None]]:
-    """Where a run's progress goes: a bar on a terminal, lines of JSON, or nowhere."""
+    """Show a run's progress: as a bar on a terminal, as lines of JSON, or not at all."""
     if as_json:
         yield lambda state: _print_line({"event": "progress", **_figures(state)})
         return
@@ -241,6 +256,9 @@ def _figures(state: Progress) -> dict[str, Any]:
         "done": state.done,
         "bad": state.bad,
         "unlisted": state.unlisted,
+        "changed": state.changed,
+        "remade": state.remade,
+        "passed_over": dict(state.passed),
         "audio_seconds": round(state.audio_seconds, 3),
         "wall_seconds": round(state.wall_seconds, 3),
         "speed": round(state.speed, 2),

@@ -6,6 +6,7 @@ where all went well, 1 where something failed, 2 for wrong usage, 130 after Ctrl
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any
@@ -35,12 +36,13 @@ from melcap.cli.options import (
     Weights,
     open_codec,
 )
-from melcap.cli.plan import Job, plan
+from melcap.cli.plan import PIPE, Job, plan
+from melcap.errors import InputError
 
 
 class _Commands(typer.core.TyperGroup):
     def invoke(self, ctx: Any) -> Any:
-        with batch.sentences():
+        with batch.sentences(as_json="--json" in ctx.args):  # the arguments of the command
             return super().invoke(ctx)
 
 
@@ -87,11 +89,12 @@ def encode(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Audio to tokens: wav, flac, ogg, opus, mp3, m4a files become .melcap files."""
+    """Encode audio (wav, flac, ogg, opus, mp3, m4a, webm ...) to .melcap files."""
     from melcap.audio import AUDIO_SUFFIXES
     from melcap.transcode import encode_file
 
-    jobs = plan(inputs, out, AUDIO_SUFFIXES, (".melcap",))
+    passed = Counter[str]()
+    jobs = plan(inputs, out, AUDIO_SUFFIXES, (".melcap",), passed)
     with open_codec(weights, device, backend) as codec:
 
         def work(job: Job, progress: Progress) -> Record:
@@ -99,7 +102,7 @@ def encode(
             done = encode_file(job.source, job.target, codec, force=force, progress=progress)
             return record_of(done, encode_speed=done.seconds / (perf_counter() - began))
 
-        run(jobs, work, as_json=as_json, quiet=quiet)
+        run(jobs, work, suffix=".melcap", passed=passed, as_json=as_json, quiet=quiet)
 
 
 @app.command()
@@ -118,7 +121,8 @@ def decode(
     """Tokens to audio: .melcap files become wav or flac files."""
     from melcap.transcode import decode_file
 
-    jobs = plan(inputs, out, (".melcap",), _audio_targets(audio_format))
+    targets, passed = _audio_targets(audio_format), Counter[str]()
+    jobs = plan(inputs, out, (".melcap",), targets, passed)
     with open_codec(weights, device, backend) as codec:
 
         def work(job: Job, progress: Progress) -> Record:
@@ -133,7 +137,7 @@ def decode(
             )
             return record_of(done, decode_speed=done.seconds / (perf_counter() - began))
 
-        run(jobs, work, as_json=as_json, quiet=quiet)
+        run(jobs, work, suffix=targets[0], passed=passed, as_json=as_json, quiet=quiet)
 
 
 @app.command()
@@ -159,7 +163,10 @@ def transcode(
     from melcap.audio import AUDIO_SUFFIXES
     from melcap.transcode import decode_file, encode_file, refuse_existing
 
-    jobs = plan(inputs, out, AUDIO_SUFFIXES, _audio_targets(audio_format))
+    targets, passed = _audio_targets(audio_format), Counter[str]()
+    jobs = plan(inputs, out, AUDIO_SUFFIXES, targets, passed)
+    if keep and jobs[0].target == PIPE:
+        raise InputError("--keep needs an --out FILE, beside which the .melcap file goes")
     with (
         open_codec(weights, device, backend) as codec,
         TemporaryDirectory(prefix="melcap-") as scratch,
@@ -181,13 +188,12 @@ def transcode(
                 container.write(kept, *container.read(tokens))
             return {
                 **record_of(decoded),
-                "source": str(job.source),
                 "tokens": str(kept) if keep else None,
                 "encode_speed": encoded.seconds / (between - began),
                 "decode_speed": decoded.seconds / (ended - between),
             }
 
-        run(jobs, work, passes=2, as_json=as_json, quiet=quiet)
+        run(jobs, work, suffix=targets[0], passed=passed, passes=2, as_json=as_json, quiet=quiet)
 
 
 @app.command()

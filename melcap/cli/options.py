@@ -36,16 +36,23 @@ def _device(value: str) -> str:
 
 Inputs = Annotated[
     list[Path],
-    typer.Argument(metavar="FILE...", help="Files, and folders to be searched for them."),
+    typer.Argument(
+        metavar="FILE...", help="Files, and folders to be searched for them; - is stdin."
+    ),
 ]
 Out = Annotated[
     str | None,
     typer.Option(
-        "--out", "-o", help="A file, for one input file, or a folder. Default: beside the input."
+        "--out",
+        "-o",
+        help="A file, for one input file, or a folder; - is stdout. Default: beside the input.",
     ),
 ]
 OutRequired = Annotated[
-    str, typer.Option("--out", "-o", help="A .wav or .flac file, for one input file, or a folder.")
+    str,
+    typer.Option(
+        "--out", "-o", help="A .wav or .flac file, for one input file, or a folder; - is stdout."
+    ),
 ]
 Weights = Annotated[Path | None, typer.Option(help="Weights file instead of the built-in one.")]
 Device = Annotated[

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from melcap.bulk.entry import in_words, kind_of
 from melcap.errors import InputError
+
+PIPE = Path("-")
+"""Stands for stdin among the inputs, and for stdout as the output."""
 
 
 @dataclass(frozen=True)
@@ -17,24 +22,33 @@ class Job:
 
 
 def plan(
-    inputs: Sequence[Path], out: str | None, suffixes: Sequence[str], targets: Sequence[str]
+    inputs: Sequence[Path],
+    out: str | None,
+    suffixes: Sequence[str],
+    targets: Sequence[str],
+    passed: Counter[str] | None = None,
 ) -> list[Job]:
     """A job for every input file, and for every file with one of `suffixes` in an input folder.
 
     `out` None puts each target beside its source. For a single input file, `out` may name the
     target, with one of the suffixes `targets`; else it is a folder, in which the structure of an
-    input folder is kept. Targets that `out` does not name get the first of `targets`.
+    input folder is kept. Targets that `out` does not name get the first of `targets`. `PIPE` is a
+    single input, whose target is `PIPE` as well if `out` is None. `passed` counts what the folders
+    hold beside such files, by kind.
 
     Raises `InputError`, before anything is written, where a folder holds nothing to do, `out` does
     not fit, or a target is claimed twice or is itself an input.
     """
+    if PIPE in inputs or out == str(PIPE):
+        return [_piped(inputs, out, targets)]
     folder = None if out is None else Path(out)
     # What looks like a file name is one, unless a slash at its end says otherwise.
     if out and not out.endswith(("/", os.sep)) and Path(out).suffix and not Path(out).is_dir():
         return [_single(inputs, Path(out), targets)]
     jobs: dict[str, Job] = {}
     for given in inputs:
-        for source in _files(given, suffixes, folder) if given.is_dir() else [given]:
+        counted = Counter[str]() if passed is None else passed
+        for source in _files(given, suffixes, folder, counted) if given.is_dir() else [given]:
             place = source.parent
             if folder is not None:
                 place = folder / (place.relative_to(given) if given.is_dir() else "")
@@ -55,6 +69,15 @@ def plan(
     return list(jobs.values())
 
 
+def _piped(inputs: Sequence[Path], out: str | None, targets: Sequence[str]) -> Job:
+    if len(inputs) > 1 or inputs[0].is_dir():
+        raise InputError(f"{PIPE} stands for stdin or stdout, and goes with one file alone")
+    target = Path(out or PIPE)
+    if target != PIPE and (target.is_dir() or not target.suffix):
+        raise InputError(f"{target} is a folder: what comes from stdin has no name, so name a file")
+    return Job(inputs[0], PIPE) if target == PIPE else _single(inputs, target, targets)
+
+
 def _single(inputs: Sequence[Path], target: Path, targets: Sequence[str]) -> Job:
     if len(inputs) > 1 or inputs[0].is_dir():
         raise InputError(
@@ -69,8 +92,10 @@ def _single(inputs: Sequence[Path], target: Path, targets: Sequence[str]) -> Job
     return Job(inputs[0], target)
 
 
-def _files(folder: Path, suffixes: Sequence[str], out: Path | None) -> list[Path]:
-    """The files in `folder` with one of these suffixes, in order, but for hidden ones and `out`."""
+def _files(
+    folder: Path, suffixes: Sequence[str], out: Path | None, passed: Counter[str]
+) -> list[Path]:
+    """List the files in `folder` with one of these suffixes, but for hidden ones and `out`."""
 
     def refuse(error: OSError) -> None:
         raise InputError(f"{error.filename}: cannot be searched: {error.strerror}") from error
@@ -83,13 +108,14 @@ def _files(folder: Path, suffixes: Sequence[str], out: Path | None) -> list[Path
             for name in folders
             if not name.startswith(".") and _key(Path(place, name)) != skipped
         )
-        found += [
-            Path(place, name)
-            for name in sorted(names)
-            if name.lower().endswith(tuple(suffixes)) and not name.startswith(".")
-        ]
+        for name in sorted(names):
+            if name.lower().endswith(tuple(suffixes)) and not name.startswith("."):
+                found.append(Path(place, name))
+            else:
+                passed[kind_of(name)] += 1
     if not found:
-        raise InputError(f"{folder}: holds no {', '.join(suffixes)} files")
+        there = f"it has {in_words(passed)}" if passed else "it is empty"
+        raise InputError(f"{folder}: holds no {', '.join(suffixes)} files: {there}")
     return found
 
 
