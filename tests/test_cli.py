@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -898,3 +898,46 @@ def test_what_a_folder_holds_beside_audio_is_counted(melcap_cli: Cli, tmp_path: 
     assert told["passed_over"] == {".txt": 2, "hidden files": 1, "without a suffix": 1}
     assert melcap_cli("encode", folder, "--quiet", "--out", tmp_path / "quiet").stderr == ""
     refused(melcap_cli("decode", folder), "holds no .melcap files: it has 2 .wav, 2 .txt, 1 hidden")
+
+
+@pytest.fixture
+def _seconds() -> Iterator[None]:
+    """End a test that waits for the other end of a pipe."""
+
+    def end(*_: object) -> None:
+        raise TimeoutError("it opened the pipe")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("_seconds")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["encode", "pipe.wav"],
+        ["transcode", "pipe.wav", "--out", "out/"],
+        ["plot", "pipe.wav"],
+        ["decode", "pipe.melcap"],
+        ["plot", "pipe.melcap"],
+        ["info", "pipe.melcap"],
+        ["info", "pipe.safetensors"],
+        ["encode", "tone.wav", "--weights", "pipe.safetensors"],
+        ["encode", "tone.wav", "--weights", "/dev/zero"],
+        ["tokenize", "pipe.wav", "--out", "set"],
+        ["tokenize", "tone.wav", "--out", "set", "--weights", "pipe.safetensors"],
+        ["stats", "pipe.parquet"],
+        ["detokenize", "pipe.parquet", "--out", "heard"],
+    ],
+)
+def test_a_pipe_is_refused_and_not_waited_for(
+    words: list[str], melcap_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    clip(tmp_path / "tone.wav")
+    for name in ("pipe.wav", "pipe.melcap", "pipe.safetensors", "pipe.parquet"):
+        os.mkfifo(tmp_path / name)
+    refused(melcap_cli(*words), "regular file")

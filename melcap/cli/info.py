@@ -13,6 +13,7 @@ from melcap import container
 from melcap.audio import AUDIO_SUFFIXES
 from melcap.codec import Codec
 from melcap.errors import AudioFileError, ContainerError
+from melcap.files import require_regular
 from melcap.pretrained import DEFAULT, load
 from melcap.stages import inputs_for
 from melcap.streaming import StreamDecoder, StreamEncoder
@@ -30,6 +31,7 @@ def describe(path: Path | None) -> tuple[dict[str, Any], str]:
     if path.suffix.lower() in AUDIO_SUFFIXES:
         raise AudioFileError(f"{path} is audio: `melcap info` reads .melcap and weights files")
     try:
+        require_regular(path)
         with path.open("rb") as file:
             is_tokens = file.read(len(container.MAGIC)) == container.MAGIC
     except OSError as error:
