@@ -787,36 +787,34 @@ class TestPipes:
     """`-` is stdin and stdout: the same bytes as with files."""
 
     @staticmethod
-    def call(
-        small_weights: Path, *words: object, given: bytes = b""
-    ) -> subprocess.CompletedProcess[bytes]:
-        command = [sys.executable, "-m", "melcap", *map(str, words), "--weights", small_weights]
-        return subprocess.run(command, input=given, capture_output=True, env=environment())
+    def call(small_weights: Path, *words: object, given: bytes = b"") -> Result:
+        command = [*map(str, words), "--weights", str(small_weights)]
+        return CliRunner().invoke(cli.app, command, input=given)
 
     def test_encode_and_decode(self, small_weights: Path, tmp_path: Path) -> None:
         source = clip(tmp_path / "tone.wav", channels=2, rate=22050)
         packed, back = tmp_path / "tone.melcap", tmp_path / "back.wav"
-        assert not self.call(small_weights, "encode", source).returncode
-        assert not self.call(small_weights, "decode", packed, "--out", back).returncode
+        assert not self.call(small_weights, "encode", source).exit_code
+        assert not self.call(small_weights, "decode", packed, "--out", back).exit_code
         encoded = self.call(small_weights, "encode", "-", "-o", "-", given=source.read_bytes())
-        assert encoded.returncode == 0, encoded.stderr
-        assert encoded.stdout == packed.read_bytes()
-        assert b"<stdin> -> <stdout>: 0.30 s, 2 ch" in encoded.stderr
-        decoded = self.call(small_weights, "decode", "-", given=encoded.stdout)
-        assert decoded.returncode == 0, decoded.stderr
-        assert decoded.stdout == back.read_bytes()
+        assert encoded.exit_code == 0, encoded.stderr
+        assert encoded.stdout_bytes == packed.read_bytes()
+        assert "<stdin> -> <stdout>: 0.30 s, 2 ch" in encoded.stderr
+        decoded = self.call(small_weights, "decode", "-", given=encoded.stdout_bytes)
+        assert decoded.exit_code == 0, decoded.stderr
+        assert decoded.stdout_bytes == back.read_bytes()
         both = self.call(
             small_weights, "transcode", "-q", "-", "-o", "-", given=source.read_bytes()
         )
-        assert both.returncode == 0, both.stderr
-        assert both.stdout == back.read_bytes()
-        assert both.stderr == b""
+        assert both.exit_code == 0, both.stderr
+        assert both.stdout_bytes == back.read_bytes()
+        assert both.stderr == ""
         flac = self.call(
             small_weights, "decode", packed, "--out", "-", "--format", "flac", "--sample-rate", 8000
         )
-        wave, rate = soundfile.read(io.BytesIO(flac.stdout))
+        wave, rate = soundfile.read(io.BytesIO(flac.stdout_bytes))
         assert (wave.shape, rate) == ((-(-6616 * 8000 // 22050), 2), 8000)
-        assert flac.stdout.startswith(b"fLaC")
+        assert flac.stdout_bytes.startswith(b"fLaC")
 
     def test_stdin_to_a_file(self, tmp_path: Path, small_weights: Path) -> None:
         source, target = clip(tmp_path / "tone.wav"), tmp_path / "new" / "named.melcap"
@@ -918,10 +916,10 @@ def _seconds() -> Iterator[None]:
 @pytest.mark.parametrize(
     "words",
     [
-        ["encode", "pipe.wav"],
+        ["encode", "pipe.wav", "--out", "out.melcap"],
         ["transcode", "pipe.wav", "--out", "out/"],
         ["plot", "pipe.wav"],
-        ["decode", "pipe.melcap"],
+        ["decode", "pipe.melcap", "--out", "out.wav"],
         ["plot", "pipe.melcap"],
         ["info", "pipe.melcap"],
         ["info", "pipe.safetensors"],
