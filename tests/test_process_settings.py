@@ -29,6 +29,7 @@ from melcap.ops import (
     griffin_lim,
     log_mel,
     nearest_code,
+    reference,
     upsample_conv1d,
 )
 from melcap.pretrained import save
@@ -74,7 +75,7 @@ def streamed(codec: Codec, wave: Tensor) -> list[Tensor]:
     encoder = melcap.StreamEncoder(codec, 16000, 2)
     tokens = [encoder.push(piece) for piece in wave.split(4801, dim=1)] + [encoder.flush()]
     decoder = melcap.StreamDecoder(codec, 16000, 2)
-    waves = [decoder.push(piece) for piece in torch.cat(tokens, -1).split(9, dim=-1)]
+    waves = [decoder.push(piece) for piece in torch.cat(tokens, -1).split(2, dim=-1)]
     return [torch.cat(tokens, -1), torch.cat([*waves, decoder.flush(wave.shape[1])], -1)]
 
 
@@ -101,6 +102,7 @@ BOOK = noise(300, 8, seed=2)
 BLOCK = [noise(*shape, seed=3) for shape in ((24, 1, 7), (24,), (24,), (24,), (48, 24), (48,))]
 BLOCK += [noise(*shape, seed=4) for shape in ((24, 48), (24,), (24,))]
 SPEC = MelSpec(sample_rate=16000, n_fft=512, hop=128, n_mels=24)
+UPSTREAM = noise(2, 24, 71, seed=7)
 
 
 def with_gradient(operation: Callable[..., Tensor], *arguments: Any) -> list[Tensor]:
@@ -112,6 +114,13 @@ def with_gradient(operation: Callable[..., Tensor], *arguments: Any) -> list[Ten
             made.square().sum().backward()
     assert x.grad is not None
     return [made.detach(), x.grad]
+
+
+def gradient_of_log_mel() -> list[Tensor]:
+    """Compute the gradient inside the settings: it is an operation of its own."""
+    with torch.inference_mode(False), torch.enable_grad():
+        wave = WAVE.clone().requires_grad_()
+        return list(torch.autograd.grad(log_mel(wave, SPEC), wave, UPSTREAM))
 
 
 ENTRIES: dict[str, Callable[[Codec], list[Tensor]]] = {
@@ -126,6 +135,7 @@ ENTRIES: dict[str, Callable[[Codec], list[Tensor]]] = {
     "channel_norm, learning": lambda _: with_gradient(channel_norm, X, BLOCK[1], BLOCK[2]),
     "griffin_lim, learning": lambda _: with_gradient(griffin_lim, FRAMES, 128, 32),
     "log_mel, learning": lambda _: with_gradient(log_mel, WAVE, SPEC),
+    "log_mel, gradient": lambda _: gradient_of_log_mel(),
     "upsample_conv1d, learning": lambda _: with_gradient(upsample_conv1d, X, *UP),
     "codec": lambda codec: encoded(codec, WAVE),
     "codec, array": lambda codec: encoded(codec, WAVE.numpy()),
@@ -196,6 +206,20 @@ for name in ("log_mel, learning", "griffin_lim, learning"):
         for name in (setting, "1 thread")
     ]
     assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("setting", ["default device meta", "default dtype bfloat16"])
+def test_tables_are_where_they_are_asked_for(setting: str) -> None:
+    cpu = torch.device("cpu")
+    with SETTINGS[setting]():
+        made = [
+            reference.mel_filters(16000, 334, 17, torch.float64, cpu),
+            reference.hann_window(334, torch.float64, cpu),
+            reference.inverse_window(336, 84, torch.float64, cpu),
+        ]
+    assert {(table.device.type, table.dtype) for table in made} == {("cpu", torch.float64)}
+    window = torch.hann_window(334, dtype=torch.float64)
+    torch.testing.assert_close(made[1], window, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("setting", ["inference mode", "autocast to bfloat16"])
