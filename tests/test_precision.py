@@ -41,6 +41,8 @@ def test_all_settings_are_exact_inside_and_put_back() -> None:
     before = now()
     with exact_float32():
         assert now() == EXACT
+        assert not torch.backends.cudnn.benchmark
+        assert torch.backends.mkldnn.matmul.fp32_precision == "ieee"  # type: ignore[attr-defined]
         with pytest.raises(ValueError, match="inner"), exact_float32():
             raise ValueError("inner")
         assert now() == EXACT
