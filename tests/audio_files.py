@@ -35,7 +35,7 @@ def sound(channels: int, samples: int, rate: int = RATE, seed: int = 0) -> Float
 
 
 class Pipe:
-    """What cannot go back, so that no length is written."""
+    """A target that cannot seek, so that no length is written."""
 
     def __init__(self) -> None:
         self.data = bytearray()

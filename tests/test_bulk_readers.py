@@ -33,7 +33,7 @@ def deadly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def ends(entries: list[Entry]) -> tuple[dict[int, Message], Counter[tuple[int, int]]]:
-    """How each clip ended, and how often each of its windows came."""
+    """Return the last message of each clip, and how often each of its windows came."""
     found: dict[int, Message] = {}
     windows: Counter[tuple[int, int]] = Counter()
     with Readers(1, FRAMING, mono=False) as pool:

@@ -38,7 +38,7 @@ def entries(*sources: object, skip: str = "") -> list[Entry]:
 
 
 def passed(*sources: object) -> dict[str, int]:
-    """What is passed over, by kind."""
+    """Count the files that are passed over, by kind."""
     return {each.kind: each.count for each in found(*sources) if isinstance(each, PassedOver)}
 
 
@@ -166,7 +166,7 @@ def test_a_tar_says_what_it_passes_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["nothing", "no tar", "cut", "cut header", "header", "joined"])
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_damaged_tar_is_listed_with_the_reason(tmp_path: Path, damage: str, packed: bool) -> None:
-    """What lies before the damage is read; nothing behind it is lost in silence."""
+    """Clips before the damage are read; nothing behind it is lost in silence."""
     members = [(f"{number}.wav", bytes(700)) for number in range(3)]
     data = bytearray(tar_of(tmp_path / "x.tar", *members).read_bytes())
     if damage == "no tar":
@@ -262,7 +262,7 @@ def test_a_pipe_that_is_called_like_audio_is_named_and_not_opened(clips: Path) -
 
 
 def test_a_source_that_holds_nothing_is_said(clips: Path, tmp_path: Path) -> None:
-    """Where no source holds a clip, nothing is begun; beside others, an empty one is listed."""
+    """Nothing is begun if no source holds a clip; beside others, an empty one is listed."""
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").write_text("")
     (tmp_path / "notes" / "list.csv").write_text("path\n")

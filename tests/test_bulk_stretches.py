@@ -55,7 +55,7 @@ def stretches(path: Path, *spans: tuple[float, float]) -> Task:
 
 
 def of_each(messages: list[Message]) -> dict[int, list[object]]:
-    """What is said of each clip, in order, in a form that can be compared."""
+    """Return the messages of each clip, in order, in a form that can be compared."""
     said: dict[int, list[object]] = defaultdict(list)
     for message in messages:
         if isinstance(message, Window):
@@ -103,7 +103,7 @@ def test_each_has_the_windows_that_it_has_alone(
 def test_damage_costs_no_more_than_alone(
     folder: Path, name: str, undamaged: str, spans: list[tuple[float, float]]
 ) -> None:
-    """What is good alone is good; what is good is right; and no window is given twice."""
+    """Clips that are good alone are good together and right, and no window is given twice."""
     by_itself = alone(stretches(folder / name, *spans))
     right = alone(stretches(folder / undamaged, *spans))
     found = together(stretches(folder / name, *spans))

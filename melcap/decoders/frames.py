@@ -21,7 +21,7 @@ _SURE = 4
 
 @dataclass(frozen=True)
 class Kind:
-    """What all frames of a recording have in common."""
+    """The properties that all frames of a recording share."""
 
     demuxer: str
     rate: int

@@ -8,7 +8,7 @@ from melcap.decoders.source import Part
 from melcap.decoders.tags import is_padding
 
 FIRST = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp")
-"""What the first box of a file may be."""
+"""The names that the first box of a file may have."""
 _MOST = 1_000_000
 
 

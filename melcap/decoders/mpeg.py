@@ -32,7 +32,7 @@ _kind = lru_cache(Kind)
 
 @dataclass(frozen=True)
 class _Declared:
-    """What the first frame of an mp3 says of the frames behind it.
+    """The count of frames that the first frame of an mp3 declares.
 
     `silence` is the number of samples that the encoder added at both ends.
     """

@@ -23,7 +23,7 @@ _EXTENSIBLE = 0xFFFE
 
 @dataclass(frozen=True)
 class _Form:
-    """What a chunk "fmt " says: samples come in blocks of `width` bytes, `each` per channel."""
+    """A chunk "fmt ": samples come in blocks of `width` bytes, `each` per channel."""
 
     tag: int
     width: int
