@@ -848,7 +848,7 @@ class TestPipes:
     def test_a_reader_that_goes_away_ends_it_in_silence(
         self, small_weights: Path, tmp_path: Path
     ) -> None:
-        source = clip(tmp_path / "tone.wav", seconds=3)
+        source = clip(tmp_path / "tone.wav", seconds=30)  # more than a pipe holds
         command = f"{sys.executable} -m melcap transcode -q - -o - --weights {small_weights}"
         done = subprocess.run(
             f"{command} < {source} | head -c 100 > {tmp_path}/head",
