@@ -23,6 +23,7 @@ from melcap.errors import (
     ModelMismatchError,
     OutputExistsError,
 )
+from melcap.limits import checked_rate
 from melcap.pretrained import load, weights_hash
 from melcap.resample import resampled_length
 from melcap.streaming import StreamDecoder, StreamEncoder
@@ -129,7 +130,7 @@ def decode_file(
     codec = codec or load()
     header, stored = container.read(source)
     check_model(source, header, codec)
-    rate = header.sample_rate if sample_rate is None else sample_rate
+    rate = checked_rate(header.sample_rate if sample_rate is None else sample_rate)
     samples = resampled_length(header.samples, header.sample_rate, rate)
     clipped = write_audio(target, header, stored, codec, rate, progress)
     return Transcoded(

@@ -150,7 +150,15 @@ def test_samples_by_channels_is_refused_with_its_transpose(codec: Codec) -> None
 
 
 TOKENS: list[Any] = [
-    *(np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.uint64, np.int64, ">u2"),
+    np.uint8,
+    np.int8,
+    np.uint16,
+    np.int16,
+    np.uint32,
+    np.int32,
+    np.uint64,
+    np.int64,
+    ">u2",
 ]
 
 
@@ -160,8 +168,8 @@ def test_tokens_of_any_integers(dtype: Any, codec: Codec) -> None:
     grid = np.arange(15, dtype=dtype).reshape(1, 5, rows)
     expected = Codes(torch.arange(15).view(1, 5, rows).mT, (5,), (5000,), 44100, codec.model)
     wave = codec.decode(expected)
-    forms = [grid.transpose(0, 2, 1), torch.from_numpy(grid.astype(np.int64)).mT, None]
-    for tokens in (*forms[:2], grid.transpose(0, 2, 1).tolist()):
+    by_row = grid.transpose(0, 2, 1)
+    for tokens in (by_row, torch.from_numpy(by_row.astype(np.int64)), by_row.tolist()):
         codes = Codes(tokens, [np.int64(5)], np.array([5000]), 44100, codec.model)  # type: ignore[arg-type]
         assert torch.equal(codec.decode(codes), wave)
         assert (codes.columns, codes.lengths) == ((5,), (5000,))
