@@ -1,0 +1,160 @@
+"""A codec under the names that the codecs of Hugging Face's transformers have.
+
+Code that is written for `EncodecModel` runs on `TransformersAdapter(melcap.load())` as it is. The
+rows of a column stand where EnCodec has its quantizers. Nothing here imports transformers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from melcap.codec import Codec
+from melcap.errors import InputError
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """The numbers that code for transformers' codecs reads from `model.config`."""
+
+    sampling_rate: int
+    audio_channels: int
+    hop_length: int
+    frame_rate: float
+    codebook_size: int
+    num_quantizers: int
+
+
+@dataclass(frozen=True)
+class AdapterOutput:
+    """What a call gives: the fields that it fills, the others None."""
+
+    audio_codes: Tensor | None = None
+    audio_scales: list[None] | None = None
+    audio_values: Tensor | None = None
+
+
+class TransformersAdapter(nn.Module):
+    """A codec with the calls of transformers' `EncodecModel`.
+
+    Args:
+        codec: the codec.
+        audio_channels: channels of all audio; each is coded by itself.
+
+    Example:
+        >>> import torch, melcap
+        >>> from melcap.transformers_adapter import TransformersAdapter
+        >>> model = TransformersAdapter(melcap.load())
+        >>> encoded = model.encode(torch.zeros(3, 1, 44100))
+        >>> encoded.audio_codes.shape
+        torch.Size([1, 3, 12, 22])
+        >>> model.decode(encoded.audio_codes, encoded.audio_scales).audio_values.shape
+        torch.Size([3, 1, 45056])
+    """
+
+    def __init__(self, codec: Codec, audio_channels: int = 1) -> None:
+        super().__init__()
+        self.codec = codec
+        self.config = AdapterConfig(
+            sampling_rate=codec.sample_rate,
+            audio_channels=audio_channels,
+            hop_length=codec.config.column_samples,
+            frame_rate=codec.frame_rate,
+            codebook_size=codec.vocab_size,
+            num_quantizers=codec.rows * audio_channels,
+        )
+
+    def encode(
+        self, input_values: Tensor, padding_mask: Tensor | None = None, **_: Any
+    ) -> AdapterOutput:
+        """Turn audio into tokens.
+
+        Args:
+            input_values: floating point [batch, channels, samples] at `config.sampling_rate`.
+            padding_mask: [batch, samples] or [batch, channels, samples], 1 (or True) for samples
+                and 0 for the padding behind them; None where all are samples.
+
+        Returns:
+            `audio_codes`, int64 [1, batch, channels * rows, columns]. Behind a clip's own columns
+            stand those of silence.
+
+        Raises:
+            InputError: for audio of another shape, or a mask that has padding before samples.
+        """
+        if input_values.ndim != 3 or input_values.shape[1] != self.config.audio_channels:
+            raise InputError(
+                f"input_values must be [batch, {self.config.audio_channels}, samples], not "
+                f"{list(input_values.shape)}"
+            )
+        lengths = None if padding_mask is None else _lengths(padding_mask, input_values)
+        codes = self.codec.encode(input_values, self.config.sampling_rate, lengths)
+        return AdapterOutput(codes.tokens.long().flatten(1, 2)[None], [None])
+
+    def decode(
+        self,
+        audio_codes: Tensor,
+        audio_scales: Any = None,
+        padding_mask: Tensor | None = None,
+        **_: Any,
+    ) -> AdapterOutput:
+        """Turn tokens back into audio.
+
+        Args:
+            audio_codes: integers [1, batch, channels * rows, columns], as `encode` gives them.
+            audio_scales: ignored; melcap has none.
+            padding_mask: as for `encode`; the audio is cut to its length.
+
+        Returns:
+            `audio_values`, float32 [batch, channels, samples]: all samples of the columns, or as
+            many as the mask has.
+
+        Raises:
+            InputError: for tokens of another shape, or outside the codebook.
+        """
+        rows, channels = self.codec.rows, self.config.audio_channels
+        if (
+            audio_codes.ndim != 4
+            or len(audio_codes) != 1
+            or audio_codes.shape[2] != rows * channels
+        ):
+            raise InputError(
+                f"audio_codes must be [1, batch, {rows * channels}, columns], not "
+                f"{list(audio_codes.shape)}"
+            )
+        grid = audio_codes[0].unflatten(1, (channels, rows))
+        wave = self.codec.decode(self.codec.codes_of(grid))
+        if padding_mask is not None:
+            wave = wave[..., : padding_mask.shape[-1]]
+        return AdapterOutput(audio_values=wave)
+
+    def forward(
+        self, input_values: Tensor, padding_mask: Tensor | None = None, **_: Any
+    ) -> AdapterOutput:
+        """Return `audio_codes` and the `audio_values` that they give, as long as the input."""
+        encoded = self.encode(input_values, padding_mask)
+        assert encoded.audio_codes is not None
+        values = self.decode(encoded.audio_codes).audio_values
+        assert values is not None
+        return AdapterOutput(
+            encoded.audio_codes, encoded.audio_scales, values[..., : input_values.shape[-1]]
+        )
+
+
+def _lengths(padding_mask: Tensor, input_values: Tensor) -> Tensor:
+    """Return the samples of each channel of each clip, [batch, channels]."""
+    mask = padding_mask.bool()
+    mask = mask[:, None] if mask.ndim == 2 else mask
+    batch, channels, samples = input_values.shape
+    if mask.shape not in ((batch, 1, samples), (batch, channels, samples)):
+        raise InputError(
+            f"padding_mask {list(padding_mask.shape)} does not fit {list(input_values.shape)}"
+        )
+    mask = mask.expand(input_values.shape)
+    lengths = mask.sum(-1)
+    behind = torch.arange(mask.shape[-1], device=mask.device) >= lengths[..., None]
+    if (mask & behind).any():
+        raise InputError("padding_mask has padding before samples: pad on the right")
+    return lengths

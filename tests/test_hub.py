@@ -1,0 +1,138 @@
+"""Folders in the layout of the Hub: there and back, from a name, and what is none."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+import melcap
+from melcap.codec import Codec
+from melcap.errors import MelcapError, WeightsError
+from tests.helpers import SMALL, draw_weights, noise
+
+
+@pytest.fixture
+def folder(codec: Codec, tmp_path: Path) -> Path:
+    codec.save_pretrained(tmp_path / "codec", license="mit", card="## Data\n\nNoise.")
+    return tmp_path / "codec"
+
+
+def test_there_and_back(codec: Codec, folder: Path, tmp_path: Path) -> None:
+    assert sorted(os.listdir(folder)) == ["README.md", "config.json", "model.safetensors"]
+    for name in (folder, str(folder)):
+        again = Codec.from_pretrained(name)
+        assert (again.config, again.tokenizer_id) == (codec.config, codec.tokenizer_id)
+        codes = codec.encode(noise(5000), 44100)
+        assert torch.equal(again.decode(codes), codec.decode(codes))
+    again.save_pretrained(tmp_path / "again")
+    for name in ("config.json", "model.safetensors"):
+        assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
+    assert Codec.from_pretrained(folder, quality="fast").quality == "fast"
+
+
+def test_a_codec_that_is_in_no_file_yet(tmp_path: Path) -> None:
+    made = draw_weights(Codec(SMALL), seed=4)
+    made.save_pretrained(tmp_path)
+    own = Codec.from_pretrained(tmp_path)
+    described = json.loads((tmp_path / "config.json").read_text())
+    assert (described["model"], described["tokenizer_id"]) == (own.model, own.tokenizer_id)
+    assert own.model.startswith("small-")
+
+
+def test_the_card_has_front_matter(folder: Path, codec: Codec) -> None:
+    yaml = pytest.importorskip("yaml")
+    _, front, body = (folder / "README.md").read_text().split("---\n", 2)
+    data = yaml.safe_load(front)
+    assert (data["library_name"], data["license"]) == ("melcap", "mit")
+    assert "audio-codec" in data["tags"]
+    for words in ("# small", codec.tokenizer_id, "from_pretrained", "## Data\n\nNoise.\n"):
+        assert words in body
+    (folder / "README.md").write_text("mine")
+    codec.save_pretrained(folder)
+    assert (folder / "README.md").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("config.json", None, "not a codec's folder: config.json .* No such file"),
+        ("config.json", "{", "not a codec's configuration"),
+        ("config.json", "[]", "not a codec's configuration"),
+        ("config.json", '{"codec": {}}', "is not the configuration of model.safetensors"),
+        ("model.safetensors", None, "cannot read the weights: No such file"),
+        ("model.safetensors", "weights", "not a melcap weights file"),
+    ],
+)
+def test_a_folder_of_something_else(
+    folder: Path, file: str, content: str | None, words: str
+) -> None:
+    if content is None:
+        (folder / file).unlink()
+    else:
+        (folder / file).write_text(content)
+    with pytest.raises(WeightsError, match=words) as caught:
+        Codec.from_pretrained(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_cannot_be_written(codec: Codec, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(WeightsError, match="file/codec: cannot write the codec: Not a directory"):
+        codec.save_pretrained(tmp_path / "file" / "codec")
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["nowhere", "./nowhere", "/no/where", "a/b/c", "user/", "../x"])
+def test_what_is_neither_a_folder_nor_a_hub_name(name: str) -> None:
+    with pytest.raises(WeightsError, match=f"{name}: there is no such folder, and a hub name"):
+        Codec.from_pretrained(name)
+
+
+def test_a_hub_name(folder: Path, codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def snapshot_download(name: str, **given: Any) -> str:
+        asked.append((name, given["revision"], sorted(given["allow_patterns"])))
+        return str(folder)
+
+    monkeypatch.setitem(
+        sys.modules, "huggingface_hub", SimpleNamespace(snapshot_download=snapshot_download)
+    )
+    again = Codec.from_pretrained("user/model", revision="v1")
+    assert again.tokenizer_id == codec.tokenizer_id
+    assert asked == [("user/model", "v1", ["config.json", "model.safetensors"])]
+    with pytest.raises(WeightsError, match="a folder has no revision v1"):
+        Codec.from_pretrained(folder, revision="v1")
+
+
+def test_a_hub_name_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(MelcapError, match="pip install huggingface_hub, or name a folder"):
+        Codec.from_pretrained("user/model")
+
+
+def test_what_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(WeightsError, match="user/model: cannot be downloaded: ") as caught:
+        Codec.from_pretrained("user/model")
+    assert "\n" not in str(caught.value)
+
+
+def test_import_brings_no_hub() -> None:
+    import subprocess
+
+    code = (
+        "import sys, melcap; melcap.load(); "
+        "assert not {'huggingface_hub', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert melcap.Codec is Codec

@@ -1,0 +1,120 @@
+"""The adapter and transformers' EnCodec run the same code, and give what the codec gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from melcap.codec import Codec
+from melcap.errors import InputError
+from melcap.transformers_adapter import TransformersAdapter
+from tests.helpers import noise
+
+
+def train(model: Any, features: Any, clips: list[np.ndarray[Any, Any]]) -> tuple[float, Tensor]:
+    """Tokenize a batch, train a model on the tokens, and decode what it would write."""
+    inputs = features(
+        raw_audio=clips, sampling_rate=features.sampling_rate, padding=True, return_tensors="pt"
+    )
+    with torch.no_grad():
+        encoded = model.encode(inputs["input_values"], inputs["padding_mask"])
+    (codes,) = encoded.audio_codes  # [batch, quantizers, steps]
+    assert codes.dtype == torch.int64
+    torch.manual_seed(0)
+    flat = codes.mT.flatten(1)
+    network = nn.Sequential(
+        nn.Embedding(model.config.codebook_size, 8), nn.Linear(8, model.config.codebook_size)
+    )
+    optimiser = torch.optim.Adam(network.parameters(), lr=0.05)
+    for _ in range(10):
+        loss = nn.functional.cross_entropy(
+            network(flat[:, :-1]).flatten(0, 1), flat[:, 1:].flatten()
+        )
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    written = network(flat).argmax(-1).unflatten(1, (-1, codes.shape[1])).mT
+    with torch.no_grad():
+        decoded = model.decode(written[None], encoded.audio_scales, inputs["padding_mask"])
+    return float(loss), decoded.audio_values
+
+
+@pytest.mark.parametrize("name", ["melcap", "encodec"])
+def test_one_script_trains_on_either(name: str, codec: Codec) -> None:
+    transformers = pytest.importorskip("transformers")
+    if name == "melcap":
+        model: Any = TransformersAdapter(codec)
+    else:
+        config = transformers.EncodecConfig(
+            num_filters=4, hidden_size=16, codebook_dim=16, codebook_size=64, num_lstm_layers=1
+        )
+        model = transformers.EncodecModel(config).eval()
+    features = transformers.EncodecFeatureExtractor(
+        feature_size=model.config.audio_channels, sampling_rate=model.config.sampling_rate
+    )
+    clips = [noise(n).numpy() for n in (9000, 7000)]
+    loss, values = train(model, features, clips)
+    assert loss < np.log(model.config.codebook_size)
+    assert values.shape == (2, 1, 9000)
+    assert model.config.frame_rate == pytest.approx(
+        model.config.sampling_rate / model.config.hop_length, rel=0.05
+    )
+    whole = model(torch.from_numpy(clips[0])[None, None])
+    assert whole.audio_values.shape == (1, 1, 9000)
+    assert whole.audio_codes.shape[:3] == (1, 1, model.config.num_quantizers) or name == "encodec"
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("axes", [2, 3])
+def test_it_gives_what_the_codec_gives(codec: Codec, channels: int, axes: int) -> None:
+    model = TransformersAdapter(codec, channels)
+    wave, lengths = noise(2, channels, 5000), [5000, 1200]
+    mask = (torch.arange(5000) < torch.tensor(lengths)[:, None]).int()
+    mask = mask if axes == 2 else mask[:, None].expand(-1, channels, -1)
+    encoded = model.encode(wave, mask)
+    expected = codec.encode(wave, 44100, lengths)
+    assert encoded.audio_codes is not None
+    assert encoded.audio_codes.shape == (1, 2, channels * codec.rows, 5)
+    for clip in range(2):
+        for channel in range(channels):
+            first = channel * codec.rows
+            found = encoded.audio_codes[0, clip, first : first + codec.rows]
+            assert torch.equal(found, expected.tokens[clip, channel].long())
+    assert torch.equal(encoded.audio_codes[0, 1, : codec.rows, 3], codec.silence.long())
+    values = model.decode(encoded.audio_codes, encoded.audio_scales, mask).audio_values
+    assert values is not None
+    assert values.shape == wave.shape
+    alone = codec.decode(expected[0])
+    torch.testing.assert_close(values[0], alone, atol=1e-4, rtol=0)
+    forward = model(wave, mask)
+    assert torch.equal(forward.audio_values, values)
+    assert torch.equal(forward.audio_codes, encoded.audio_codes)
+    assert model.encode(wave).audio_codes is not None
+
+
+def test_what_does_not_fit(codec: Codec) -> None:
+    model = TransformersAdapter(codec, 2)
+    wave = noise(3, 2, 4000)
+    left = torch.ones(3, 4000)
+    left[1, :10] = 0
+    codes = model.encode(wave).audio_codes
+    assert codes is not None
+    refused = [
+        (lambda: model.encode(wave[0]), r"\[batch, 2, samples\], not \[2, 4000\]"),
+        (lambda: model.encode(wave[:, :1]), r"not \[3, 1, 4000\]"),
+        (lambda: model.encode(wave, left), "padding before samples"),
+        (lambda: model.encode(wave, left[:, :-1]), r"padding_mask \[3, 3999\] does not fit"),
+        (lambda: model.encode(wave, left[0]), r"padding_mask \[4000\] does not fit"),
+        (lambda: model.encode(wave, left[:2]), r"padding_mask \[2, 4000\] does not fit"),
+        (lambda: model.decode(codes[0]), r"audio_codes must be \[1, batch, 6, columns\]"),
+        (lambda: model.decode(codes[:, :, :3]), r"not \[1, 3, 3, 4\]"),
+        (lambda: model.decode(codes + 300), r"0\.\.299"),
+    ]
+    for call, words in refused:
+        with pytest.raises(InputError, match=words) as caught:
+            call()
+        assert "\n" not in str(caught.value)
