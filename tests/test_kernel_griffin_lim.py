@@ -71,7 +71,7 @@ def assert_close(
     assert excess.max() <= 1, f"{float(error[tuple(where)]):.1e} at [clip, frame, place] {where}"
 
 
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(
     batch=st.integers(1, 3),
     blocks=st.sampled_from([2, 4, 8]),
