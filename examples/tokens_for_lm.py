@@ -12,7 +12,7 @@ decoded in the same way: any whole number of columns is audio.
     lengths       int64 [clips]: samples, at the clip's own rate
     sample_rates  int64 [clips]
     names         str [clips]
-    model         str: which weights made the tokens
+    tokenizer_id  str: what the tokens mean; any weights of this tokenizer decode them
 """
 
 from __future__ import annotations
@@ -43,27 +43,27 @@ def encode(clips: list[Path], out: Path, codec: melcap.Codec) -> None:
         lengths=np.array(lengths),
         sample_rates=np.array(rates),
         names=np.array([clip.name for clip in clips]),
-        model=np.array(codec.model),
+        tokenizer_id=np.array(codec.tokenizer_id),
     )
-    config = codec.config
     print(
-        f"{out}: vocabulary of {config.tokenizer.codebook_size}, "
-        f"{config.tokens_per_second:.1f} tokens/s, {config.bits_per_second / 1000:.2f} kbps"
+        f"{out}: vocabulary of {codec.vocab_size}, {codec.tokens_per_second:.1f} tokens/s, "
+        f"{codec.bitrate / 1000:.2f} kbps"
     )
 
 
 def decode(tokens_file: Path, out: Path, codec: melcap.Codec) -> None:
     with np.load(tokens_file) as data:
         offsets, lengths, rates = data["offsets"], data["lengths"], data["sample_rates"]
-        tokens, names, model = data["tokens"].astype(np.int32), data["names"], str(data["model"])
+        tokens, names = data["tokens"].astype(np.int32), data["names"]
+        tokenizer_id = str(data["tokenizer_id"])
     out.mkdir(parents=True, exist_ok=True)
     for index, name in enumerate(names):
         codes = melcap.Codes.from_flat(
             [torch.from_numpy(tokens[offsets[index] : offsets[index + 1]])],
-            codec.config.rows,
+            codec.rows,
             [int(lengths[index])],
             int(rates[index]),
-            model,
+            tokenizer_id,
         )
         target = out / f"{index:04d}-{Path(str(name)).stem}.wav"
         audio.write(target, codec.decode(codes).cpu().numpy(), codes.sample_rate)

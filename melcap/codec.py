@@ -1,72 +1,123 @@
-"""The codec: waves to tokens and back, chunk by chunk, in batches of any lengths."""
+"""The codec: waves to tokens and back, in batches of any lengths."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+import os
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from melcap.codes import Codes
 from melcap.config import CodecConfig
-from melcap.errors import BackendError, InputError, ModelMismatchError
-from melcap.graphs import Graphs
-from melcap.mel import LogMel
+from melcap.errors import InputError, ModelMismatchError
+from melcap.flat_tokens import OnInvalid, grid_of
+from melcap.limits import checked_rate
+from melcap.network import Network
 from melcap.precision import exact_float32
-from melcap.quantizer import Codebook
+from melcap.quality import Quality, griffin_lim_steps
 from melcap.resample import resample, resampled_length
-from melcap.stages import Stage, inputs_for, outputs_of, run
-from melcap.tokenizer import mel_decoder, mel_encoder
-from melcap.vocoder import vocoder
-from melcap.waves import Wave, clips_of, with_rate
-
-GPU_CHUNKS = 64
-"""The most that a GPU computes at once, in chunks with their context, over all clips of a batch.
-
-64 clips of up to a chunk (11.9 s for lite) are computed together: enough to keep a large GPU busy.
-A CPU computes one chunk at a time, since the activations of several would not fit in its caches.
-"""
+from melcap.waves import Tokens, Wave, as_tokens, clips_of, described, with_rate
 
 
-class Codec(nn.Module):
-    """A neural audio codec with one codebook.
+class Codec(Network):
+    """A neural audio codec with one codebook; `melcap.load` gives one with weights.
 
     A clip is coded as if silence went on for ever before and after it, so chunks, padded batches
     and streams give the tokens and the samples of the whole clip. Work is done in chunks of
     `chunk_columns` columns, at most `GPU_CHUNKS` of them at once on a GPU. Memory grows with the
     length and the batch only by the audio and the tokens themselves.
 
-    `model` is the name and the hash of the weights; see `melcap.load`.
+    Args:
+        config: every size of the codec.
+        model: the name and the hash of the weights, for people.
+        quality: of decoding; "fast" takes a quarter of the configuration's Griffin-Lim steps,
+            "best" four times as many. The tokens are the same.
+
+    Raises:
+        InputError: for another quality, or one that a vocoder without such steps cannot have.
     """
 
-    silence: Tensor
-
-    def __init__(self, config: CodecConfig, model: str = "untrained") -> None:
-        super().__init__()
-        self.config = config
+    def __init__(
+        self, config: CodecConfig, model: str = "untrained", quality: Quality = "default"
+    ) -> None:
+        super().__init__(config, griffin_lim_steps(config, quality))
         self.model = model
-        self.chunk_columns = 256
-        self.front = LogMel(config.mel)
-        self.encoder = mel_encoder(config)
-        self.codebook = Codebook(config.tokenizer.codebook_size, config.tokenizer.codebook_dim)
-        self.decoder = mel_decoder(config)
-        self.vocoder = vocoder(config)
-        self.register_buffer("silence", torch.zeros(config.rows, dtype=torch.int32))
-        self._graphs: tuple[Graphs, Graphs] | None = None
+        self.quality = quality
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike[str],
+        device: str = "cpu",
+        *,
+        quality: Quality = "default",
+        revision: str | None = None,
+    ) -> Codec:
+        """Return the codec of a folder that `save_pretrained` wrote, or of the Hugging Face Hub.
+
+        Args:
+            name: the folder, or `user/model`, for which `huggingface_hub` must be installed.
+            device: where to compute.
+            quality: of decoding.
+            revision: branch, tag or commit of a repository of the Hub.
+
+        Raises:
+            WeightsError: where there is no such folder or repository, or it holds no codec.
+            MelcapError: for a hub name where `huggingface_hub` is not installed.
+        """
+        from melcap.hub import load_pretrained
+
+        return load_pretrained(name, device, quality, revision)
+
+    def save_pretrained(
+        self, folder: str | os.PathLike[str], license: str | None = None, card: str = ""
+    ) -> None:
+        """Write config.json, model.safetensors and README.md, a model card, to a folder.
+
+        Weights are rounded to half precision. A README.md that is there already is left as it is.
+
+        Args:
+            folder: made if it is not there.
+            license: the name of the weights' licence, as the Hub spells it, such as "mit".
+            card: Markdown for the end of the model card.
+
+        Raises:
+            WeightsError: for weights that are not finite, or a folder that cannot be written.
+        """
+        from melcap.hub import save_pretrained
+
+        save_pretrained(self, folder, license, card)
 
     @property
-    def device(self) -> torch.device:
-        return self.silence.device
+    def sample_rate(self) -> int:
+        """Samples a second of the codec's own audio, in Hz."""
+        return self.config.mel.sample_rate
 
     @property
-    def encode_stages(self) -> list[Stage]:
-        """From waves [B, samples] to latents [B, dim, rows, columns]."""
-        return [self.front, *self.encoder]
+    def rows(self) -> int:
+        """Tokens of one column."""
+        return self.config.rows
 
     @property
-    def decode_stages(self) -> list[Stage]:
-        """From latents [B, dim, rows, columns] to waves [B, samples]."""
-        return [*self.decoder, *self.vocoder]
+    def frame_rate(self) -> float:
+        """Columns of tokens a second."""
+        return self.sample_rate / self.config.column_samples
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens a second, of one channel."""
+        return self.config.tokens_per_second
+
+    @property
+    def bitrate(self) -> float:
+        """Bits a second, of one channel."""
+        return self.config.bits_per_second
+
+    @property
+    def vocab_size(self) -> int:
+        """Entries of the codebook: tokens are 0 to `vocab_size` - 1."""
+        return self.config.tokenizer.codebook_size
 
     def require_float32(self) -> None:
         """Refuse to encode with weights of another dtype, where tokens would differ.
@@ -81,108 +132,54 @@ class Codec(nn.Module):
                 f"{str(dtype).removeprefix('torch.')}: float() makes it float32 again"
             )
 
-    @property
-    def columns_at_once(self) -> int:
-        """Columns that are computed together, over all clips: this bounds the memory."""
-        return self.chunk_columns * (GPU_CHUNKS if self.device.type == "cuda" else 1)
-
     def columns(self, samples: int) -> int:
         """Columns of a clip of so many samples at the codec's own rate."""
         return -(-samples // self.config.column_samples)
 
-    def use_graphs(self, enabled: bool = True) -> Codec:
-        """Replay `encode` and `decode` from CUDA graphs, so that short clips do not wait for each
-        launch; the same results. Returns the codec.
-
-        Each shape is recorded when it first occurs. A batch has few shapes: the last chunk is
-        filled up with silence to a power of two columns. A batch that `GPU_CHUNKS` cuts into pieces
-        has the shapes of a whole piece and of the last, smaller one. The latter is not filled up:
-        clips of silence would take as long as real ones.
-
-        Weights may change in place; call it again where a module or a parameter was replaced. Not
-        for several threads at a time. Streams, and backends other than triton, do without.
-
-        Raises:
-            BackendError: where the codec is not on a CUDA device.
-        """
-        if enabled and self.device.type != "cuda":
-            raise BackendError(
-                f"CUDA graphs need a codec on a CUDA device, this one is on {self.device}: "
-                'melcap.load(device="cuda")'
-            )
-        watched = [*self.parameters(), *self.buffers()]
-        self._graphs = (
-            (Graphs(self._tokens_of, watched), Graphs(self._samples_of, watched))
-            if enabled
-            else None
-        )
-        return self
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Codec:
-        # A probe, so that nothing has changed when this is refused.
-        dtype = fn(torch.zeros(0, dtype=torch.float32, device=self.device)).dtype
-        if dtype not in (torch.float32, torch.float64):
-            raise InputError(
-                "a codec computes in float32, which its tokens and phases need: it cannot be "
-                f"{str(dtype).removeprefix('torch.')}"
-            )
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self._graphs is not None:  # recorded where the weights were before
-            self.use_graphs(self.device.type == "cuda")
-        return self
-
-    @torch.no_grad()
-    @exact_float32()
-    def learn_silence(self) -> None:
-        """Set `silence` to the column of tokens that endless silence gives."""
-        first, last = inputs_for(self.encode_stages, 0, 1)
-        quiet = torch.zeros(1, last - first, dtype=torch.float32, device=self.device)
-        self.silence.copy_(self.codebook.tokens(run(self.encode_stages, quiet))[0, :, 0])
-
     @torch.no_grad()
     @exact_float32()
     def encode(
-        self,
-        wave: Wave,
-        sample_rate: int | None = None,
-        lengths: Sequence[int] | Tensor | None = None,
+        self, wave: Wave, sample_rate: int | None = None, lengths: Tokens | None = None
     ) -> Codes:
         """Turn audio into tokens.
 
         Args:
-            wave: floating point [samples] or [batch, samples], full scale 1.0; what lies beyond is
-                clipped. The channels of a clip are coded one by one: pass them as a batch. A
-                dictionary {"array": wave, "sampling_rate": Hz} brings its own rate.
+            wave: floating point [..., samples], full scale 1.0; what lies beyond is clipped. Each
+                [samples] is coded by itself: in [channels, samples] every channel, in
+                [batch, channels, samples] every channel of every clip. A dictionary
+                {"array": wave, "sampling_rate": Hz} brings its own rate.
             sample_rate: of `wave` in Hz; anything but the codec's own rate is resampled.
-            lengths: samples of each clip, where they differ; what lies behind is not looked at.
+            lengths: samples of each clip of the first axis, where they differ, or of each channel
+                of each clip; what lies behind is not looked at.
 
         Returns:
-            `Codes` on the codec's device.
+            `Codes` with tokens [..., rows, columns], on the codec's device.
 
         Raises:
             InputError: for empty audio, NaN or infinity, [samples, channels] in the place of its
                 transpose, or lengths or a sample rate that do not fit.
+
+        Example:
+            >>> import torch, melcap
+            >>> codec = melcap.load()
+            >>> codec.encode(torch.zeros(2, 48000), 48000).tokens.shape
+            torch.Size([2, 12, 22])
         """
         self.require_float32()
-        batch, sample_rate = with_rate(wave, sample_rate)
-        clips = clips_of(batch, lengths)
-        rate = self.config.mel.sample_rate
-        samples = [clip.shape[-1] for clip in clips]
-        if sample_rate != rate:
+        samples, sample_rate = with_rate(wave, sample_rate)
+        clips, axes = clips_of(samples, lengths)
+        counted = tuple(clip.shape[-1] for clip in clips)
+        if sample_rate != self.sample_rate:
             # clipped before as well: a filter would make infinities of the loudest numbers
-            clips = [_resample(clip.clamp(-1, 1), sample_rate, rate) for clip in clips]
-        counts = [self.columns(clip.shape[-1]) for clip in clips]
-        columns = self._filled_up(max(counts))
-        tokens_of = self._graphs[0] if self._graphs else self._tokens_of
-        shape = (len(clips), self.config.rows, columns)
-        tokens = torch.empty(shape, dtype=torch.int32, device=self.device)
-        for some, (begin, end), needed in self._pieces(self.encode_stages, columns, len(clips)):
-            tokens[some, :, begin:end] = tokens_of(self._stretch(clips[some], *needed))
+            clips = [_resample(clip.clamp(-1, 1), sample_rate, self.sample_rate) for clip in clips]
+        columns = tuple(self.columns(clip.shape[-1]) for clip in clips)
+        tokens = self._encode_clips(clips, max(columns))[..., : max(columns)]
         return Codes(
-            self._silence_after(tokens[..., : max(counts)], counts),
-            tuple(counts),
-            tuple(samples),
+            self._silence_after(tokens, columns).view(*axes, self.rows, max(columns)),
+            columns,
+            counted,
             sample_rate,
+            self.tokenizer_id,
             self.model,
         )
 
@@ -192,25 +189,26 @@ class Codec(nn.Module):
         """Turn tokens back into audio.
 
         Returns:
-            float32 [batch, longest], in -1..1, at `codes.sample_rate`, on the codec's device: every
+            float32 [..., samples], in -1..1, at `codes.sample_rate`, on the codec's device: every
             clip exactly as long as the one that was encoded, zeros behind the shorter ones.
 
         Raises:
-            ModelMismatchError: where the tokens were made with other weights.
+            ModelMismatchError: where the tokens are those of another tokenizer.
             InputError: for tokens outside the codebook, or lengths that the columns cannot hold.
+
+        Example:
+            >>> import torch, melcap
+            >>> codec = melcap.load()
+            >>> codec.decode(codec.encode(torch.zeros(48001), 48000)).shape
+            torch.Size([48001])
         """
-        if codes.model != self.model:
-            raise ModelMismatchError(
-                f"these tokens were made with {codes.model}, this codec is {self.model}: "
-                "load the weights that made them"
-            )
-        rate = self.config.mel.sample_rate
-        if codes.tokens.shape[1] != self.config.rows:
-            raise InputError(
-                f"tokens must have {self.config.rows} rows, not {codes.tokens.shape[1]}"
-            )
-        tokens = self._silence_after(codes.tokens.to(self.device).long(), codes.columns)
+        self.require_tokenizer(codes.tokenizer_id, codes.model)
+        grid = codes.tokens.flatten(0, -3) if codes.tokens.ndim > 2 else codes.tokens[None]
+        if grid.shape[1] != self.rows:
+            raise InputError(f"tokens must have {self.rows} rows, not {grid.shape[1]}")
+        tokens = self._silence_after(grid.to(self.device).long(), codes.columns)
         self.codebook.check(tokens)
+        rate = self.sample_rate
         lengths = [resampled_length(length, codes.sample_rate, rate) for length in codes.lengths]
         for index, (length, count) in enumerate(zip(lengths, codes.columns, strict=True)):
             if self.columns(length) != count:
@@ -222,90 +220,87 @@ class Codec(nn.Module):
         if codes.sample_rate == rate:
             for clip, length in zip(wave, lengths, strict=True):
                 clip[length:] = 0
-            return wave.clamp_(-1, 1)
-        result = wave.new_zeros(len(codes), max(codes.lengths))
-        for index, length in enumerate(codes.lengths):
-            clip = _resample(wave[index, : lengths[index]], rate, codes.sample_rate)
-            result[index, :length] = clip[:length]
-        return result.clamp_(-1, 1)
-
-    def _stretch(self, clips: Sequence[Tensor], begin: int, end: int) -> Tensor:
-        """Samples `begin` to `end` of each clip, [clips, end - begin], and silence around them."""
-        shape = (len(clips), end - begin)
-        signal = torch.zeros(shape, dtype=torch.float32, device=self.device)
-        for row, clip in zip(signal, clips, strict=True):
-            part = clip[max(begin, 0) : max(end, 0)].to(signal)
-            start = max(-begin, 0)
-            row[start : start + len(part)] = part.clamp(-1, 1)
-        return signal
-
-    def _decode_tokens(self, tokens: Tensor, longest: int) -> Tensor:
-        """int [batch, rows, columns] -> [batch, longest], of the samples that the columns hold."""
-        stages, unit = self.decode_stages, self.config.column_samples
-        columns = self._filled_up(tokens.shape[-1])
-        first, last = inputs_for(stages, 0, columns * unit)
-        quiet = self.silence[None, :, None].expand(len(tokens), -1, -1)
-        behind = quiet.expand(-1, -1, last - tokens.shape[-1])
-        extended = torch.cat((quiet.expand(-1, -1, -first), tokens, behind), dim=-1)
-        samples_of = self._graphs[1] if self._graphs else self._samples_of
-        dtype = self.codebook.vectors.dtype
-        wave = torch.empty(len(tokens), longest, dtype=dtype, device=self.device)
-        for some, (begin, end), (needed, until) in self._pieces(stages, columns, len(tokens), unit):
-            made = samples_of(extended[some, :, needed - first : until - first])
-            given, _ = outputs_of(stages, needed, until)
-            kept = wave[some, begin:end]  # of columns behind all clips nothing
-            kept.copy_(made[:, begin - given :][:, : kept.shape[1]])
-        return wave
-
-    def _tokens_of(self, signal: Tensor) -> Tensor:
-        """A chunk with its context [batch, samples] -> tokens [batch, rows, columns]."""
-        return self.codebook.tokens(run(self.encode_stages, signal))
-
-    def _samples_of(self, tokens: Tensor) -> Tensor:
-        """A chunk with its context [batch, rows, columns] -> samples [batch, samples]."""
-        return run(self.decode_stages, self.codebook.latents(tokens))
-
-    def _filled_up(self, columns: int) -> int:
-        """The columns that are computed: with graphs there must be few sizes of a last chunk."""
-        rest = columns % self.chunk_columns
-        if not self._graphs or not rest:
-            return columns
-        return columns - rest + (1 << (rest - 1).bit_length())
-
-    def _pieces(
-        self, stages: Sequence[Stage], columns: int, batch: int, unit: int = 1
-    ) -> Iterator[tuple[slice, tuple[int, int], tuple[int, int]]]:
-        """Yield what is computed at once: the clips, their output steps (`unit` for each column),
-        and the input steps that these need.
-
-        A GPU takes as many clips and columns as `GPU_CHUNKS` allows, because each piece costs the
-        time of all its launches. With graphs it takes as many clips of one chunk, so that clips of
-        any length have the same few shapes. A CPU takes a chunk of one clip, or as many short clips
-        as make up a chunk.
-        """
-        if self.device.type == "cuda":
-            at_once = self.chunk_columns * (1 if self._graphs else GPU_CHUNKS)
-            most = GPU_CHUNKS * _field(stages, self.chunk_columns * unit)
-            clips = most // _field(stages, min(columns, at_once) * unit)
         else:
-            at_once = self.chunk_columns
-            clips = max(1, at_once // columns)
-        for one in range(0, batch, clips):
-            for begin in range(0, columns, at_once):
-                span = begin * unit, min(begin + at_once, columns) * unit
-                yield slice(one, min(one + clips, batch)), span, inputs_for(stages, *span)
+            made, wave = wave, wave.new_zeros(len(wave), max(codes.lengths))
+            for index, length in enumerate(codes.lengths):
+                clip = _resample(made[index, : lengths[index]], rate, codes.sample_rate)
+                wave[index, :length] = clip[:length]
+        return wave.clamp_(-1, 1).view(*codes.shape, -1)
 
-    def _silence_after(self, tokens: Tensor, counts: Sequence[int]) -> Tensor:
-        """The same tokens with the column of silence behind each clip's own columns."""
-        place = torch.arange(tokens.shape[-1], device=tokens.device)
-        own = place < torch.tensor(counts, device=tokens.device)[:, None]
-        return torch.where(own[:, None], tokens, self.silence[:, None].to(tokens.dtype))
+    def decode_tokens(
+        self, ids: Tokens, sample_rate: int | None = None, on_invalid: OnInvalid = "error"
+    ) -> Tensor:
+        """Turn a flat sequence of tokens, as a language model writes it, into audio.
 
+        Args:
+            ids: integers [n], a list, an array or a tensor, as `Codes.flatten` gives them: column
+                by column, each from the lowest row to the highest. The audio ends with the last
+                whole column.
+            sample_rate: of the audio in Hz; None for the codec's own.
+            on_invalid: what becomes of an id outside the codebook. "error" raises; "silence" puts
+                silence's token of the same row in its place; "drop" leaves it out, so that the ids
+                after it move up. Drop ids that stand between tokens, such as separators; replace
+                those that stand for one.
 
-def _field(stages: Sequence[Stage], outputs: int) -> int:
-    """Return the number of input steps that so many output steps of a chain depend on."""
-    first, last = inputs_for(stages, 0, outputs)
-    return last - first
+        Returns:
+            float32 [samples], in -1..1, on the codec's device; no samples for less than a column.
+
+        Raises:
+            InputError: for ids that are not one flat sequence, or, with "error", outside the
+                codebook.
+
+        Example:
+            >>> import melcap
+            >>> codec = melcap.load()
+            >>> codec.decode_tokens([0] * 25, sample_rate=24000).shape  # two columns of twelve
+            torch.Size([2229])
+        """
+        grid = grid_of(ids, self.silence, self.vocab_size, on_invalid)
+        if not grid.numel():
+            return self.codebook.vectors.new_zeros(0)
+        return self.decode(self.codes_of(grid, sample_rate))
+
+    def codes_of(self, tokens: Tokens, sample_rate: int | None = None) -> Codes:
+        """Return the codes of whole columns of tokens, for audio whose length nobody has told.
+
+        Args:
+            tokens: integers [..., rows, columns].
+            sample_rate: that decoding will give, in Hz; None for the codec's own.
+
+        Returns:
+            `Codes` as long as the columns, to the last whole sample.
+
+        Raises:
+            InputError: for another shape, or what is no rate.
+        """
+        rate = self.sample_rate if sample_rate is None else checked_rate(sample_rate)
+        grid = as_tokens(tokens)
+        if grid.ndim < 2 or grid.shape[-2] != self.rows or not grid.numel():
+            raise InputError(f"tokens must be [..., {self.rows}, columns], not {described(grid)}")
+        columns, clips = grid.shape[-1], math.prod(grid.shape[:-2])
+        length = columns * self.config.column_samples * rate // self.sample_rate
+        return Codes(
+            grid, (columns,) * clips, (length,) * clips, rate, self.tokenizer_id, self.model
+        )
+
+    def forward(
+        self, wave: Wave, sample_rate: int | None = None, lengths: Tokens | None = None
+    ) -> Tensor:
+        """Return the audio as the codec gives it back: `decode` of `encode`, in the same shape."""
+        return self.decode(self.encode(wave, sample_rate, lengths))
+
+    def require_tokenizer(self, tokenizer_id: str, model: str) -> None:
+        """Refuse tokens of another tokenizer; `model` is what made them.
+
+        Raises:
+            ModelMismatchError: it names both tokenizers, and the weights that would do.
+        """
+        if tokenizer_id != self.tokenizer_id:
+            raise ModelMismatchError(
+                f"these tokens are of tokenizer {tokenizer_id} (made with {model}), and "
+                f"{self.model} has tokenizer {self.tokenizer_id}: load weights of tokenizer "
+                f"{tokenizer_id}, such as {model}"
+            )
 
 
 def _resample(clip: Tensor, source: int, target: int) -> Tensor:

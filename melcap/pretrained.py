@@ -1,46 +1,69 @@
-"""Weights on disk: one safetensors file with the configuration inside, named by its own hash.
+"""Codecs with trained weights: the ones that came with the package, or a weights file.
 
-Numbers are stored in half precision and computed with in single. The default weights are part of
-the package; nothing is ever downloaded.
+Numbers are stored in half precision and computed with in single. Nothing is ever downloaded.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as packed
 from torch import Tensor
 
+from melcap import weights_file
 from melcap.codec import Codec
 from melcap.config import CodecConfig
-from melcap.errors import WeightsError
-from melcap.files import replacing, require_regular
+from melcap.errors import ModelMismatchError, WeightsError
+from melcap.quality import Quality, griffin_lim_steps
+from melcap.weights_file import DECODER, WeightsFile
 
 DEFAULT = "melcap-lite.safetensors"
-HASH_BYTES = 8
-_BLOCK = 1 << 20
 
 
-def load(path: str | os.PathLike[str] | None = None, device: torch.device | str = "cpu") -> Codec:
-    """A codec, ready to use.
+def load(
+    path: str | os.PathLike[str] | None = None,
+    device: torch.device | str = "cpu",
+    *,
+    quality: Quality = "default",
+    decoder: str | os.PathLike[str] | None = None,
+) -> Codec:
+    """Return a codec, ready to use.
 
     Args:
         path: a weights file written by `save`; None for the weights that came with the package.
         device: where to compute.
+        quality: of decoding: "fast", "default" or "best" (see `Codec`); the tokens are the same.
+        decoder: a weights file whose mel decoder and vocoder take the place of those of `path`: a
+            decoder alone, written by `save_decoder`, or a whole codec.
 
     Raises:
         WeightsError: where there is no such file, it does not hold a codec's weights, or some of
             these are NaN or infinite.
+        ModelMismatchError: for a decoder of another tokenizer.
+        InputError: for another quality.
+
+    Example:
+        >>> import melcap
+        >>> melcap.load().sample_rate
+        44100
     """
     if path is None:
-        default = default_file()
-        return _load(default, _recorded_hash(default.with_suffix(".sha256"))).to(device)
-    return _load(Path(path), None).to(device)
+        source = default_file()
+        weights = weights_file.read(source, _recorded_hash(source.with_suffix(".sha256")))
+    else:
+        weights = weights_file.read(Path(path))
+    if weights.tokenizer_id is not None:
+        raise WeightsError(
+            f"{weights.path}: holds a decoder alone, for tokenizer {weights.tokenizer_id}: "
+            f'melcap.load(decoder="{weights.path}") puts it behind the encoder of other weights'
+        )
+    codec = _codec(weights, quality)
+    if decoder is not None:
+        codec = _with_decoder(codec, weights, weights_file.read(Path(decoder)), quality)
+    return codec.eval().requires_grad_(False).to(device)
 
 
 def default_file() -> Path:
@@ -58,60 +81,79 @@ def save(codec: Codec, path: str | os.PathLike[str]) -> str:
             written.
     """
     target = Path(path)
-    half = {
-        name: (value.half() if value.is_floating_point() else value).cpu().contiguous()
-        for name, value in codec.state_dict().items()
-    }
-    _check_finite(half, f"{target}: cannot write the weights")
+    half = weights_file.halved(codec.state_dict(), target)
     rounded = _built(codec.config, half)
     rounded.learn_silence()
     half["silence"] = rounded.silence
-    data = packed(half, metadata={"config": codec.config.to_json()})
-    try:
-        with replacing(target) as temporary:
-            temporary.write_bytes(data)
-    except OSError as error:
-        raise WeightsError(f"{target}: cannot write the weights: {error.strerror}") from error
-    return hashlib.sha256(data).hexdigest()
+    return weights_file.write(target, codec.config, half)
 
 
-def weights_hash(codec: Codec) -> bytes:
-    """The first bytes of the SHA-256 of the weights file, as `.melcap` headers carry them.
+def save_decoder(codec: Codec, path: str | os.PathLike[str]) -> str:
+    """Write mel decoder and vocoder alone, for `load(decoder=path)`; returns the file's SHA-256.
 
-    Raises `WeightsError` for a codec that was not loaded from a file.
+    The file names the tokenizer of the weights as `save` would write them: in half precision.
+
+    Raises:
+        WeightsError: as `save` does.
     """
-    try:
-        return bytes.fromhex(codec.model.rpartition("-")[2])
-    except ValueError:
-        raise WeightsError(f"{codec.model} has no weights file: save it, then load it") from None
+    target = Path(path)
+    half = weights_file.halved(codec.state_dict(), target)
+    tokenizer_id = _built(codec.config, half).tokenizer_id
+    own = {name: value for name, value in half.items() if name.startswith(DECODER)}
+    return weights_file.write(target, codec.config, own, tokenizer_id)
 
 
-def _load(path: Path, expected: str | None) -> Codec:
+def require_file(codec: Codec) -> None:
+    """Refuse a codec whose weights are in no file, for tokens that are written to disk.
+
+    Raises:
+        WeightsError: saving would round the weights, and the tokens would be another tokenizer's.
+    """
+    if codec.model == "untrained":
+        raise WeightsError(
+            "this codec has no weights file, and nothing could decode its tokens later: save it "
+            "(melcap.pretrained.save), then load it"
+        )
+
+
+def _codec(weights: WeightsFile, quality: Quality) -> Codec:
+    griffin_lim_steps(weights.config, quality)  # an unknown quality is no fault of the weights
     try:
-        require_regular(path)
-        digest = _sha256(path)
-        with safe_open(path, framework="pt") as file:
-            config = CodecConfig.from_json((file.metadata() or {})["config"])
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot read the weights: {error.strerror}") from error
-    except (SafetensorError, KeyError) as error:
-        raise WeightsError(f"{path}: not a melcap weights file: {error}") from error
-    except WeightsError as error:
-        raise WeightsError(f"{path}: {error}") from error
-    if expected is not None and digest != expected:
-        raise WeightsError(f"{path}: the weights are damaged; install melcap again")
-    _check_finite(state, f"{path}: not a melcap weights file")
-    try:
-        codec = _built(config, state, f"{config.name}-{digest[: 2 * HASH_BYTES]}")
+        codec = _built(weights.config, weights.state, weights.model, quality)
         codec.codebook.check(codec.silence)
     except (RuntimeError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path}: the weights do not fit their configuration") from error
-    return codec.eval().requires_grad_(False)
+        raise WeightsError(f"{weights.path}: the weights do not fit their configuration") from error
+    return codec
+
+
+def _with_decoder(
+    codec: Codec, weights: WeightsFile, other: WeightsFile, quality: Quality
+) -> Codec:
+    """Return the codec with the mel decoder and the vocoder of another weights file."""
+    found = other.tokenizer_id or _codec(other, "default").tokenizer_id
+    if found != codec.tokenizer_id:
+        raise ModelMismatchError(
+            f"{other.path}: this decoder is for tokenizer {found}, and {codec.model} has tokenizer "
+            f"{codec.tokenizer_id}: load it with weights of tokenizer {found}"
+        )
+    tokenizer = replace(
+        codec.config.tokenizer, decoder_blocks=other.config.tokenizer.decoder_blocks
+    )
+    config = replace(
+        codec.config, name=other.config.name, tokenizer=tokenizer, vocoder=other.config.vocoder
+    )
+    state = {name: value for name, value in weights.state.items() if not name.startswith(DECODER)}
+    state |= {name: value for name, value in other.state.items() if name.startswith(DECODER)}
+    return _codec(replace(other, config=config, state=state), quality)
 
 
 @torch.inference_mode(False)
-def _built(config: CodecConfig, state: dict[str, Tensor], model: str = "untrained") -> Codec:
+def _built(
+    config: CodecConfig,
+    state: dict[str, Tensor],
+    model: str = "untrained",
+    quality: Quality = "default",
+) -> Codec:
     """Return a codec with copies of these weights, float32 and on the CPU whatever is set.
 
     Raises:
@@ -127,24 +169,9 @@ def _built(config: CodecConfig, state: dict[str, Tensor], model: str = "untraine
     # no larger than the weights.
     for device in ("meta", "cpu"):
         with torch.device(device):
-            codec = Codec(config, model)
+            codec = Codec(config, model, quality)
         codec.load_state_dict(weights, assign=True)
     return codec
-
-
-def _check_finite(state: dict[str, Tensor], what: str) -> None:
-    for name, value in state.items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise WeightsError(f"{what}: {name} has NaN or infinite numbers")
-
-
-def _sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, as hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _recorded_hash(path: Path) -> str:

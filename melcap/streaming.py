@@ -36,18 +36,23 @@ class StreamEncoder:
         rate = codec.config.mel.sample_rate
         self.codec, self.batch = codec, batch
         self.sample_rate = rate if sample_rate is None else checked_rate(sample_rate)
+        first, last = inputs_for(codec.encode_stages, 0, 1)
+        self.latency = (last - codec.config.column_samples) / rate
+        self._context = -first
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a new stream; what was waiting in the old one is gone."""
+        rate, device = self.codec.sample_rate, self.codec.device
         self.samples = 0
         """Samples taken so far, at `sample_rate`."""
         self._resampler = (
-            Resampler(self.sample_rate, rate, batch) if self.sample_rate != rate else None
+            Resampler(self.sample_rate, rate, self.batch) if self.sample_rate != rate else None
         )
-        stages = codec.encode_stages
-        first, last = inputs_for(stages, 0, 1)
-        self.latency = (last - codec.config.column_samples) / rate
-        self._stream = StageStream(stages)
+        self._stream = StageStream(self.codec.encode_stages)
         self._pushed = self._given = 0
         self._closed = False
-        self._advance(torch.zeros(batch, -first, dtype=torch.float32, device=codec.device))
+        self._advance(torch.zeros(self.batch, self._context, dtype=torch.float32, device=device))
         self._pushed = 0
 
     @torch.no_grad()
@@ -57,7 +62,7 @@ class StreamEncoder:
         Raises `InputError` for audio that does not fit, NaN or infinity, and after `flush`.
         """
         if self._closed:
-            raise InputError("this stream has ended: begin a new StreamEncoder")
+            raise InputError("this stream has ended: reset() begins a new one")
         piece = as_tensor(wave)
         piece = piece[None] if piece.ndim == 1 else piece
         if piece.ndim != 2 or len(piece) != self.batch or not piece.is_floating_point():
@@ -115,7 +120,7 @@ class StreamDecoder:
     """Tokens in pieces to audio in pieces.
 
     Args:
-        codec: the codec whose weights made the tokens.
+        codec: a codec of the tokenizer that made the tokens.
         sample_rate: of the audio to give; None for the codec's own.
         batch: streams that run in step.
     """
@@ -126,20 +131,26 @@ class StreamDecoder:
         rate = codec.config.mel.sample_rate
         self.codec, self.batch = codec, batch
         self.sample_rate = rate if sample_rate is None else checked_rate(sample_rate)
-        self.columns = 0
-        """Columns taken so far."""
-        self._resampler = (
-            Resampler(rate, self.sample_rate, batch) if self.sample_rate != rate else None
-        )
         stages, unit = codec.decode_stages, codec.config.column_samples
         first, last = inputs_for(stages, 0, unit)
         given, _ = outputs_of(stages, first, last)
         self.latency = (last - 1) * unit / rate
-        self._stream = StageStream(stages)
-        self._skip = -given
+        self._context, self._early = -first, -given
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a new stream; what was waiting in the old one is gone."""
+        rate = self.codec.sample_rate
+        self.columns = 0
+        """Columns taken so far."""
+        self._resampler = (
+            Resampler(rate, self.sample_rate, self.batch) if self.sample_rate != rate else None
+        )
+        self._stream = StageStream(self.codec.decode_stages)
+        self._skip = self._early
         self._made = self._given = 0
         self._closed = False
-        self._advance(self._quiet(-first))
+        self._advance(self._quiet(self._context))
 
     @torch.no_grad()
     def push(self, tokens: Tokens) -> Tensor:
@@ -148,7 +159,7 @@ class StreamDecoder:
         Raises `InputError` for tokens that do not fit or are not in the codebook; after `flush`.
         """
         if self._closed:
-            raise InputError("this stream has ended: begin a new StreamDecoder")
+            raise InputError("this stream has ended: reset() begins a new one")
         piece = as_tokens(tokens)
         piece = piece[None] if piece.ndim == 2 else piece
         rows = self.codec.config.rows

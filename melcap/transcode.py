@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from melcap import container
+from melcap import container, row_tables
 from melcap.audio import AudioReader, AudioWriter
 from melcap.codec import Codec
 from melcap.errors import (
@@ -24,7 +25,7 @@ from melcap.errors import (
     OutputExistsError,
 )
 from melcap.limits import checked_rate
-from melcap.pretrained import load, weights_hash
+from melcap.pretrained import load, require_file
 from melcap.resample import resampled_length
 from melcap.streaming import StreamDecoder, StreamEncoder
 
@@ -57,6 +58,7 @@ def encode_file(
     target: PathLike | None = None,
     codec: Codec | None = None,
     *,
+    compact: bool = False,
     force: bool = False,
     progress: Progress = lambda _: None,
 ) -> Transcoded:
@@ -66,6 +68,7 @@ def encode_file(
         source: a file that `melcap.audio` reads.
         target: the `.melcap` file; None puts it beside the source.
         codec: None for the default weights.
+        compact: code the tokens by the row tables of their tokenizer; see `Codes.to_bytes`.
         force: overwrite an existing target.
 
     Raises:
@@ -75,6 +78,9 @@ def encode_file(
     target = Path(target) if target is not None else source.with_suffix(".melcap")
     refuse_existing(source, target, force)
     codec = codec or load()
+    require_file(codec)
+    if compact:
+        row_tables.find(codec.tokenizer_id)  # refused before the audio is worked through
     with AudioReader(source) as reader:
         rate, groups = reader.sample_rate, _groups(codec, reader.channels)
         streams = [StreamEncoder(codec, rate, each.stop - each.start) for each in groups]
@@ -90,14 +96,15 @@ def encode_file(
         raise AudioFileError(f"{source}: holds no audio")
     tokens = torch.cat([torch.cat(done, dim=-1) for done in parts])
     header = container.Header(
-        model=codec.config.name,
-        weights=weights_hash(codec),
+        model=codec.model,
+        tokenizer_id=codec.tokenizer_id,
         sample_rate=rate,
         channels=len(tokens),
         samples=samples,
         rows=tokens.shape[1],
         columns=tokens.shape[2],
         bits=codec.config.tokenizer.bits,
+        compact=compact,
     )
     written = container.write(target, header, tokens.numpy())
     return Transcoded(source, target, samples / rate, len(tokens), rate, written)
@@ -188,14 +195,20 @@ def _groups(codec: Codec, channels: int) -> list[slice]:
 
 
 def check_model(source: str | Path, header: container.Header, codec: Codec) -> None:
-    """Refuse a file that these weights cannot decode."""
-    made_with = f"{header.model}-{header.weights.hex()}"
-    if made_with != codec.model:
-        raise ModelMismatchError(
-            f"{source}: made with {made_with}, but the weights at hand are {codec.model}; "
-            "pass the weights file that made it"
-        )
-    if header.rows != codec.config.rows or header.bits != codec.config.tokenizer.bits:
+    """Refuse a file that these weights cannot decode.
+
+    Raises:
+        ModelMismatchError: for tokens of another tokenizer; it says which weights would do.
+        ContainerError: for samples and columns that do not fit together.
+    """
+    try:
+        codec.require_tokenizer(header.tokenizer_id, header.model)
+    except ModelMismatchError as error:
+        tokenizer_id, model = _built_in()
+        fits = header.tokenizer_id == tokenizer_id
+        hint = f"; those that come with melcap, {model}, are of it" if fits else ""
+        raise ModelMismatchError(f"{source}: {error}{hint}") from None
+    if header.rows != codec.rows or header.bits > codec.config.tokenizer.bits:
         raise ModelMismatchError(f"{source}: its token grid is not that of {codec.model}")
     samples = resampled_length(header.samples, header.sample_rate, codec.config.mel.sample_rate)
     if codec.columns(samples) != header.columns:
@@ -203,6 +216,13 @@ def check_model(source: str | Path, header: container.Header, codec: Codec) -> N
             f"{source}: damaged: {header.columns} columns cannot hold {header.samples} samples at "
             f"{header.sample_rate} Hz"
         )
+
+
+@cache
+def _built_in() -> tuple[str, str]:
+    """Return the tokenizer's id and the model of the weights that come with melcap."""
+    codec = load()
+    return codec.tokenizer_id, codec.model
 
 
 def refuse_existing(source: Path, target: Path, force: bool) -> None:

@@ -63,8 +63,12 @@ class ISTFTHead(Stage):
         return torch.fft.irfft(torch.complex(real, imaginary), self.n_fft)
 
 
-def vocoder(config: CodecConfig) -> Chain:
-    """Stages from log-mel [B, n_mels, T] to a waveform [B, T * hop]."""
+def vocoder(config: CodecConfig, griffin_lim_steps: int | None = None) -> Chain:
+    """Stages from log-mel [B, n_mels, T] to a waveform [B, T * hop].
+
+    `griffin_lim_steps`, which have no weights, stand in the place of those of a configuration that
+    has some.
+    """
     voc = config.vocoder
     blocks = voc.blocks + sum(voc.stage_blocks)
     stages: list[Stage] = [Conv1d(config.mel.n_mels, voc.dim, 5)]
@@ -80,9 +84,10 @@ def vocoder(config: CodecConfig) -> Chain:
     fine.append(ISTFTHead(width, hop, voc.head_overlap))
     if not voc.griffin_lim_steps:
         return Chain(*stages, *fine)
+    wanted = voc.griffin_lim_steps if griffin_lim_steps is None else griffin_lim_steps
     n_fft, hop = config.mel.n_fft, config.mel.hop
     stages.append(FirstGuess(Chain(*fine), voc.dim, n_fft, hop))
-    for done in range(0, voc.griffin_lim_steps, STEPS_AT_ONCE):
-        steps = min(STEPS_AT_ONCE, voc.griffin_lim_steps - done)
+    for done in range(0, wanted, STEPS_AT_ONCE):
+        steps = min(STEPS_AT_ONCE, wanted - done)
         stages.append(GriffinLim(n_fft, hop, voc.griffin_lim_momentum, steps))
     return Chain(*stages, Unfold(hop))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -69,30 +70,29 @@ def with_rate(wave: Wave, sample_rate: Any) -> tuple[Tensor, int]:
     return as_tensor(wave), checked_rate(sample_rate)
 
 
-def clips_of(batch: Tensor, lengths: Sequence[int] | Tensor | None) -> list[Tensor]:
-    """Return the clips of a batch [samples] or [batch, samples], each [samples].
+def clips_of(wave: Tensor, lengths: Tokens | None) -> tuple[list[Tensor], tuple[int, ...]]:
+    """Return the clips of a wave [..., samples], each [samples], and the axes before samples.
+
+    `lengths` has a number for each clip, in the shape of these axes or of the first of them.
 
     Raises:
         InputError: for another shape or dtype, NaN or infinity, or lengths that do not fit.
     """
-    given = described(batch)
-    if batch.ndim == 1:
-        batch = batch[None]
-    if batch.ndim != 2 or not batch.is_floating_point() or not batch.numel():
+    given = described(wave)
+    if not wave.ndim or not wave.is_floating_point() or not wave.numel():
         raise InputError(
-            "audio must be floating point [samples] or [batch, samples], in -1..1 and not empty, "
-            f"not {given}"
+            f"audio must be floating point [..., samples], in -1..1 and not empty, not {given}"
         )
-    if lengths is None and len(batch) > MAX_CHANNELS >= batch.shape[1]:
+    *axes, samples = wave.shape
+    if lengths is None and axes and axes[-1] > MAX_CHANNELS >= samples:
         raise InputError(
-            f"audio must be [batch, samples], and {given} looks like [samples, channels]: pass "
-            "its transpose (wave.T), or lengths if these are clips"
+            f"audio must be [..., samples], and {given} looks like [samples, channels]: swap its "
+            "last two axes (wave.T), or pass lengths if these are clips"
         )
-    counts = [batch.shape[1]] * len(batch) if lengths is None else [int(n) for n in lengths]
-    if len(counts) != len(batch) or any(not 1 <= count <= batch.shape[1] for count in counts):
-        raise InputError(
-            f"lengths must be {len(batch)} numbers in 1..{batch.shape[1]}, not {counts}"
-        )
+    batch = wave.reshape(-1, samples)
+    counts = [samples] * len(batch)
+    if lengths is not None:
+        counts = _lengths_of(as_tokens(lengths, "lengths"), tuple(axes), samples)
     clips = [clip[:count] for clip, count in zip(batch, counts, strict=True)]
     # A device is asked once, not for every clip; `isfinite` of all would take a copy of them.
     if not torch.isfinite(torch.stack(batch.aminmax())).all():
@@ -101,7 +101,24 @@ def clips_of(batch: Tensor, lengths: Sequence[int] | Tensor | None) -> list[Tens
             if len(bad):
                 where = int(bad[0, 0])
                 raise InputError(f"clip {index} has NaN or infinity, first at sample {where}")
-    return clips
+    return clips, tuple(axes)
+
+
+def _lengths_of(lengths: Tensor, axes: tuple[int, ...], samples: int) -> list[int]:
+    """Return a length for each clip; those of the first axis hold for all channels of a clip."""
+    shape = tuple(lengths.shape)
+    clips = math.prod(axes)
+    if axes and shape == axes[:1]:
+        lengths = lengths.repeat_interleave(clips // len(lengths))
+    elif shape not in (axes, (clips,)):
+        raise InputError(
+            f"audio {[*axes, samples]} has {clips} clips, and lengths are {list(shape)}: pass a "
+            "number for each clip"
+        )
+    counts = [int(count) for count in lengths.flatten()]
+    if any(not 1 <= count <= samples for count in counts):
+        raise InputError(f"lengths must be in 1..{samples}, not {counts}")
+    return counts
 
 
 def as_tokens(values: Tokens, what: str = "tokens") -> Tensor:
@@ -110,6 +127,8 @@ def as_tokens(values: Tokens, what: str = "tokens") -> Tensor:
     Raises:
         InputError: for what holds no integers.
     """
+    if isinstance(values, (list, tuple)) and not values:
+        return torch.zeros(0, dtype=torch.int64)
     tensor = as_tensor(values)
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise InputError(f"{what} must be integers, not {described(tensor)}")

@@ -30,7 +30,7 @@ from melcap.pretrained import DEFAULT
 from melcap.training import export
 from melcap.training.ablation_table import MEASURES, differences
 from melcap.training.checkpoint import Checkpoint
-from melcap.training.mel_decoder import path_beside, tokenizer_hash
+from melcap.training.mel_decoder import path_beside
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "melcap" / "weights"
@@ -145,7 +145,7 @@ def main(
         weights = out / f"{NAME}.safetensors"
         export.main(run, weights)
         made, before = melcap.load(weights), melcap.load()
-        same = _tokenizer(made) == _tokenizer(before)
+        same = made.tokenizer_id == before.tokenizer_id
         summary = score(
             data,
             ["melcap", str(weights)],
@@ -175,10 +175,6 @@ def main(
             ship(out, line, card_rows(checkpoint, made.model))
     typer.echo(text)
     typer.echo(line)
-
-
-def _tokenizer(codec: melcap.Codec) -> str:
-    return tokenizer_hash(codec.encoder, codec.codebook.vectors)
 
 
 if __name__ == "__main__":

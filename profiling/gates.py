@@ -38,7 +38,9 @@ def agreement(contender: Contender, wave: Tensor) -> str | None:
         expected = codec.encode(wave.cpu(), contender.sample_rate)
         tokens = torch.as_tensor(made.tokens if isinstance(made, Codes) else made).cpu()
         flips = int((tokens != expected.tokens).sum())
-        own = Codes(tokens, expected.columns, expected.lengths, expected.sample_rate, codec.model)
+        own = Codes(
+            tokens, expected.columns, expected.lengths, expected.sample_rate, codec.tokenizer_id
+        )
         reference = codec.decode(own)
     samples = heard.cpu().flatten()[: reference.numel()]
     errors = (samples - reference.flatten()).abs().sort().values

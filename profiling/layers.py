@@ -29,7 +29,7 @@ def profile(device: str) -> dict[str, Any]:
     codec = melcap.load(device=device)
     rate = codec.config.mel.sample_rate
     wave = clip(SECONDS, rate)
-    codes = codec.encode(wave.to(device), rate)
+    codes = codec.encode(wave[None].to(device), rate)
     columns = codes.tokens.shape[-1]
     ceilings = rates() if device == "cpu" else {}
     first, last = inputs_for(codec.encode_stages, 0, columns)

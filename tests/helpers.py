@@ -33,6 +33,8 @@ SMALL = CodecConfig(
     ),
 )
 """Every kind of layer that lite has, 1024 samples for each column of 3 tokens."""
+ID = "0123456789abcdef"
+"""The id of a tokenizer that no codec has."""
 
 
 def noise(*shape: int, seed: int = 0, amplitude: float = 0.2) -> Tensor:

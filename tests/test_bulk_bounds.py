@@ -26,13 +26,14 @@ from melcap.bulk.shards import read_rows, write_shard
 from melcap.bulk.sources import find
 from melcap.bulk.stats import summarise
 from melcap.errors import ContainerError, InputError
+from tests.helpers import ID
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
 
 def row(columns: int = 3) -> TokenRow:
-    header = container.Header("small", bytes(8), 44100, 1, 1000, 2, columns, 9)
+    header = container.Header("small", ID, 44100, 1, 1000, 2, columns, 9)
     return TokenRow("x", "/x.wav", header, np.zeros(header.token_count, np.uint16))
 
 

@@ -22,7 +22,7 @@ from melcap.bulk.journal import NAME, Journal
 from melcap.bulk.planning import file_of
 from melcap.errors import InputError, MelcapError
 
-SETTINGS: dict[str, Any] = {"model": "small-00", "mono": False}
+SETTINGS: dict[str, Any] = {"tokenizer_id": "00", "mono": False}
 
 
 def clips(*numbers: int) -> list[Entry]:

@@ -27,6 +27,7 @@ from melcap.bulk.journal import NAME
 from melcap.bulk.run import ERRORS, Options, tokenize
 from melcap.errors import InputError, MelcapError, WeightsError
 from tests.bulk_helpers import corpus, ids_and_tokens, rows_of, tokenize_until, tokens_of, wave
+from tests.helpers import draw_weights
 
 pytest.importorskip("pyarrow")
 
@@ -64,7 +65,8 @@ def test_rows_are_what_the_codec_gives(
         samples, rate = read(path)
         header = row.header
         assert (header.sample_rate, header.channels, header.samples) == (rate, *samples.shape)
-        assert row.model == codec.model
+        assert row.header.model == codec.model
+        assert row.header.tokenizer_id == codec.tokenizer_id
         assert row.source == str(path) or format == "melcap"
         np.testing.assert_array_equal(row.tokens, tokens_of(codec, path))
     (error,) = map(json.loads, (out / ERRORS).read_text().splitlines())
@@ -195,7 +197,7 @@ def test_a_run_killed_again_and_again_goes_on(
     began = time.perf_counter()
     assert run_apart(clips, tmp_path / "timed", small_weights, 0, "", 600) == 0
     whole = time.perf_counter() - began
-    for number in range(4):
+    for number in range(2):
         out = tmp_path / f"{number}"
         ends = [
             run_apart(clips, out, small_weights, 0, "", chance.uniform(0, whole)) for _ in range(3)
@@ -254,8 +256,29 @@ def test_options_that_cannot_be(options: dict[str, object], message: str) -> Non
         Options(**options)  # type: ignore[arg-type]
 
 
+def test_a_run_goes_on_with_another_decoder_and_no_other_tokenizer(
+    tmp_path: Path, codec: Codec
+) -> None:
+    """Rows say which weights made them; what they mean is the tokenizer's."""
+    better, other = (draw_weights(Codec(codec.config), seed=3) for _ in range(2))
+    for part in ("encoder", "codebook"):
+        better.get_submodule(part).load_state_dict(codec.get_submodule(part).state_dict())
+    better.model, other.model = "better-01", "other-01"
+    models = []
+    for number, own in enumerate((codec, better)):
+        corpus(tmp_path / f"clips{number}", (0.3,))
+        tokenize([str(tmp_path / "clips*")], tmp_path / "out", own, Options(readers=1))
+        rows = rows_of(tmp_path / "out")
+        models = [row.header.model for row in rows]
+        assert {row.header.tokenizer_id for row in rows} == {codec.tokenizer_id}
+    assert models == [codec.model, "better-01"]
+    words = f"made with tokenizer_id {codec.tokenizer_id}.* has tokenizer_id {other.tokenizer_id}"
+    with pytest.raises(InputError, match=words):
+        tokenize([str(tmp_path / "clips*")], tmp_path / "out", other, Options(readers=1))
+
+
 def test_a_codec_without_a_name_is_refused(clips: Path, tmp_path: Path, codec: Codec) -> None:
-    with pytest.raises(WeightsError, match="untrained has no weights file"):
+    with pytest.raises(WeightsError, match="no weights file"):
         tokenize([str(clips)], tmp_path / "out", melcap.Codec(codec.config))
     assert not (tmp_path / "out").exists()
 

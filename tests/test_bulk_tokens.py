@@ -26,13 +26,14 @@ from melcap import Codec, container, decode_file, encode_file
 from melcap.audio import read
 from melcap.audio import write as write_audio
 from melcap.bulk.detokenize import detokenize
-from melcap.bulk.rows import TokenRow, split_model
+from melcap.bulk.rows import TokenRow
 from melcap.bulk.run import Options, tokenize
 from melcap.bulk.shards import FORMATS, read_rows, token_files, write_shard
 from melcap.bulk.stats import entropy, summarise
 from melcap.cli import commands as cli
 from melcap.errors import ContainerError, InputError
 from tests.bulk_helpers import corpus, rows_of
+from tests.helpers import ID
 
 pytest.importorskip("pyarrow")
 
@@ -52,7 +53,7 @@ def tokens(clips: Path, codec: Codec) -> Path:
 
 
 def row(id: str = "x", columns: int = 3, channels: int = 1, seed: int = 0) -> TokenRow:
-    header = container.Header("small", bytes(8), 44100, channels, 1000, 2, columns, 9)
+    header = container.Header("small-0123", ID, 44100, channels, 1000, 2, columns, 9)
     values = np.random.default_rng(seed).integers(0, 512, header.token_count, np.uint16)
     return TokenRow(id, f"/from/{id}", header, values)
 
@@ -123,12 +124,11 @@ def test_damage_is_named(tmp_path: Path) -> None:
     refused(column("tokens", [None, [2] * 6]), "damaged|not a token set")
     refused(column("rows", [0, 2]), "rows is 0")
     refused(column("samples", [None, 5]), "samples is None")
-    refused(column("model", ["nonsense", "x"]), "not the name and hash")
+    refused(column("model", ["two\nlines", "x"]), "model is")
+    refused(column("tokenizer_id", ["nonsense", ID]), "tokenizer_id is 'nonsense'")
     good.write_bytes(good.read_bytes()[:-20])
     with pytest.raises(ContainerError, match="cannot be read as Parquet"):
         list(read_rows(good, tmp_path))
-    with pytest.raises(ContainerError, match="not the name and hash"):
-        split_model("lite")
 
 
 def test_a_tar_of_something_else_is_refused(tmp_path: Path) -> None:
@@ -174,7 +174,8 @@ def test_statistics(tmp_path: Path) -> None:
     for band, counts in zip(both, summary.counts, strict=True):
         np.testing.assert_array_equal(counts, np.bincount(band, minlength=512))
     data = summary.as_json()
-    assert data["models"] == {"small-0000000000000000": 2}
+    assert data["models"] == {"small-0123": 2}
+    assert data["tokenizers"] == {ID: 2}
     assert data["channels"] == {2: 1, 1: 1}
     assert data["seconds"]["median"] == pytest.approx(1000 / 44100)
     assert data["entropy_bits"] == pytest.approx(entropy(np.bincount(both.reshape(-1))))
@@ -228,7 +229,7 @@ def test_what_is_there_is_left_and_what_is_bad_is_passed_by(
     heard = list(detokenize([sets], out, codec))
     errors = {each.id: each.error for each in heard if each.error}
     assert set(errors) == {str(sets / "damaged.tar"), "../../out of it", "other weights", "short"}
-    assert errors["other weights"].startswith("other weights: made with small-0000000000000000")
+    assert errors["other weights"].startswith(f"other weights: these tokens are of tokenizer {ID}")
     assert "leads out of" in errors["../../out of it"]
     assert sorted(path.name for path in out.iterdir()) == ["also good.wav", "good.wav"]
     (out / "good.wav").write_bytes(b"kept")

@@ -351,8 +351,8 @@ class TestBadTokens:
         assert names(tmp_path) == ["x.melcap"]
 
     def test_a_header_that_asks_for_terabytes(self, melcap_cli: Cli, tmp_path: Path) -> None:
-        fields = (b"MELCAP", 1, 1, bytes(8), 44100, 9, 2**40, 999, 2**28, 16)
-        head = struct.pack("<6sBB8sIHQHIB", *fields) + b"x"
+        fields = (b"MELCAP", 2, 1, bytes(8), 44100, 9, 2**40, 999, 2**28, 16, 0, 1)
+        head = struct.pack("<6sBB8sIHQHIBBB", *fields) + b"x"
         path = tmp_path / "x.melcap"
         path.write_bytes(head + zlib.crc32(head).to_bytes(4, "little") + bytes(99))
         for command in ("decode", "info", "plot"):
@@ -500,8 +500,9 @@ class TestInterrupted:
     def test_the_program(self, tmp_path: Path, small_weights: Path, codec: Codec) -> None:
         grid = np.random.default_rng(0).integers(0, 300, (1, 3, 400_000))
         samples = grid.shape[2] * SMALL.column_samples
-        hash_of = pretrained.weights_hash(codec)
-        header = container.Header("small", hash_of, 44100, 1, samples, *grid.shape[1:], 9)
+        header = container.Header(
+            codec.model, codec.tokenizer_id, 44100, 1, samples, *grid.shape[1:], 9
+        )
         container.write(tmp_path / "long.melcap", header, grid)
         command = [sys.executable, "-m", "melcap", "decode", "long.melcap"]
         process = subprocess.Popen(
@@ -631,19 +632,19 @@ class TestProgram:
         assert soundfile.info(tmp_path / "12.flac").frames == 12 * 60 * 44100
         assert long - short < 20, f"{short:.0f} MiB, then {long:.0f} MiB"
 
-    def test_twenty_minutes_with_the_weights_that_ship(self, tmp_path: Path) -> None:
-        """Under 1.5 GB; the speeds, of one minute and of twenty, are printed and not judged."""
+    def test_six_minutes_with_the_weights_that_ship(self, tmp_path: Path) -> None:
+        """Under 1.5 GB; the speeds, of one minute and of six, are printed and not asserted."""
         if not sys.platform.startswith("linux"):
             pytest.skip(PEAK)
         clip, rate = soundfile.read(DATA / "music.flac")
         minute = np.resize(clip, 60 * rate)
-        for minutes in (1, 20):
+        for minutes in (1, 6):
             with soundfile.SoundFile(tmp_path / f"{minutes}.wav", "w", rate, 1) as file:
                 for _ in range(minutes):
                     file.write(minute)
         script = (
             "from melcap.cli.commands import app\n"
-            "for minutes in (1, 20):\n"
+            "for minutes in (1, 6):\n"
             "    words = ['transcode', f'{minutes}.wav', '-o', f'{minutes}.flac', '--json']\n"
             "    app(words, standalone_mode=False)\n"
             "peak = next(line for line in open('/proc/self/status') if 'VmHWM' in line)\n"
@@ -661,7 +662,7 @@ class TestProgram:
         for speed in (line.strip() for line in records if "_speed" in line):
             print(speed)
         assert int(peak) * 2**10 < 1.5e9
-        assert soundfile.info(tmp_path / "20.flac").frames == 20 * 60 * rate
+        assert soundfile.info(tmp_path / "6.flac").frames == 6 * 60 * rate
 
 
 class TestInfo:
@@ -670,6 +671,7 @@ class TestInfo:
         assert data == {
             "file": str(tokens),
             "model": codec.model,
+            "tokenizer_id": codec.tokenizer_id,
             "sample_rate": 44100,
             "channels": 1,
             "samples": 132300,
@@ -678,11 +680,19 @@ class TestInfo:
             "columns": 130,
             "bits_per_token": 9,
             "tokens": 390,
+            "compact": False,
             "bytes": tokens.stat().st_size,
             "kbps": tokens.stat().st_size * 8 / 3000,
         }
         table = melcap_cli("info", tokens).stdout
-        for part in (tokens, codec.model, "3.00 s", "44100 Hz", "3 rows x 130 columns"):
+        for part in (
+            tokens,
+            codec.model,
+            codec.tokenizer_id,
+            "3.00 s",
+            "44100 Hz",
+            "3 rows x 130 columns",
+        ):
             assert str(part) in table
 
     def test_weights(self, melcap_cli: Cli, small_weights: Path, codec: Codec) -> None:
@@ -693,6 +703,14 @@ class TestInfo:
         assert data["parameters"]["total"] == trained + 300 * 8
         assert data["latency_seconds"]["encoder"] == StreamEncoder(codec).latency
         assert data["latency_seconds"]["decoder"] == StreamDecoder(codec).latency
+
+    def test_a_decoder_alone(self, melcap_cli: Cli, tmp_path: Path, codec: Codec) -> None:
+        path = tmp_path / "decoder.safetensors"
+        digest = pretrained.save_decoder(codec, path)
+        data = json.loads(melcap_cli("info", path, "--json").stdout)
+        assert data["decoder_for_tokenizer"] == codec.tokenizer_id
+        assert (data["sha256"], data["model"]) == (digest, f"small-{digest[:16]}")
+        assert "a decoder alone" in melcap_cli("info", path).stdout
 
     def test_the_receptive_field_is_what_a_column_sees(
         self, melcap_cli: Cli, small_weights: Path, codec: Codec
@@ -705,14 +723,14 @@ class TestInfo:
         column, unit = 30, SMALL.column_samples
         torch.manual_seed(2)
         wave = 0.1 * torch.randn(60 * unit)
-        same = codec.encode(wave, 44100).tokens[0, :, column]
+        same = codec.encode(wave, 44100).tokens[:, column]
         outside = wave.clone()
         outside[: column * unit - before] = 0.5 * torch.randn(column * unit - before)
         outside[(column + 1) * unit + after :] = 0
-        assert torch.equal(codec.encode(outside, 44100).tokens[0, :, column], same)
+        assert torch.equal(codec.encode(outside, 44100).tokens[:, column], same)
         inside = wave.clone()
         inside[column * unit : (column + 1) * unit] = 0
-        assert not torch.equal(codec.encode(inside, 44100).tokens[0, :, column], same)
+        assert not torch.equal(codec.encode(inside, 44100).tokens[:, column], same)
 
     def test_the_default_model(self, melcap_cli: Cli) -> None:
         data = json.loads(melcap_cli("info", "--json").stdout)

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import melcap
-from melcap import codec as codec_module
+from melcap import network
 from melcap.codec import Codec
 from melcap.codes import Codes
 from melcap.config import CodecConfig
@@ -34,6 +34,7 @@ from melcap.errors import InputError, ModelMismatchError
 from melcap.evaluation.signals import Wave
 from melcap.stages import inputs_for, outputs_of, run
 from tests.helpers import (
+    ID,
     SMALL,
     at_codec_rate,
     chunks_of,
@@ -57,7 +58,7 @@ def check_same(codec: Codec, clip: Tensor, rate: int, expected: Codes, found: Co
     assert found.lengths == expected.lengths
     assert (found.sample_rate, found.model) == (expected.sample_rate, expected.model)
     own = at_codec_rate(codec, clip, rate)
-    count_ties(codec, own, expected.tokens[0], found.tokens[0])
+    count_ties(codec, own, *(codes.tokens.reshape(codec.rows, -1) for codes in (expected, found)))
 
 
 # ---- for every input
@@ -114,7 +115,7 @@ def test_a_padded_batch_gives_what_each_clip_gives_alone(
         check_same(codec, clip[:length], rate, alone, together[index])
         beyond = together.tokens[index, :, together.columns[index] :]
         assert torch.equal(beyond, codec.silence[:, None].expand_as(beyond))
-        again = codec.decode(together[index])[0]
+        again = codec.decode(together[index])
         torch.testing.assert_close(decoded[index, :length], again, atol=CLOSE, rtol=0)
         assert not decoded[index, length:].any()
 
@@ -159,7 +160,7 @@ def drawn_tokens(batch: int, columns: int, seed: int) -> Tensor:
 def whole_columns(codec: Codec, tokens: Tensor) -> Codes:
     columns = (tokens.shape[2],) * len(tokens)
     lengths = (tokens.shape[2] * codec.config.column_samples,) * len(tokens)
-    return Codes(tokens, columns, lengths, 44100, codec.model)
+    return Codes(tokens, columns, lengths, 44100, codec.tokenizer_id)
 
 
 @settings(max_examples=25)
@@ -178,7 +179,7 @@ def test_the_flat_sequence_and_back(
             for row in range(SMALL.rows)
         ]
         assert sequence.tolist() == expected
-    back = Codes.from_flat(flat, SMALL.rows, codes.lengths, rate, codes.model)
+    back = Codes.from_flat(flat, SMALL.rows, codes.lengths, rate, codes.tokenizer_id, codes.model)
     assert back.columns == codes.columns
     assert (back.lengths, back.sample_rate, back.model) == (codes.lengths, rate, codes.model)
     for index in range(len(codes)):
@@ -228,7 +229,7 @@ def test_dtypes_and_arrays_give_the_same_tokens(codec: Codec) -> None:
             assert torch.equal(codec.encode(same, rate).tokens, expected)
         strided = half.float().t().contiguous().t()
         assert torch.equal(codec.encode(strided, rate).tokens, expected)
-        assert torch.equal(codec.encode(half.float()[0], rate).tokens, expected[:1])
+        assert torch.equal(codec.encode(half.float()[0], rate).tokens, expected[0])
     fixed = half.float().numpy().copy()
     fixed.flags.writeable = False
     expected = codec.encode(half.float(), 44100).tokens
@@ -261,17 +262,17 @@ def test_tokens_of_any_integer_type(codec: Codec) -> None:
     """Also where the clips differ in length and silence must stand behind them."""
     tokens = drawn_tokens(2, 5, seed=1) % 100
     lengths = (2 * UNIT, 5 * UNIT)
-    expected = codec.decode(Codes(tokens, (2, 5), lengths, 44100, codec.model))
+    expected = codec.decode(Codes(tokens, (2, 5), lengths, 44100, codec.tokenizer_id))
     assert codec.silence.max() > 127  # more than a byte holds
     for dtype in (torch.int64, torch.int16, torch.uint8, torch.int8, torch.uint16):
-        found = codec.decode(Codes(tokens.to(dtype), (2, 5), lengths, 44100, codec.model))
+        found = codec.decode(Codes(tokens.to(dtype), (2, 5), lengths, 44100, codec.tokenizer_id))
         assert torch.equal(found, expected)
 
 
 def test_what_stands_behind_a_clips_columns_is_not_looked_at(codec: Codec) -> None:
     tokens = drawn_tokens(2, 6, seed=2)
     lengths = (2 * UNIT - 5, 4 * UNIT)
-    codes = Codes(tokens, (2, 4), lengths, 44100, codec.model)
+    codes = Codes(tokens, (2, 4), lengths, 44100, codec.tokenizer_id)
     expected = codec.decode(codes)
     other = tokens.clone()
     other[0, :, 2:], other[1, :, 4:] = 10**6, -1
@@ -305,7 +306,7 @@ def test_lite_in_chunks(lite: Codec) -> None:
     with chunks_of(lite, 7):
         check_same(lite, clip, rate, whole, lite.encode(clip, rate))
         decoded = lite.decode(whole)
-    assert decoded.shape == (1, len(clip))
+    assert decoded.shape == clip.shape
     # Griffin-Lim steps make rounding grow, a thousandfold where a bin has hardly a phase
     error = (decoded - lite.decode(whole)).square().mean().sqrt()
     assert error < 2**-15, f"{float(error)}: above the last bit of 16"
@@ -359,7 +360,6 @@ def test_audio_that_is_refused(codec: Codec) -> None:
         (lambda: codec.encode(good[:0], 44100), r"\[0, 500\]"),
         (lambda: codec.encode(torch.zeros(0), 44100), r"float32 \[0\]"),
         (lambda: codec.encode(torch.tensor(1.0), 44100), r"float32 \[\]"),
-        (lambda: codec.encode(good[None], 44100), r"float32 \[1, 2, 500\]"),
         (lambda: codec.encode(good.int(), 44100), r"floating point.*int32 \[2, 500\]"),
         (lambda: codec.encode(np.zeros((2, 5), np.int16), 44100), r"int16 \[2, 5\]"),
         (lambda: codec.encode(good > 0, 44100), "bool"),
@@ -369,8 +369,11 @@ def test_audio_that_is_refused(codec: Codec) -> None:
         (lambda: codec.encode(good, 999), "rate must be"),
         (lambda: codec.encode(good, 10**7), "rate must be"),
         (lambda: codec.encode(good, 22050.5), "rate must be"),  # type: ignore[arg-type]
-        (lambda: codec.encode(good, 44100, [500]), r"2 numbers in 1\.\.500, not \[500\]"),
-        (lambda: codec.encode(good, 44100, [1, 2, 3]), "2 numbers"),
+        (lambda: codec.encode(good, 44100, [500]), r"500\] has 2 clips, and lengths are \[1\]"),
+        (lambda: codec.encode(good, 44100, [1, 2, 3]), r"lengths are \[3\]"),
+        (lambda: codec.encode(good, 44100, [1.0, 2.0]), "lengths must be integers"),
+        (lambda: codec.encode(good[0], 44100, [1, 2]), "1 clips"),
+        (lambda: codec.encode(good[None], 44100, [[1], [2]]), r"has 2 .* are \[2, 1\]"),
         (lambda: codec.encode(good, 44100, [0, 500]), r"not \[0, 500\]"),
         (lambda: codec.encode(good, 44100, [501, 500]), r"not \[501, 500\]"),
         (lambda: codec.encode(good, 44100, torch.tensor([-1, 5])), r"not \[-1, 5\]"),
@@ -384,7 +387,7 @@ def test_audio_that_is_refused(codec: Codec) -> None:
 
 def test_tokens_that_are_refused(codec: Codec) -> None:
     tokens = drawn_tokens(2, 4, seed=3)
-    codes = Codes(tokens, (4, 3), (4 * UNIT, 3 * UNIT), 44100, codec.model)
+    codes = Codes(tokens, (4, 3), (4 * UNIT, 3 * UNIT), 44100, codec.tokenizer_id)
     codec.decode(codes)
     over, under = tokens.clone(), tokens.clone()
     over[1, 2, 0], under[0, 0, 3] = 300, -1
@@ -405,35 +408,38 @@ def test_tokens_that_are_refused(codec: Codec) -> None:
         with pytest.raises(InputError, match=words) as caught:
             codec.decode(wrong)
         assert "\n" not in str(caught.value)
-    with pytest.raises(ModelMismatchError, match=f"made with other-1, .* is {codec.model}"):
-        codec.decode(replace(codes, model="other-1"))
+    words = rf"tokenizer {ID} \(made with other-1\), and {codec.model} has .*{codec.tokenizer_id}"
+    with pytest.raises(ModelMismatchError, match=words):
+        codec.decode(replace(codes, tokenizer_id=ID, model="other-1"))
+    assert torch.equal(codec.decode(replace(codes, model="other-1")), codec.decode(codes))
 
 
 def test_codes_that_do_not_fit_together() -> None:
     tokens = drawn_tokens(2, 4, seed=4)
     flat = [torch.arange(6), torch.arange(3)]
     refused: list[tuple[Callable[[], Any], str]] = [
-        (lambda: Codes(tokens[0], (4,), (5,), 44100, "m"), r"integers.*int32 \[3, 4\]"),
-        (lambda: Codes(tokens.float(), (4, 4), (5, 5), 44100, "m"), "float32"),
-        (lambda: Codes(tokens > 3, (4, 4), (5, 5), 44100, "m"), "bool"),
-        (lambda: Codes(tokens + 0j, (4, 4), (5, 5), 44100, "m"), "complex"),
-        (lambda: Codes(tokens, (4,), (5, 5), 44100, "m"), "not 1 and 2"),
-        (lambda: Codes(tokens, (4, 4), (5,), 44100, "m"), "not 2 and 1"),
-        (lambda: Codes(tokens, (4, 5), (5, 5), 44100, "m"), r"1\.\.4, not \[4, 5\]"),
-        (lambda: Codes(tokens, (0, 4), (5, 5), 44100, "m"), "columns"),
-        (lambda: Codes(tokens, (4, 4), (5, 0), 44100, "m"), "lengths must be positive"),
-        (lambda: Codes(tokens, (4, 4), (5, 5), 999, "m"), "sample rate must be from 1000"),
-        (lambda: Codes(tokens[:0], (), (), 44100, "m"), "empty|at least one"),
+        (lambda: Codes(tokens[0, 0], (4,), (5,), 44100, ID), r"integers.*int32 \[4\]"),
+        (lambda: Codes(tokens, (4, 4), (5, 5), 44100, "melcap-lite"), "not 16 hexadecimal digits"),
+        (lambda: Codes(tokens.float(), (4, 4), (5, 5), 44100, ID), "float32"),
+        (lambda: Codes(tokens > 3, (4, 4), (5, 5), 44100, ID), "bool"),
+        (lambda: Codes(tokens + 0j, (4, 4), (5, 5), 44100, ID), "complex"),
+        (lambda: Codes(tokens, (4,), (5, 5), 44100, ID), "not 1 and 2"),
+        (lambda: Codes(tokens, (4, 4), (5,), 44100, ID), "not 2 and 1"),
+        (lambda: Codes(tokens, (4, 5), (5, 5), 44100, ID), r"1\.\.4, not \[4, 5\]"),
+        (lambda: Codes(tokens, (0, 4), (5, 5), 44100, ID), "columns"),
+        (lambda: Codes(tokens, (4, 4), (5, 0), 44100, ID), "lengths must be positive"),
+        (lambda: Codes(tokens, (4, 4), (5, 5), 999, ID), "sample rate must be from 1000"),
+        (lambda: Codes(tokens[:0], (), (), 44100, ID), "empty|at least one"),
         (
-            lambda: Codes.from_flat(flat, 4, [5, 5], 44100, "m"),
+            lambda: Codes.from_flat(flat, 4, [5, 5], 44100, ID),
             r"sequence 0 .* 4 tokens, not \[6\]",
         ),
-        (lambda: Codes.from_flat([flat[0], flat[1][:0]], 3, [5, 5], 44100, "m"), "sequence 1"),
-        (lambda: Codes.from_flat([flat[0][None]], 3, [5], 44100, "m"), "sequence 0"),
-        (lambda: Codes.from_flat([flat[0].float()], 3, [5], 44100, "m"), "integers"),
-        (lambda: Codes.from_flat(flat, 3, [5], 44100, "m"), "not 2 and 1"),
-        (lambda: Codes.from_flat(flat, 0, [5, 5], 44100, "m"), "rows"),
-        (lambda: Codes.from_flat([], 3, [], 44100, "m"), "at least one"),
+        (lambda: Codes.from_flat([flat[0], flat[1][:0]], 3, [5, 5], 44100, ID), "sequence 1"),
+        (lambda: Codes.from_flat([flat[0][None]], 3, [5], 44100, ID), "sequence 0"),
+        (lambda: Codes.from_flat([flat[0].float()], 3, [5], 44100, ID), "integers"),
+        (lambda: Codes.from_flat(flat, 3, [5], 44100, ID), "not 2 and 1"),
+        (lambda: Codes.from_flat(flat, 0, [5, 5], 44100, ID), "rows"),
+        (lambda: Codes.from_flat([], 3, [], 44100, ID), "at least one"),
     ]
     for call, words in refused:
         with pytest.raises(InputError, match=words) as caught:
@@ -442,18 +448,15 @@ def test_codes_that_do_not_fit_together() -> None:
 
 
 def test_one_clip_of_many() -> None:
-    codes = Codes(drawn_tokens(3, 5, seed=5), (5, 2, 4), (50, 20, 40), 8000, "m")
-    assert len(codes) == 3
+    codes = Codes(drawn_tokens(3, 5, seed=5), (5, 2, 4), (50, 20, 40), 8000, ID, "m")
+    assert (len(codes), codes.shape) == (3, (3,))
     one = codes[1]
-    assert (len(one), one.columns, one.lengths, one.sample_rate, one.model) == (
-        1,
-        (2,),
-        (20,),
-        8000,
-        "m",
-    )
-    assert torch.equal(one.tokens, codes.tokens[1:2, :, :2])
-    assert torch.equal(codes[-1].tokens, codes.tokens[2:, :, :4])
+    assert (one.shape, one.columns, one.lengths) == ((), (2,), (20,))
+    assert (one.sample_rate, one.tokenizer_id, one.model) == (8000, ID, "m")
+    assert torch.equal(one.tokens, codes.tokens[1, :, :2])
+    assert torch.equal(codes[-1].tokens, codes.tokens[2, :, :4])
+    with pytest.raises(TypeError, match="one clip"):
+        len(one)
     assert [each.lengths for each in codes] == [(50,), (20,), (40,)]
     with pytest.raises(IndexError):
         codes[3]
@@ -478,10 +481,19 @@ def test_a_codec_without_clips_of_its_own_rate() -> None:
         wave = noise(2, 5000)
         codes = codec.encode(wave, rate)
         with chunks_of(codec, 2):
-            check_same(codec, wave[0], rate, codes[0], codec.encode(wave[:1], rate))
+            check_same(codec, wave[0], rate, codes[0], codec.encode(wave[:1], rate)[0])
             decoded = codec.decode(codes)
         assert decoded.shape == wave.shape
         torch.testing.assert_close(decoded, codec.decode(codes), atol=CLOSE, rtol=0)
+
+
+def test_what_a_codec_says_of_itself(lite: Codec, codec: Codec) -> None:
+    assert (lite.sample_rate, lite.rows, lite.vocab_size) == (44100, 12, 8192)
+    assert lite.frame_rate == 44100 / 2048
+    assert lite.tokens_per_second == 12 * lite.frame_rate
+    assert lite.bitrate == 13 * lite.tokens_per_second
+    assert (codec.sample_rate, codec.rows, codec.vocab_size) == (44100, 3, 300)
+    assert (codec.frame_rate, codec.bitrate) == (44100 / 1024, 9 * 3 * 44100 / 1024)
 
 
 @pytest.mark.gpu
@@ -536,7 +548,7 @@ def test_a_gpus_pieces_are_bounded_and_cover_all(
         taken[some, begin // unit : end // unit] += 1
     assert (taken == 1).all()
     first, last = inputs_for(stages, 0, codec.chunk_columns * unit)
-    most = codec_module.GPU_CHUNKS * (last - first)
+    most = network.GPU_CHUNKS * (last - first)
     sizes = [(some.stop - some.start) * (last - first) for some, _, (first, last) in pieces]
     assert max(sizes) <= most
     if batch <= 64 and columns <= codec.chunk_columns:
@@ -555,7 +567,7 @@ def test_a_gpus_pieces_change_nothing(
     codes = codec.encode(wave, 44100, lengths)
     expected = codec.decode(codes)
     cut_as_on_a_gpu(monkeypatch)
-    monkeypatch.setattr(codec_module, "GPU_CHUNKS", 2)
+    monkeypatch.setattr(network, "GPU_CHUNKS", 2)
     seen: tuple[list[int], list[int]] = ([], [])
 
     def watch(which: int) -> Callable[..., None]:
@@ -627,7 +639,7 @@ def test_a_cpu_takes_as_many_clips_as_fill_a_chunk(
     assert seen == [n for n in groups for _ in range(chunks)] * 2
     for index, own in enumerate(expected):
         check_same(codec, wave[index], 44100, own, codes[index])
-        torch.testing.assert_close(decoded[index], codec.decode(own)[0], atol=CLOSE, rtol=0)
+        torch.testing.assert_close(decoded[index], codec.decode(own), atol=CLOSE, rtol=0)
 
 
 @pytest.mark.gpu

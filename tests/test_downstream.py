@@ -225,7 +225,7 @@ def test_features_are_the_codecs_own(tmp_path: Path, lite: Codec) -> None:
         kept[name] = job.load()
     assert len([*tmp_path.iterdir()]) == 3  # one log-mel for three features
     wave = clip.read(1.0)
-    latents = lite.codebook.latents(lite.encode(wave, RATE).tokens)[0].numpy()
+    latents = lite.codebook.latents(lite.encode(wave, RATE).tokens[None])[0].numpy()
     assert (kept["tokens"] == latents).all()
     assert kept["mel"].shape == latents.shape == kept["mel:opus-12"].shape
     assert kept["mel-32"] == pytest.approx(patches(wave), rel=1e-3, abs=1e-3)

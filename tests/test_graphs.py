@@ -22,8 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from torch import Tensor
 
 import melcap
-from melcap import codec as codec_module
-from melcap import graphs
+from melcap import graphs, network
 from melcap.codec import Codec
 from melcap.errors import BackendError
 from melcap.graphs import Graphs, Recording
@@ -155,7 +154,7 @@ def test_a_large_batch_is_taken_in_pieces_of_two_shapes(
 ) -> None:
     """Also of clips that are longer than a chunk, which have as many clips at once."""
     cut_as_on_a_gpu(monkeypatch)
-    monkeypatch.setattr(codec_module, "GPU_CHUNKS", 3)
+    monkeypatch.setattr(network, "GPU_CHUNKS", 3)
     plain = melcap.load(small_weights)
     graphed = with_graphs(melcap.load(small_weights))
     plain.chunk_columns = graphed.chunk_columns = 8

@@ -42,7 +42,7 @@ def test_stage_1_begins_with_the_decoder_beside_the_weights(
     weights: Path, codec: Codec, tmp_path: Path
 ) -> None:
     state = other_decoder(codec)
-    save_mel_decoder(path_beside(weights), state, codec.encoder, codec.codebook.vectors)
+    save_mel_decoder(path_beside(weights), state, codec)
     recipe = prepare(tmp_path / "run", {"stage": 1}, str(weights), batch=1).recipe
     assert isinstance(recipe, Stage1)
     for key, value in recipe.decoder.state_dict().items():
@@ -54,12 +54,13 @@ def test_stage_1_begins_with_the_decoder_beside_the_weights(
 def test_a_decoder_of_another_tokenizer_is_refused(
     weights: Path, codec: Codec, tmp_path: Path
 ) -> None:
-    other = draw_weights(Codec(codec.config), 3)
-    for encoder, vectors in (
-        (other.encoder, codec.codebook.vectors),
-        (codec.encoder, other.codebook.vectors),
-    ):
-        save_mel_decoder(path_beside(weights), other_decoder(codec), encoder, vectors)
+    for part in ("encoder", "codebook"):
+        other, own = draw_weights(Codec(codec.config), 3), codec.get_submodule(part)
+        other.load_state_dict(codec.state_dict())
+        other.get_submodule(part).load_state_dict(
+            {name: value + 0.5 for name, value in own.state_dict().items()}
+        )
+        save_mel_decoder(path_beside(weights), other_decoder(codec), other)
         with pytest.raises(WeightsError, match="belongs to another tokenizer"):
             prepare(tmp_path / "run", {"stage": 1}, str(weights), batch=1)
 
@@ -69,7 +70,7 @@ def test_what_is_no_mel_decoder(weights: Path, codec: Codec, content: bytes) -> 
     path = path_beside(weights)
     path.write_bytes(content)
     with pytest.raises(WeightsError, match=r"small\.mel-decoder\.safetensors: "):
-        load_mel_decoder(path, codec.encoder, codec.codebook.vectors)
+        load_mel_decoder(path, codec)
 
 
 def test_a_tokenizer_that_stays_as_it_is(
@@ -152,9 +153,13 @@ def test_it_is_exported_with_its_tokenizer_alone(cache: AudioCache, tmp_path: Pa
     target = tmp_path / "a.safetensors"
     export.main(tmp_path, target)
     made = load(target)
-    state = load_mel_decoder(path_beside(target), made.encoder, made.codebook.vectors)
+    state = load_mel_decoder(path_beside(target), made)
     kept = Checkpoint(tmp_path / "stage1").exported()["decoder"]
     assert all(torch.equal(value, kept[key].half().float()) for key, value in state.items())
+    alone = tmp_path / "decoder.safetensors"
+    export.main(tmp_path, alone, decoder_only=True)
+    codes = made.encode(torch.zeros(3000), 44100)
+    assert torch.equal(load(target, decoder=alone).decode(codes), made.decode(codes))
     train_to(3, first, cache, tmp_path / "stage1")
     export.main(tmp_path, target)
     assert not path_beside(target).exists()
@@ -175,5 +180,5 @@ def test_the_mel_decoder_that_ships_belongs_to_the_weights_that_ship(lite: Codec
     from melcap.pretrained import default_file
 
     path = path_beside(default_file())
-    state = load_mel_decoder(path, lite.encoder, lite.codebook.vectors)
+    state = load_mel_decoder(path, lite)
     assert state.keys() == lite.decoder.state_dict().keys()

@@ -181,8 +181,8 @@ class TestPartOfAFile:
         before, after, tokens = shown(stereo, start=0.5, seconds=2, channel=2)
         assert np.array_equal(before, whole[1, RATE // 2 : RATE * 5 // 2])
         codes = codec.encode(before, RATE)
-        assert np.array_equal(tokens, codes.tokens[0])
-        assert np.array_equal(after, codec.decode(codes)[0])
+        assert np.array_equal(tokens, codes.tokens)
+        assert np.array_equal(after, codec.decode(codes))
 
     def test_of_audio_at_another_rate(self, shown: Callable[..., Any], tmp_path: Path) -> None:
         audio.write(tmp_path / "a.wav", noise(1, 8000).numpy(), 8000)
@@ -200,7 +200,11 @@ class TestPartOfAFile:
         _, stored = container.read(path)
         columns = stored.shape[2]
         codes = melcap.Codes(
-            torch.from_numpy(stored), (columns,) * 2, (columns * 1024,) * 2, RATE, codec.model
+            torch.from_numpy(stored),
+            (columns,) * 2,
+            (columns * 1024,) * 2,
+            RATE,
+            codec.tokenizer_id,
         )
         whole = codec.decode(codes).numpy()
         before, after, tokens = shown(path, start=start, seconds=1, channel=2)

@@ -25,7 +25,7 @@ import melcap
 from melcap import pretrained
 from melcap.codec import Codec
 from melcap.errors import InputError, WeightsError
-from melcap.pretrained import HASH_BYTES, save, weights_hash
+from melcap.pretrained import require_file, save
 from melcap.streaming import StreamEncoder
 from tests.helpers import SMALL, draw_weights, noise
 
@@ -40,7 +40,7 @@ def test_save_and_load(tmp_path: Path) -> None:
     codec = melcap.load(path)
     assert codec.config == SMALL
     assert codec.model == f"small-{digest[:16]}"
-    assert weights_hash(codec) == bytes.fromhex(digest)[:HASH_BYTES]
+    require_file(codec)
     assert not codec.training
     assert not any(parameter.requires_grad for parameter in codec.parameters())
     for name, value in made.state_dict().items():
@@ -119,9 +119,9 @@ def test_places_that_cannot_be_written(tmp_path: Path, where: str) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_an_untrained_codec_has_no_hash() -> None:
-    with pytest.raises(WeightsError, match=r"untrained.*save"):
-        weights_hash(Codec(SMALL))
+def test_an_untrained_codec_has_no_file() -> None:
+    with pytest.raises(WeightsError, match=r"no weights file.*save"):
+        require_file(Codec(SMALL))
 
 
 def foreign_files(good: Path) -> dict[str, bytes]:

@@ -93,7 +93,7 @@ def test_a_decoder_that_is_not_told_the_length_gives_whole_columns(
     samples = -(-columns * UNIT * rate // 44100)
     assert found.shape == (1, samples)
     if rate == 44100:
-        whole = Codes(tokens[None], (columns,), (samples,), rate, codec.model)
+        whole = Codes(tokens[None], (columns,), (samples,), rate, codec.tokenizer_id)
         torch.testing.assert_close(found, codec.decode(whole), atol=1e-4, rtol=0)
 
 
@@ -151,7 +151,7 @@ def test_streams_share_a_codec_and_nothing_else(codec: Codec) -> None:
             parts.append(encoder.push(wave[begin : begin + 700]))
     for encoder, wave, parts in zip(encoders, waves, found, strict=True):
         tokens = torch.cat([*parts, encoder.flush()], dim=-1)
-        count_ties(codec, wave, codec.encode(wave, 44100).tokens[0], tokens[0])
+        count_ties(codec, wave, codec.encode(wave, 44100).tokens, tokens[0])
 
 
 def test_a_buffer_may_be_used_again(codec: Codec) -> None:
@@ -165,7 +165,7 @@ def test_a_buffer_may_be_used_again(codec: Codec) -> None:
             buffer[:] = 0.5
         tokens = torch.cat([*parts, encoder.flush()], dim=-1)[0]
         own = at_codec_rate(codec, torch.from_numpy(wave), rate)
-        count_ties(codec, own, codec.encode(wave, rate).tokens[0], tokens)
+        count_ties(codec, own, codec.encode(wave, rate).tokens, tokens)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
@@ -264,7 +264,7 @@ def test_what_was_refused_leaves_the_stream_as_it_was(codec: Codec) -> None:
     count_ties(codec, wave[0], whole.tokens[0], tokens[0])
     torch.testing.assert_close(
         torch.cat(out, dim=1),
-        codec.decode(Codes(tokens, whole.columns, whole.lengths, 44100, codec.model)),
+        codec.decode(Codes(tokens, whole.columns, whole.lengths, 44100, codec.tokenizer_id)),
         atol=1e-4,
         rtol=0,
     )
@@ -310,3 +310,27 @@ def test_a_long_piece_is_worked_through_in_parts(codec: Codec) -> None:
     assert largest[1] <= 4 * (last - first)
     assert torch.equal(found[0], found[2])
     torch.testing.assert_close(found[1], found[3], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("rate", [44100, 16000])
+def test_a_stream_that_is_reset_is_a_new_one(codec: Codec, rate: int) -> None:
+    wave = noise(2, 9 * UNIT)
+    encoder, decoder = StreamEncoder(codec, rate), StreamDecoder(codec, rate)
+    found = []
+    for clip in (wave[0], wave[1], wave[0]):
+        tokens = torch.cat((encoder.push(clip[:3000]), encoder.push(clip[3000:])), dim=-1)
+        if len(found) != 1:  # the second is given up half-way
+            tokens = torch.cat((tokens, encoder.flush()), dim=-1)
+        assert (encoder.samples, decoder.columns) == (9 * UNIT, 0)
+        samples = decoder.push(tokens)
+        if len(found) != 1:
+            samples = torch.cat((samples, decoder.flush(9 * UNIT)), dim=-1)
+        found.append((tokens, samples))
+        encoder.reset()
+        decoder.reset()
+        assert (encoder.samples, decoder.columns) == (0, 0)
+    for one, other in zip(found[0], found[2], strict=True):
+        assert torch.equal(one, other)
+    encoder.flush()
+    with pytest.raises(InputError, match=r"ended: reset\(\)"):
+        encoder.push(wave[0])

@@ -81,7 +81,7 @@ def test_a_file_comes_back_as_it_was(
     for one, other, row in zip(whole.tokens, torch.from_numpy(tokens), stored, strict=True):
         count_ties(codec, at_codec_rate(codec, row, rate), one, other)
     assert (header.sample_rate, header.channels, header.samples) == (rate, channels, samples)
-    assert f"{header.model}-{header.weights.hex()}" == codec.model
+    assert (header.model, header.tokenizer_id) == (codec.model, codec.tokenizer_id)
     assert (header.rows, header.bits) == (SMALL.rows, 9)
     assert (done.source, done.target) == (source, packed)
     assert (done.channels, done.sample_rate, done.seconds) == (channels, rate, samples / rate)
@@ -92,7 +92,7 @@ def test_a_file_comes_back_as_it_was(
     found, found_rate = audio.read(back)
     assert found_rate == rate
     assert found.shape == (channels, samples)
-    codes = Codes(torch.from_numpy(tokens), whole.columns, whole.lengths, rate, codec.model)
+    codes = Codes(torch.from_numpy(tokens), whole.columns, whole.lengths, rate, codec.tokenizer_id)
     assert np.abs(found - codec.decode(codes).numpy()).max() <= ROUNDING
     assert (again.source, again.target, again.clipped) == (packed, back, 0)
     assert (again.channels, again.sample_rate, again.seconds) == (channels, rate, samples / rate)
@@ -145,7 +145,7 @@ def test_many_pieces(codec: Codec, clip: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_default_weights(lite: Codec, clip: Path) -> None:
     packed = encode_file(clip).target
-    assert container.read_header(packed).weights.hex() == lite.model.rpartition("-")[2]
+    assert container.read_header(packed).model == lite.model
     decoded = decode_file(packed, clip.with_name("back.flac"))
     assert audio.read(decoded.target)[0].shape == (2, 5000)
 
@@ -158,11 +158,17 @@ def test_other_weights(codec: Codec, clip: Path, tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     melcap.pretrained.save(draw_weights(Codec(SMALL), seed=9), path)
     other = melcap.load(path)
-    with pytest.raises(
-        ModelMismatchError, match=f"{packed}: made with {codec.model}.*{other.model}"
-    ):
+    words = f"{packed}: these tokens are of tokenizer {codec.tokenizer_id} .*{codec.model}.*"
+    with pytest.raises(ModelMismatchError, match=f"{words}{other.model}"):
         decode_file(packed, tmp_path / "back.wav", other)
     assert not (tmp_path / "back.wav").exists()
+
+
+def test_the_weights_that_would_do_are_named(codec: Codec, lite: Codec, clip: Path) -> None:
+    packed = encode_file(clip).target
+    words = f"; those that come with melcap, {lite.model}, are of it"
+    with pytest.raises(ModelMismatchError, match=words):
+        decode_file(packed, clip.with_name("back.wav"), codec)
 
 
 def test_outputs_that_exist(codec: Codec, clip: Path) -> None:
@@ -256,7 +262,7 @@ def test_targets_that_cannot_be(codec: Codec, clip: Path, tmp_path: Path) -> Non
         decode_file(packed, tmp_path / "back.wav", codec, sample_rate=7)
     with pytest.raises(InputError, match="rate"):
         decode_file(packed, tmp_path / "back.wav", codec, sample_rate=0)
-    with pytest.raises(WeightsError, match="untrained"):
+    with pytest.raises(WeightsError, match="no weights file"):
         encode_file(clip, tmp_path / "out.melcap", Codec(SMALL))
     assert files(tmp_path) == before
 

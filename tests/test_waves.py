@@ -16,7 +16,7 @@ from melcap.errors import ContainerError, InputError
 from melcap.limits import MAX_CHANNELS, checked_rate
 from melcap.resample import Resampler, resample
 from melcap.streaming import StreamDecoder, StreamEncoder
-from tests.helpers import noise
+from tests.helpers import ID, noise
 
 WAVE = noise(5000)
 RATES: list[Any] = [
@@ -52,10 +52,10 @@ def test_a_rate_is_kept_as_an_int(rate: Any, codec: Codec) -> None:
     assert type(checked_rate(rate)) is int
     codes = codec.encode(WAVE, rate)
     assert (type(codes.sample_rate), codes.sample_rate) == (int, 44100)
-    assert codec.decode(codes).shape == (1, 5000)
+    assert codec.decode(codes).shape == (5000,)
     stream = StreamEncoder(codec, rate)
     assert type(stream.sample_rate) is type(StreamDecoder(codec, rate).sample_rate) is int
-    Header("m", bytes(8), codes.sample_rate, 1, 5000, 3, 5, 9)
+    Header("m", ID, codes.sample_rate, 1, 5000, 3, 5, 9)
     assert resample(WAVE[None].numpy(), rate, 8000).shape == (1, 908)
 
 
@@ -65,7 +65,7 @@ def test_what_is_no_rate_is_refused_at_every_door(rate: Any, codec: Codec) -> No
     doors: list[Callable[[], Any]] = [
         lambda: codec.encode(WAVE, rate),
         lambda: codec.encode({"array": WAVE, "sampling_rate": rate}),
-        lambda: Codes(tokens, (5,), (5000,), rate, codec.model),
+        lambda: Codes(tokens, (5,), (5000,), rate, codec.tokenizer_id),
         lambda: Resampler(rate, 44100, 1),
         lambda: resample(WAVE[None].numpy(), 44100, rate),
     ]
@@ -76,7 +76,7 @@ def test_what_is_no_rate_is_refused_at_every_door(rate: Any, codec: Codec) -> No
             door()
         assert "\n" not in str(caught.value)
     with pytest.raises(ContainerError, match="sample_rate"):
-        Header("m", bytes(8), rate, 1, 5000, 3, 5, 9)
+        Header("m", ID, rate, 1, 5000, 3, 5, 9)
 
 
 class Decoded:
@@ -104,7 +104,10 @@ FORMS: dict[str, Any] = {
 def test_audio_in_any_form(form: str, codec: Codec) -> None:
     wave = FORMS[form]
     expected = codec.encode(WAVE, 44100).tokens
-    assert torch.equal(codec.encode(wave, 44100).tokens, expected)
+    found = codec.encode(wave, 44100).tokens
+    batch = (1,) if form in ("batch", "rows of a list") else ()
+    assert found.shape == (*batch, *expected.shape)
+    assert torch.equal(found.view_as(expected), expected)
     if form.startswith(("dict", "decoder")):
         assert torch.equal(codec.encode(wave).tokens, expected)
         with pytest.raises(InputError, match="sampling_rate is 44100, and sample_rate 16000"):
@@ -166,17 +169,17 @@ TOKENS: list[Any] = [
 def test_tokens_of_any_integers(dtype: Any, codec: Codec) -> None:
     rows = codec.config.rows
     grid = np.arange(15, dtype=dtype).reshape(1, 5, rows)
-    expected = Codes(torch.arange(15).view(1, 5, rows).mT, (5,), (5000,), 44100, codec.model)
+    expected = Codes(torch.arange(15).view(1, 5, rows).mT, (5,), (5000,), 44100, codec.tokenizer_id)
     wave = codec.decode(expected)
     by_row = grid.transpose(0, 2, 1)
     for tokens in (by_row, torch.from_numpy(by_row.astype(np.int64)), by_row.tolist()):
-        codes = Codes(tokens, [np.int64(5)], np.array([5000]), 44100, codec.model)  # type: ignore[arg-type]
+        codes = Codes(tokens, [np.int64(5)], np.array([5000]), 44100, codec.tokenizer_id)  # type: ignore[arg-type]
         assert torch.equal(codec.decode(codes), wave)
         assert (codes.columns, codes.lengths) == ((5,), (5000,))
         assert {type(number) for number in (*codes.columns, *codes.lengths)} == {int}
     flat = grid.reshape(-1)
     for sequence in (flat, flat.tolist(), torch.from_numpy(flat.astype(np.int64))):
-        codes = Codes.from_flat([sequence], rows, [5000], 44100, codec.model)
+        codes = Codes.from_flat([sequence], rows, [5000], 44100, codec.tokenizer_id, codec.model)
         assert torch.equal(codec.decode(codes), wave)
     streams = [StreamDecoder(codec) for _ in range(2)]
     pieces = [expected.tokens[0], grid[0].T]
@@ -190,7 +193,7 @@ def test_tokens_of_any_integers(dtype: Any, codec: Codec) -> None:
 def test_tokens_too_large_for_int64_are_outside_the_codebook(codec: Codec) -> None:
     tokens = np.full((1, 3, 5), 2**64 - 1, np.uint64)
     with pytest.raises(InputError, match=r"0\.\.299"):
-        codec.decode(Codes(tokens, (5,), (5000,), 44100, codec.model))  # type: ignore[arg-type]
+        codec.decode(Codes(tokens, (5,), (5000,), 44100, codec.tokenizer_id))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("columns", ["5", [5.0], [None], 5])
@@ -198,18 +201,18 @@ def test_counts_that_are_no_whole_numbers(columns: Any, codec: Codec) -> None:
     tokens = torch.zeros(1, 3, 5, dtype=torch.int32)
     for given in ((columns, (5000,)), ((5,), columns)):
         with pytest.raises(InputError, match=r"(columns|lengths) must be whole numbers"):
-            Codes(tokens, *given, 44100, codec.model)
+            Codes(tokens, *given, 44100, codec.tokenizer_id)
 
 
 def test_the_limit_of_channels_is_one(codec: Codec) -> None:
     StreamEncoder(codec, 44100, MAX_CHANNELS)
     Resampler(44100, 16000, MAX_CHANNELS)
-    Header("m", bytes(8), 44100, MAX_CHANNELS, 5000, 3, 5, 9)
+    Header("m", ID, 44100, MAX_CHANNELS, 5000, 3, 5, 9)
     for door in (
         lambda: StreamEncoder(codec, 44100, MAX_CHANNELS + 1),
         lambda: StreamDecoder(codec, 44100, MAX_CHANNELS + 1),
         lambda: Resampler(44100, 16000, MAX_CHANNELS + 1),
-        lambda: Header("m", bytes(8), 44100, MAX_CHANNELS + 1, 5000, 3, 5, 9),
+        lambda: Header("m", ID, 44100, MAX_CHANNELS + 1, 5000, 3, 5, 9),
     ):
         with pytest.raises((InputError, ContainerError), match=f"{MAX_CHANNELS}"):
             door()

@@ -16,8 +16,9 @@ ENGINES = ("local", "ray")
 class Options:
     """Options of a run that makes tokens of a collection.
 
-    `format`, `mono` and `keep` decide what the rows are, and must stay the same for one token set;
-    `keep` names columns of the manifests that go into the shards. New shards have up to
+    `format`, `compact`, `mono` and `keep` decide what is written, and must stay the same for one
+    token set; `compact` is for the format "melcap" (see `Codes.to_bytes`), `keep` names columns of
+    the manifests that go into the shards. New shards have up to
     `shard_clips` rows. The others are for speed; None is a choice by the machine:
     readers are processes that decode audio, lanes threads that encode it, each with so many threads
     of torch, in batches of `batch_seconds`. With `engine` "ray" a cluster takes the place of
@@ -26,6 +27,7 @@ class Options:
     """
 
     format: str = "parquet"
+    compact: bool = False
     mono: bool = False
     keep: tuple[str, ...] = ()
     shard_clips: int = 1000
@@ -40,6 +42,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise InputError(f"format must be one of {', '.join(FORMATS)}, not {self.format!r}")
+        if self.compact and self.format != "melcap":
+            raise InputError("compact is for .melcap files: use --format melcap with --compact")
         if self.engine not in ENGINES:
             raise InputError(f"engine must be one of {', '.join(ENGINES)}, not {self.engine!r}")
         for name in ("shard_clips", "readers", "lanes", "threads"):

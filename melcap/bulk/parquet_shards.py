@@ -91,6 +91,7 @@ def _schema(kept: Iterable[str]) -> Any:
             ("columns", arrow.int32()),
             ("bits", arrow.int32()),
             ("model", arrow.string()),
+            ("tokenizer_id", arrow.string()),
             ("checksum", arrow.uint32()),
             *((name, arrow.string()) for name in kept),
             ("tokens", arrow.list_(arrow.uint16())),

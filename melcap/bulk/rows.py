@@ -34,10 +34,6 @@ class TokenRow:
         return zlib.crc32(self.tokens.astype("<u2").tobytes())
 
     @property
-    def model(self) -> str:
-        return f"{self.header.model}-{self.header.weights.hex()}"
-
-    @property
     def seconds(self) -> float:
         return self.header.samples / self.header.sample_rate
 
@@ -57,8 +53,17 @@ class TokenRow:
         return np.ascontiguousarray(grid.transpose(0, 2, 1))
 
 
-HEADER_FIELDS = ("sample_rate", "channels", "samples", "rows", "columns", "bits")
-COLUMNS = ("id", "source", *HEADER_FIELDS, "model", "checksum", "tokens")
+HEADER_FIELDS = (
+    "model",
+    "tokenizer_id",
+    "sample_rate",
+    "channels",
+    "samples",
+    "rows",
+    "columns",
+    "bits",
+)
+COLUMNS = ("id", "source", *HEADER_FIELDS, "checksum", "tokens")
 """The columns of a token set of its own, that no kept one can be called like."""
 
 
@@ -69,7 +74,6 @@ def record_of(row: TokenRow) -> dict[str, Any]:
         "id": row.id,
         "source": row.source,
         **fields,
-        "model": row.model,
         "checksum": row.checksum,
         **row.kept,
     }
@@ -81,8 +85,7 @@ def row_of(record: dict[str, Any], tokens: Any, where: str) -> TokenRow:
     Raises `ContainerError` for what is none, or damaged.
     """
     try:
-        name, weights = split_model(record["model"])
-        header = container.Header(name, weights, *(record[field] for field in HEADER_FIELDS))
+        header = container.Header(*(record[field] for field in HEADER_FIELDS))
         kept = {name: record[name] for name in record if name not in COLUMNS}
         row = TokenRow(str(record["id"]), str(record["source"]), header, np.asarray(tokens), kept)
         checksum = record["checksum"]
@@ -95,12 +98,3 @@ def row_of(record: dict[str, Any], tokens: Any, where: str) -> TokenRow:
     if row.tokens.size and row.tokens.max() >> header.bits:
         raise ContainerError(f"{where}, {row.id}: a token does not fit {header.bits} bits")
     return row
-
-
-def split_model(model: str) -> tuple[str, bytes]:
-    """The name and the hash of `NAME-HASH`, as a codec and a token set call a model."""
-    name, _, digest = model.rpartition("-")
-    try:
-        return name, bytes.fromhex(digest)
-    except ValueError:
-        raise ContainerError(f"{model!r} is not the name and hash of a model") from None

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
+from melcap import row_tables
 from melcap.bulk.assembler import Assembler, Whole
 from melcap.bulk.encoding import Encoded
 from melcap.bulk.entry import INSTALL
@@ -27,7 +28,7 @@ from melcap.container import Header
 from melcap.errors import ContainerError, MelcapError
 from melcap.extras import import_extra
 from melcap.files import replacing
-from melcap.pretrained import weights_hash
+from melcap.pretrained import require_file
 
 __all__ = ["ERRORS", "Options", "Progress", "tokenize"]
 
@@ -56,15 +57,19 @@ def tokenize(
 
     Raises:
         InputError: for a source that is not there or holds nothing, or a token set that was
-            made with another model, format, mono or keep, or holds tokens that are not its own.
+            made with another tokenizer, format, compact, mono or keep, or holds tokens that are
+            not its own.
         MelcapError: where the token set cannot be written; what is done stays done.
     """
-    weights_hash(codec)  # refuses a codec without a file
+    require_file(codec)
     if options.format == "parquet":
         import_extra("pyarrow.parquet", INSTALL)
+    if options.compact:
+        row_tables.find(codec.tokenizer_id)
     settings = {
-        "model": codec.model,
+        "tokenizer_id": codec.tokenizer_id,
         "format": options.format,
+        "compact": options.compact,
         "mono": options.mono,
         "keep": options.keep,
     }
@@ -97,6 +102,7 @@ class _Run:
         passed: Mapping[str, int],
     ) -> None:
         self._out, self._journal, self._codec = out, journal, codec
+        self._tokenizer_id = codec.tokenizer_id
         self._options, self._report = options, report
         self._passed = passed
         self._counts = journal.counts()
@@ -196,14 +202,15 @@ class _Run:
     def _header(self, clip: Finished | End, tokens: int) -> Header:
         config = self._codec.config
         return Header(
-            model=config.name,
-            weights=weights_hash(self._codec),
+            model=self._codec.model,
+            tokenizer_id=self._tokenizer_id,
             sample_rate=clip.sample_rate,
             channels=clip.channels,
             samples=clip.samples,
             rows=config.rows,
             columns=tokens // (clip.channels * config.rows),
             bits=config.tokenizer.bits,
+            compact=self._options.compact,
         )
 
 

@@ -28,6 +28,7 @@ class Summary:
     hours: float = 0.0
     channel_hours: float = 0.0
     tokens: int = 0
+    tokenizers: Counter[str] = field(default_factory=Counter)
     models: Counter[str] = field(default_factory=Counter)
     sample_rates: Counter[int] = field(default_factory=Counter)
     channels: Counter[int] = field(default_factory=Counter)
@@ -49,7 +50,8 @@ class Summary:
         self.hours += row.seconds / 3600
         self.channel_hours += row.seconds * header.channels / 3600
         self.tokens += header.token_count
-        self.models[row.model] += 1
+        self.tokenizers[header.tokenizer_id] += 1
+        self.models[header.model] += 1
         self.sample_rates[header.sample_rate] += 1
         self.channels[header.channels] += 1
         self.seconds.append(row.seconds)
@@ -77,6 +79,7 @@ class Summary:
             "hours": self.hours,
             "channel_hours": self.channel_hours,
             "tokens": self.tokens,
+            "tokenizers": dict(self.tokenizers),
             "models": dict(self.models),
             "sample_rates": dict(self.sample_rates),
             "channels": dict(self.channels),

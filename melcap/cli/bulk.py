@@ -18,9 +18,13 @@ from melcap.cli.options import (
     AudioFormat,
     Backend,
     BackendChoice,
+    Compact,
+    Decoder,
     Device,
     Force,
     Format,
+    QualityChoice,
+    QualityName,
     Quiet,
     SampleRate,
     Weights,
@@ -64,6 +68,7 @@ def tokenize(
     token_format: Annotated[
         TokenFormat, typer.Option("--format", help="Of the token set.")
     ] = TokenFormat.parquet,
+    compact: Compact = False,
     mono: Annotated[
         bool, typer.Option("--mono", help="Mix the channels of a clip, instead of coding each.")
     ] = False,
@@ -111,6 +116,7 @@ def tokenize(
 
     options = Options(
         format=token_format.value,
+        compact=compact,
         mono=mono,
         keep=tuple(name.strip() for name in keep.split(",")) if keep else (),
         shard_clips=shard_clips,
@@ -150,7 +156,9 @@ def detokenize(
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the audio.")],
     audio_format: AudioFormat = None,
     sample_rate: SampleRate = None,
+    quality: QualityChoice = QualityName.default,
     weights: Weights = None,
+    decoder: Decoder = None,
     device: Device = "cpu",
     backend: BackendChoice = Backend.auto,
     force: Force = False,
@@ -166,7 +174,7 @@ def detokenize(
     done: list[dict[str, Any]] = []
     failed: list[str] = []
     suffix = f".{(audio_format or Format.wav).value}"
-    with open_codec(weights, device, backend) as codec:
+    with open_codec(weights, device, backend, quality, decoder) as codec:
         heard = run(sets, out, codec, suffix=suffix, sample_rate=sample_rate, force=force)
         for each in heard:
             if each.error:

@@ -25,12 +25,16 @@ from melcap.cli.options import (
     AudioFormat,
     Backend,
     BackendChoice,
+    Compact,
+    Decoder,
     Device,
     Force,
     Format,
     Inputs,
     Out,
     OutRequired,
+    QualityChoice,
+    QualityName,
     Quiet,
     SampleRate,
     Weights,
@@ -82,6 +86,7 @@ def _melcap(
 def encode(
     inputs: Inputs,
     out: Out = None,
+    compact: Compact = False,
     weights: Weights = None,
     device: Device = "cpu",
     backend: BackendChoice = Backend.auto,
@@ -99,7 +104,9 @@ def encode(
 
         def work(job: Job, progress: Progress) -> Record:
             began = perf_counter()
-            done = encode_file(job.source, job.target, codec, force=force, progress=progress)
+            done = encode_file(
+                job.source, job.target, codec, compact=compact, force=force, progress=progress
+            )
             return record_of(done, encode_speed=done.seconds / (perf_counter() - began))
 
         run(jobs, work, suffix=".melcap", passed=passed, as_json=as_json, quiet=quiet)
@@ -111,7 +118,9 @@ def decode(
     out: Out = None,
     audio_format: AudioFormat = None,
     sample_rate: SampleRate = None,
+    quality: QualityChoice = QualityName.default,
     weights: Weights = None,
+    decoder: Decoder = None,
     device: Device = "cpu",
     backend: BackendChoice = Backend.auto,
     force: Force = False,
@@ -123,7 +132,7 @@ def decode(
 
     targets, passed = _audio_targets(audio_format), Counter[str]()
     jobs = plan(inputs, out, (".melcap",), targets, passed)
-    with open_codec(weights, device, backend) as codec:
+    with open_codec(weights, device, backend, quality, decoder) as codec:
 
         def work(job: Job, progress: Progress) -> Record:
             began = perf_counter()
@@ -149,7 +158,10 @@ def transcode(
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep the .melcap file, beside the audio.")
     ] = False,
+    compact: Compact = False,
+    quality: QualityChoice = QualityName.default,
     weights: Weights = None,
+    decoder: Decoder = None,
     device: Device = "cpu",
     backend: BackendChoice = Backend.auto,
     force: Force = False,
@@ -167,8 +179,10 @@ def transcode(
     jobs = plan(inputs, out, AUDIO_SUFFIXES, targets, passed)
     if keep and jobs[0].target == PIPE:
         raise InputError("--keep needs an --out FILE, beside which the .melcap file goes")
+    if compact and not keep:
+        raise InputError("--compact is for the .melcap file that --keep keeps: give both")
     with (
-        open_codec(weights, device, backend) as codec,
+        open_codec(weights, device, backend, quality, decoder) as codec,
         TemporaryDirectory(prefix="melcap-") as scratch,
     ):
         tokens = Path(scratch) / "tokens.melcap"
@@ -178,7 +192,9 @@ def transcode(
             for target in (job.target, kept) if keep else (job.target,):
                 refuse_existing(job.source, target, force)
             began = perf_counter()
-            encoded = encode_file(job.source, tokens, codec, force=True, progress=progress)
+            encoded = encode_file(
+                job.source, tokens, codec, compact=compact, force=True, progress=progress
+            )
             between = perf_counter()
             decoded = decode_file(
                 tokens, job.target, codec, sample_rate=sample_rate, force=force, progress=progress
@@ -223,7 +239,9 @@ def plot(
     start: Annotated[float, typer.Option(min=0, help="Where to begin, in seconds.")] = 0,
     seconds: Annotated[float, typer.Option(min=0.05, max=600, help="How much to show.")] = 10,
     channel: Annotated[int, typer.Option(min=1, help="Which channel to show.")] = 1,
+    quality: QualityChoice = QualityName.default,
     weights: Weights = None,
+    decoder: Decoder = None,
     device: Device = "cpu",
     backend: BackendChoice = Backend.auto,
     force: Force = False,
@@ -236,7 +254,7 @@ def plot(
 
     target = out or file.with_suffix(".png")
     refuse_existing(file, target, force)
-    with open_codec(weights, device, backend) as codec, batch.folder_for(target):
+    with open_codec(weights, device, backend, quality, decoder) as codec, batch.folder_for(target):
         picture_of_file(file, target, codec, start=start, seconds=seconds, channel=channel)
     if as_json:
         batch.print_json({"source": str(file), "target": str(target)})

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from melcap import container
+from melcap import container, weights_file
 from melcap.audio import AUDIO_SUFFIXES
 from melcap.codec import Codec
 from melcap.errors import AudioFileError, ContainerError
@@ -17,6 +17,7 @@ from melcap.files import require_regular
 from melcap.pretrained import DEFAULT, load
 from melcap.stages import inputs_for
 from melcap.streaming import StreamDecoder, StreamEncoder
+from melcap.weights_file import WeightsFile
 
 
 def describe(path: Path | None) -> tuple[dict[str, Any], str]:
@@ -38,16 +39,39 @@ def describe(path: Path | None) -> tuple[dict[str, Any], str]:
         raise ContainerError(f"{path}: cannot be read: {error.strerror}") from error
     if is_tokens or path.suffix.lower() == ".melcap":
         return _tokens(path)
+    weights = weights_file.read(path)
+    if weights.tokenizer_id is not None:
+        return _decoder(weights)
     return _codec(path, load(path))
 
 
+def _decoder(weights: WeightsFile) -> tuple[dict[str, Any], str]:
+    """Describe a file that holds a decoder alone."""
+    data: dict[str, Any] = {
+        "file": str(weights.path),
+        "bytes": weights.path.stat().st_size,
+        "sha256": weights.digest,
+        "model": weights.model,
+        "decoder_for_tokenizer": weights.tokenizer_id,
+        "parameters": sum(tensor.numel() for tensor in weights.state.values()),
+    }
+    return data, table(
+        ("model", weights.model),
+        ("weights", f"{weights.path}, {data['bytes'] / 1e6:.2f} MB: a decoder alone"),
+        ("sha-256", weights.digest),
+        ("for tokenizer", weights.tokenizer_id),
+        ("parameters", f"{data['parameters'] / 1e6:.2f} M"),
+    )
+
+
 def _tokens(path: Path) -> tuple[dict[str, Any], str]:
-    header, _ = container.read(path)  # all of it: a damaged file must not be called a good one
+    header = container.verify(path)  # all of it: a damaged file must not be called a good one
     seconds = header.samples / header.sample_rate
     size = path.stat().st_size
     data = {
         "file": str(path),
-        "model": f"{header.model}-{header.weights.hex()}",
+        "model": header.model,
+        "tokenizer_id": header.tokenizer_id,
         "sample_rate": header.sample_rate,
         "channels": header.channels,
         "samples": header.samples,
@@ -56,16 +80,19 @@ def _tokens(path: Path) -> tuple[dict[str, Any], str]:
         "columns": header.columns,
         "bits_per_token": header.bits,
         "tokens": header.token_count,
+        "compact": header.compact,
         "bytes": size,
         "kbps": size * 8 / 1000 / seconds,
     }
     grid = f"{header.rows} rows x {header.columns} columns for each channel"
     return data, table(
         ("file", f"{path}, {size} bytes"),
-        ("made with", data["model"]),
+        ("tokenizer", header.tokenizer_id),
+        ("made with", header.model),
         ("audio", f"{seconds:.2f} s, {header.samples} samples at {header.sample_rate} Hz"),
         ("channels", header.channels),
         ("tokens", f"{header.token_count} of {header.bits} bits: {grid}"),
+        ("coding", "compact, by row tables" if header.compact else "packed"),
         ("bit rate", f"{data['kbps']:.2f} kbps, header and all"),
     )
 
@@ -88,6 +115,7 @@ def _codec(path: Path, codec: Codec) -> tuple[dict[str, Any], str]:
         "bytes": path.stat().st_size,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "model": codec.model,
+        "tokenizer_id": codec.tokenizer_id,
         "sample_rate": rate,
         "mel_bins": mel.n_mels,
         "rows": config.rows,
@@ -110,6 +138,7 @@ def _codec(path: Path, codec: Codec) -> tuple[dict[str, Any], str]:
     millions = ", ".join(f"{name.replace('_', ' ')} {n / 1e6:.2f}" for name, n in sizes.items())
     return data, table(
         ("model", codec.model),
+        ("tokenizer", codec.tokenizer_id),
         ("weights", f"{path}, {data['bytes'] / 1e6:.2f} MB"),
         ("sha-256", data["sha256"]),
         ("parameters", f"{sum(sizes.values()) / 1e6:.2f} M: {millions}"),

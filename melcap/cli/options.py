@@ -23,6 +23,12 @@ class Backend(str, Enum):
     triton = "triton"
 
 
+class QualityName(str, Enum):
+    fast = "fast"
+    default = "default"
+    best = "best"
+
+
 class Format(str, Enum):
     wav = "wav"
     flac = "flac"
@@ -55,6 +61,14 @@ OutRequired = Annotated[
     ),
 ]
 Weights = Annotated[Path | None, typer.Option(help="Weights file instead of the built-in one.")]
+Decoder = Annotated[
+    Path | None,
+    typer.Option(help="Weights file whose decoder takes the place of that of the weights."),
+]
+QualityChoice = Annotated[
+    QualityName,
+    typer.Option("--quality", help="Of decoding: the steps that search for the phases."),
+]
 Device = Annotated[
     str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, ...", callback=_device)
 ]
@@ -67,13 +81,26 @@ SampleRate = Annotated[
     int | None,
     typer.Option(min=1000, max=768000, help="Of the audio to write, in Hz; default: as it was."),
 ]
+Compact = Annotated[
+    bool,
+    typer.Option(
+        "--compact",
+        help="Smaller .melcap files, coded by the tokenizer's row tables.",
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace files that exist.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 
 
 @contextmanager
-def open_codec(weights: Path | None, device: str, backend: Backend) -> Iterator[Codec]:
+def open_codec(
+    weights: Path | None,
+    device: str,
+    backend: Backend,
+    quality: QualityName = QualityName.default,
+    decoder: Path | None = None,
+) -> Iterator[Codec]:
     """The codec that the options ask for, on the device and backend that they ask for."""
     import torch
 
@@ -85,4 +112,4 @@ def open_codec(weights: Path | None, device: str, backend: Backend) -> Iterator[
             "`melcap doctor` says why, --device cpu does without"
         )
     with use_backend(backend.value):
-        yield load(weights, device)
+        yield load(weights, device, quality=quality.value, decoder=decoder)

@@ -66,7 +66,7 @@ def _coded_part(
         _check_start(source, start, done / reader.sample_rate)
         wave = resample(np.concatenate(pieces)[None], reader.sample_rate, rate)[0]
     codes = codec.encode(wave, rate)
-    return wave, codec.decode(codes)[0].cpu().numpy(), codes.tokens[0].cpu().numpy()
+    return wave, codec.decode(codes).cpu().numpy(), codes.cpu().numpy()
 
 
 def _decoded_part(
@@ -83,7 +83,8 @@ def _decoded_part(
     earliest, latest = inputs_for(codec.decode_stages, begin * unit, end * unit)
     earliest, latest = max(0, earliest), min(header.columns, latest)
     tokens = torch.from_numpy(stored[channel - 1, :, earliest:latest])[None]
-    codes = Codes(tokens, (latest - earliest,), ((latest - earliest) * unit,), rate, codec.model)
+    columns = latest - earliest
+    codes = Codes(tokens, (columns,), (columns * unit,), rate, codec.tokenizer_id, codec.model)
     wave = codec.decode(codes)[0, (begin - earliest) * unit : (end - earliest) * unit]
     return wave.cpu().numpy(), stored[channel - 1, :, begin:end]
 

@@ -7,6 +7,8 @@ docs/measures.md defines every measure. The codec itself imports nothing of this
 
 CODECS = (
     "melcap",
+    "melcap-fast",
+    "melcap-best",
     "opus-6",
     "opus-8",
     "opus-12",

@@ -94,7 +94,7 @@ def _stored(feature: str, wave: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
     """int16 [rows, columns] of tokens, or float16 [32, rows, columns] of a log-mel."""
     kind, _, name = feature.partition(":")
     if kind == "tokens":
-        return _codec(name).encode(wave, RATE).tokens[0].numpy().astype(np.uint16)
+        return _codec(name).encode(wave, RATE).numpy().astype(np.uint16)
     if name:
         wave, _ = peers.codec(name).round_trip(wave, RATE)
     return patches(wave).astype(np.float16)

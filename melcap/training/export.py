@@ -20,7 +20,7 @@ from melcap.cli.batch import sentences
 from melcap.codec import Codec
 from melcap.errors import InputError
 from melcap.files import replacing
-from melcap.pretrained import save
+from melcap.pretrained import save, save_decoder
 from melcap.training.card import card, read_licences, read_scorecard
 from melcap.training.checkpoint import Checkpoint
 from melcap.training.mel_decoder import path_beside, save_mel_decoder
@@ -39,6 +39,13 @@ def main(
         int | None,
         typer.Option(min=0, help="at the end of the vocoder; default: as in training"),
     ] = None,
+    decoder_only: Annotated[
+        bool,
+        typer.Option(
+            "--decoder-only",
+            help="write mel decoder and vocoder alone, for weights of the same tokenizer",
+        ),
+    ] = False,
 ) -> None:
     """Write the codec of a finished stage 2, its hash and its model card."""
     with sentences():
@@ -55,7 +62,7 @@ def main(
         codec = Codec(config)
         for name in ("encoder", "codebook", "decoder", "vocoder"):
             codec.get_submodule(name).load_state_dict(state[name])
-        digest = save(codec, target)
+        digest = (save_decoder if decoder_only else save)(codec, target)
         text = card(codec, target, digest, checkpoint, packages, scores)
         _export_mel_decoder(out / "stage1", state, codec, target)
         for suffix, content in ((".sha256", f"{digest}  {target.name}\n"), (".md", text)):
@@ -77,7 +84,7 @@ def _export_mel_decoder(
         torch.equal(value, state["encoder"][name]) for name, value in first["encoder"].items()
     )
     if same:
-        save_mel_decoder(path_beside(target), first["decoder"], codec.encoder, vectors)
+        save_mel_decoder(path_beside(target), first["decoder"], codec)
 
 
 if __name__ == "__main__":

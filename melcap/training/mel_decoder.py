@@ -7,16 +7,17 @@ the codebook of `a.safetensors`, and its metadata says so.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
+from melcap.codec import Codec
 from melcap.errors import WeightsError
 from melcap.files import replacing
+from melcap.tokenizer_id import tokenizer_id_of
 
 _SUFFIX = ".mel-decoder.safetensors"
 
@@ -26,22 +27,19 @@ def path_beside(weights: Path) -> Path:
     return weights.with_name(weights.name.removesuffix(".safetensors") + _SUFFIX)
 
 
-def save_mel_decoder(
-    path: Path, decoder: Mapping[str, Tensor], encoder: nn.Module, vectors: Tensor
-) -> None:
+def save_mel_decoder(path: Path, decoder: Mapping[str, Tensor], codec: Codec) -> None:
     """Write a mel decoder in half precision, for the encoder and the codebook that it belongs to.
 
     Args:
         path: the file to write.
         decoder: the decoder's state.
-        encoder: the encoder as it was loaded from the weights file, or as it is stored there.
-        vectors: the codebook, likewise.
+        codec: the codec as it was loaded from the weights file, or as it is stored there.
 
     Raises:
         WeightsError: where the file cannot be written.
     """
     half = {name: value.half().contiguous() for name, value in decoder.items()}
-    data = safetensors.torch.save(half, {"tokenizer": tokenizer_hash(encoder, vectors)})
+    data = safetensors.torch.save(half, {"tokenizer_id": _stored_tokenizer_id(codec)})
     try:
         with replacing(path) as temporary:
             temporary.write_bytes(data)
@@ -49,7 +47,7 @@ def save_mel_decoder(
         raise WeightsError(f"{path}: cannot write the mel decoder: {error.strerror}") from error
 
 
-def load_mel_decoder(path: Path, encoder: nn.Module, vectors: Tensor) -> dict[str, Tensor]:
+def load_mel_decoder(path: Path, codec: Codec) -> dict[str, Tensor]:
     """Read a mel decoder's state, in float32.
 
     Raises:
@@ -57,7 +55,7 @@ def load_mel_decoder(path: Path, encoder: nn.Module, vectors: Tensor) -> dict[st
     """
     try:
         with safe_open(path, framework="pt") as file:
-            owner = (file.metadata() or {}).get("tokenizer")
+            owner = (file.metadata() or {}).get("tokenizer_id")
             state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
     except OSError as error:
         raise WeightsError(
@@ -65,7 +63,7 @@ def load_mel_decoder(path: Path, encoder: nn.Module, vectors: Tensor) -> dict[st
         ) from error
     except SafetensorError as error:
         raise WeightsError(f"{path}: not a mel decoder: {error}") from error
-    if owner != tokenizer_hash(encoder, vectors):
+    if owner != _stored_tokenizer_id(codec):
         raise WeightsError(
             f"{path}: belongs to another tokenizer than these weights: train one for them "
             "(--stage 1, decoder_only), or remove the file"
@@ -73,10 +71,7 @@ def load_mel_decoder(path: Path, encoder: nn.Module, vectors: Tensor) -> dict[st
     return state
 
 
-def tokenizer_hash(encoder: nn.Module, vectors: Tensor) -> str:
-    """Return the SHA-256 of an encoder and a codebook, as a weights file stores them (float16)."""
-    digest = hashlib.sha256()
-    for name, value in [*sorted(encoder.state_dict().items()), ("vectors", vectors)]:
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().half().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+def _stored_tokenizer_id(codec: Codec) -> str:
+    """Return the tokenizer's id of a weights file of this codec, which holds float16."""
+    stored = {name: value.half() for name, value in codec.encoder.state_dict().items()}
+    return tokenizer_id_of(codec.config, stored, codec.codebook.vectors.half())

@@ -147,7 +147,7 @@ def _mel_decoder(weights: Path, codec: Codec) -> Mapping[str, Tensor] | None:
     path = path_beside(weights)
     if not path.exists():
         return None
-    return load_mel_decoder(path, codec.encoder, codec.codebook.vectors)
+    return load_mel_decoder(path, codec)
 
 
 def _first_stage(path: Path) -> Checkpoint:

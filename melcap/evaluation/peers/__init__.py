@@ -48,6 +48,10 @@ def codec(name: str) -> Codec:
         return Speex(int(rate or 4), name)
     if name == "melcap":
         return Melcap(name, load())
+    if name == "melcap-fast":
+        return Melcap(name, load(quality="fast"))
+    if name == "melcap-best":
+        return Melcap(name, load(quality="best"))
     if name == "griffin-lim":
         return GriffinLim()
     if name == "original":

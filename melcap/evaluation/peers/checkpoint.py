@@ -17,9 +17,9 @@ from melcap.evaluation.peers.bounds import GriffinLim
 from melcap.evaluation.peers.own import Melcap
 from melcap.evaluation.signals import resample
 from melcap.evaluation.spectral import MEL
-from melcap.pretrained import HASH_BYTES
 from melcap.stages import Chain, inputs_for, outputs_of, run
 from melcap.training.checkpoint import INDEX, Checkpoint
+from melcap.weights_file import HASH_BYTES
 
 
 def trained(name: str) -> Codec:

@@ -1,0 +1,26 @@
+"""Levels of quality: how long decoding searches for the phases."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from melcap.config import CodecConfig
+from melcap.errors import InputError
+
+Quality = Literal["fast", "default", "best"]
+QUALITIES: dict[Quality, float] = {"fast": 0.25, "default": 1, "best": 4}
+"""Griffin-Lim steps of each quality of decoding, as multiples of the configuration's."""
+
+
+def griffin_lim_steps(config: CodecConfig, quality: Quality) -> int:
+    """Return the Griffin-Lim steps of a vocoder of this quality.
+
+    Raises:
+        InputError: for another quality, or one that a vocoder without such steps cannot have.
+    """
+    if quality not in QUALITIES:
+        raise InputError(f"quality must be one of {', '.join(QUALITIES)}, not {quality!r:.80}")
+    steps = config.vocoder.griffin_lim_steps
+    if quality != "default" and not steps:
+        raise InputError(f"{config.name} has no Griffin-Lim steps: its only quality is default")
+    return max(1, round(steps * QUALITIES[quality])) if steps else 0

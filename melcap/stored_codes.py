@@ -1,0 +1,168 @@
+"""Codes as bytes and files: a `.melcap` file for one clip, a safetensors file for any."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as tensors_of
+from safetensors.torch import save as packed
+from torch import Tensor
+
+from melcap import container
+from melcap.codes import Codes
+from melcap.errors import ContainerError, InputError
+
+_KIND, _VERSION = "melcap codes", "1"
+
+
+def to_bytes(codes: Codes, compact: bool) -> bytes:
+    """Return the bytes of a `.melcap` file where one can hold the codes, else of a safetensors
+    file."""
+    reason = _reason_against_container(codes)
+    if reason and compact:
+        raise InputError(f"only a .melcap file is compact; it holds one clip, and {reason}")
+    return _safetensors(codes) if reason else _container(codes, compact)
+
+
+def from_bytes(data: bytes) -> Codes:
+    """Return the codes of the bytes of either file.
+
+    Raises:
+        ContainerError: for other bytes, or damaged ones.
+    """
+    return _from_container(data) if data.startswith(container.MAGIC) else _from_safetensors(data)
+
+
+def save(codes: Codes, path: str | os.PathLike[str], compact: bool) -> None:
+    """Write codes to a file, in the format of its suffix; see `Codes.save`."""
+    suffix = Path(path).suffix.lower()
+    if suffix == ".melcap":
+        if reason := _reason_against_container(codes):
+            raise InputError(
+                f"{os.fspath(path)}: a .melcap file holds one clip, and {reason}: save these as "
+                ".safetensors, or clip by clip (codes[0].save(...))"
+            )
+        data = _container(codes, compact)
+    elif compact:
+        raise InputError(f"{os.fspath(path)}: only a .melcap file is compact")
+    elif suffix == ".safetensors":
+        data = _safetensors(codes)
+    else:
+        raise InputError(f"{os.fspath(path)}: codes are saved as .melcap or .safetensors")
+    container.write_bytes(path, data)
+
+
+def load(path: str | os.PathLike[str]) -> Codes:
+    """Read a file that `save` wrote; ContainerError where it cannot be read."""
+    data = container.read_bytes(path)
+    try:
+        return from_bytes(data)
+    except ContainerError as error:
+        raise ContainerError(f"{os.fspath(path)!r} cannot be read: {error}") from error
+
+
+def _reason_against_container(codes: Codes) -> str:
+    """Return the reason why a `.melcap` file cannot hold these codes, or nothing."""
+    if len(codes.shape) > 1:
+        return f"these codes have the axes {list(codes.shape)}"
+    if len(set(codes.lengths)) > 1 or len(set(codes.columns)) > 1:
+        return "these clips differ in length"
+    try:
+        _header(codes)
+    except ContainerError as error:
+        return str(error)
+    return ""
+
+
+def _header(codes: Codes) -> container.Header:
+    low, high = (int(bound) for bound in torch.aminmax(codes.tokens))
+    if low < 0:
+        raise ContainerError(f"token {low} is none")
+    return container.Header(
+        model=codes.model,
+        tokenizer_id=codes.tokenizer_id,
+        sample_rate=codes.sample_rate,
+        channels=codes.shape[0] if codes.shape else 1,
+        samples=codes.lengths[0],
+        rows=codes.tokens.shape[-2],
+        columns=codes.columns[0],
+        bits=max(1, high.bit_length()),
+        channel_axis=bool(codes.shape),
+    )
+
+
+def _container(codes: Codes, compact: bool) -> bytes:
+    header = replace(_header(codes), compact=compact)
+    grid = codes.numpy().reshape(header.channels, header.rows, -1)
+    return container.pack(header, grid[..., : header.columns])
+
+
+def _from_container(data: bytes) -> Codes:
+    header, grid = container.unpack(data)
+    tokens = torch.from_numpy(grid)
+    return Codes(
+        tokens if header.channel_axis else tokens[0],
+        (header.columns,) * header.channels,
+        (header.samples,) * header.channels,
+        header.sample_rate,
+        header.tokenizer_id,
+        header.model,
+    )
+
+
+def _safetensors(codes: Codes) -> bytes:
+    tensors = {
+        "tokens": codes.tokens.cpu().contiguous(),
+        "columns": torch.tensor(codes.columns, dtype=torch.int64),
+        "lengths": torch.tensor(codes.lengths, dtype=torch.int64),
+    }
+    described = {
+        "kind": _KIND,
+        "version": _VERSION,
+        "sample_rate": str(codes.sample_rate),
+        "tokenizer_id": codes.tokenizer_id,
+        "model": codes.model,
+        "crc32": _checksum(tensors),
+    }
+    return packed(tensors, described)
+
+
+def _from_safetensors(data: bytes) -> Codes:
+    try:
+        tensors = tensors_of(data)
+        # The library has checked the header, but gives its metadata from files alone.
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        described = header["__metadata__"]
+        if (described["kind"], described["version"]) != (_KIND, _VERSION):
+            raise ContainerError(f"it holds {described['kind']}, version {described['version']}")
+        if described["crc32"] != _checksum(tensors):
+            raise ContainerError("the tokens are damaged (wrong checksum); get a fresh copy")
+        return Codes(
+            tensors["tokens"],
+            tuple(tensors["columns"].tolist()),
+            tuple(tensors["lengths"].tolist()),
+            int(described["sample_rate"]),
+            described["tokenizer_id"],
+            described["model"],
+        )
+    except (SafetensorError, KeyError, TypeError) as error:
+        raise ContainerError(
+            f"it is neither a .melcap file nor codes in a safetensors file ({error})"
+        ) from error
+    except (ValueError, RecursionError) as error:  # an InputError too
+        raise ContainerError(f"its codes do not fit together: {error}") from error
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    """Return the CRC-32 of the tensors in the order of their names, as hexadecimal digits."""
+    checksum = 0
+    for name in sorted(tensors):
+        checksum = zlib.crc32(tensors[name].numpy().tobytes(), checksum)
+    return f"{checksum:08x}"
