@@ -1,4 +1,4 @@
-"""Codecs as ONNX graphs, for runtimes without PyTorch: `export`. Needs the extra `onnx`."""
+"""Export codecs as ONNX graphs, for runtimes without PyTorch. Needs the extra `onnx`."""
 
 from melcap.onnx.export import export
 

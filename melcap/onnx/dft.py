@@ -1,4 +1,4 @@
-"""The DFT of real signals as two products with small matrices: what every graph runtime has.
+"""Compute the DFT of real signals as two products with small matrices, for any graph runtime.
 
 The step of Cooley and Tukey (1965) for n = rows * columns: sample i = columns * i1 + i2, bin
 k = k1 + rows * k2, and
@@ -23,23 +23,23 @@ from torch import Tensor, nn
 
 
 def _turns(turns: Tensor) -> Tensor:
-    """exp(2 pi i turns), complex128; whole turns are left away first, for exactness."""
+    """Return exp(2 pi i turns), complex128; whole turns are left away first, for exactness."""
     return torch.polar(torch.ones_like(turns), 2 * math.pi * (turns - turns.round()))
 
 
 def _outer(a: int, b: int, period: int) -> Tensor:
-    """i * j / period for i below a and j below b, float64 [a, b]."""
+    """Return i * j / period for i below a and j below b, float64 [a, b]."""
     return torch.outer(torch.arange(a), torch.arange(b)).double() / period
 
 
 def _as_real(matrix: Tensor) -> Tensor:
-    """Complex [..., a, b] as real [..., 2a, 2b]: acts on (real parts, imaginary parts)."""
+    """Return complex [..., a, b] as real [..., 2a, 2b], for (real parts, imaginary parts)."""
     top = torch.cat((matrix.real, -matrix.imag), dim=-1)
     return torch.cat((top, torch.cat((matrix.imag, matrix.real), dim=-1)), dim=-2)
 
 
 class Grid:
-    """How n = rows * columns is split: the grid of a spectrum is [kept, 2, columns, frames]."""
+    """Split n = rows * columns; the grid of a spectrum is [kept, 2, columns, frames]."""
 
     def __init__(self, n: int) -> None:
         if n < 4 or n % 2:
@@ -56,7 +56,7 @@ class Grid:
 
 
 class RealDFT(nn.Module):
-    """[..., n, frames] -> [..., kept, 2, columns, frames], the `Grid` of the spectrum."""
+    """Turn [..., n, frames] into the `Grid` of its spectrum, [..., kept, 2, columns, frames]."""
 
     inner: Tensor
     outer: Tensor
@@ -72,15 +72,14 @@ class RealDFT(nn.Module):
         self.register_buffer("outer", outer.float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        grid = self.grid
-        by_k1 = self.inner @ x.unflatten(-2, (grid.rows, grid.columns)).flatten(-2)
-        parts = by_k1.unflatten(-1, (grid.columns, -1)).unflatten(-3, (grid.kept, 2))
-        bins = self.outer @ parts.flatten(-3, -2)
-        return bins.unflatten(-2, (2, grid.columns))
+        grid, frames = self.grid, x.shape[-1]
+        by_k1 = self.inner @ x.reshape(*x.shape[:-2], grid.rows, grid.columns * frames)
+        parts = by_k1.reshape(*x.shape[:-2], grid.kept, 2 * grid.columns, frames)
+        return (self.outer @ parts).unflatten(-2, (2, grid.columns))
 
 
 class InverseRealDFT(nn.Module):
-    """[..., kept, 2, columns, frames], a `Grid`, -> [..., n, frames].
+    """Turn the `Grid` of a spectrum, [..., kept, 2, columns, frames], into [..., n, frames].
 
     The imaginary parts of the bins 0 and n / 2 make no difference, as in `torch.fft.irfft`.
     """
@@ -102,8 +101,7 @@ class InverseRealDFT(nn.Module):
         self.register_buffer("outer", outer.float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        grid = self.grid
+        grid, frames = self.grid, x.shape[-1]
         parts = self.outer @ x.flatten(-3, -2)
-        by_k1 = parts.unflatten(-2, (2, grid.columns)).flatten(-4, -3).flatten(-2)
-        wave = self.inner @ by_k1
-        return wave.unflatten(-1, (grid.columns, -1)).flatten(-3, -2)
+        by_k1 = parts.reshape(*x.shape[:-4], 2 * grid.kept, grid.columns * frames)
+        return (self.inner @ by_k1).reshape(*x.shape[:-4], grid.n, frames)

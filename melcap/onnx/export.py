@@ -1,4 +1,4 @@
-"""A codec as two ONNX files, `encoder.onnx` and `decoder.onnx`, with what a user of them must know.
+"""Export a codec as two ONNX files, `encoder.onnx` and `decoder.onnx`, and the facts to use them.
 
 Batch and length are dynamic. A clip is coded as if silence went on for ever around it, as `Codec`
 does; memory grows with the length, so long audio goes through in pieces with the context that the
@@ -11,10 +11,10 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +23,13 @@ from melcap.codec import Codec
 from melcap.errors import InputError, MelcapError, OutputExistsError
 from melcap.extras import import_extra
 from melcap.files import replacing
-from melcap.onnx.graphs import Decoder, Encoder
-from melcap.onnx.stages import DECOMPOSITIONS
+from melcap.onnx.graphs import Part, decoder_parts, encoder_parts
+from melcap.onnx.stages import Decomposed
 from melcap.precision import without_autocast
 from melcap.stages import inputs_for
+
+if TYPE_CHECKING:
+    import onnx
 
 OPSET = 18
 
@@ -65,28 +68,31 @@ def export(
     for path in (encoder, decoder):
         if path.exists() and not force:
             raise OutputExistsError(f"{path} exists: say --force to replace it")
+    import onnx
+
     rows, unit = codec.config.rows, codec.config.column_samples
     described = {"melcap": json.dumps(facts(codec))}
+    value = onnx.helper.make_tensor_value_info
+    wave = value("wave", onnx.TensorProto.FLOAT, ["batch", "samples"])
+    tokens = value("tokens", onnx.TensorProto.INT32, ["batch", rows, "columns"])
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with _plain_process():
-            wave = ("wave", torch.zeros(2, 2 * unit + 1), ["batch", "samples"])
-            indices = torch.zeros(2, rows, 3, dtype=torch.int32)
-            tokens = ("tokens", indices, ["batch", rows, "columns"])
-            programs = (
-                _program(Encoder(codec), wave, tokens, described),
-                _program(Decoder(codec), tokens, wave, described),
+            some = torch.zeros(2, 2 * unit + 1), torch.zeros(2, rows, 3, dtype=torch.int32)
+            models = (
+                _model(encoder_parts(codec), some[0], wave, tokens, described),
+                _model(decoder_parts(codec), some[1], tokens, wave, described),
             )
         with replacing(encoder) as first, replacing(decoder) as second:  # both, or neither
-            for program, path in zip(programs, (first, second), strict=True):
-                program.save(path, external_data=False)
+            for model, path in zip(models, (first, second), strict=True):
+                path.write_bytes(model.SerializeToString())
     except OSError as error:
         raise MelcapError(f"{folder}: cannot write the graphs: {error.strerror}") from error
     return encoder, decoder
 
 
 def facts(codec: Codec) -> dict[str, Any]:
-    """What a user of the graphs must know, ready for JSON.
+    """Return what a user of the graphs must know, ready for JSON.
 
     `encoder_context` and `decoder_context` are the columns before and after a piece that must go
     through with it, for the piece to come out as in the whole.
@@ -96,6 +102,7 @@ def facts(codec: Codec) -> dict[str, Any]:
     earliest, latest = inputs_for(codec.decode_stages, 0, unit)
     return {
         "model": codec.model,
+        "tokenizer_id": codec.tokenizer_id,
         "sample_rate": config.mel.sample_rate,
         "column_samples": unit,
         "rows": config.rows,
@@ -106,36 +113,46 @@ def facts(codec: Codec) -> dict[str, Any]:
     }
 
 
-def _program(
-    module: nn.Module,
-    given: tuple[str, Tensor, list[Any]],
-    made: tuple[str, Tensor, list[Any]],
+def _model(
+    parts: Sequence[Part],
+    example: Tensor,
+    given: onnx.ValueInfoProto,
+    made: onnx.ValueInfoProto,
     described: dict[str, str],
-) -> torch.onnx.ONNXProgram:
-    """The module as a graph; `given` and `made` are name, example and axes of what it is about."""
-    import onnx_ir
+) -> onnx.ModelProto:
+    """Return the parts as one model; `given` and `made` describe what goes in and comes out.
 
-    name, example, axes = given
+    Each part is exported with what the parts before it, each run once, make of the example: sizes
+    are symbols, so that no number of frames has to be the right one.
+    """
+    from onnx.helper import set_model_props
+
+    from melcap.onnx.assembly import assembled
+
+    models = []
+    state: tuple[Tensor, ...] = (example,)
+    for part in parts:
+        models.append((_exported(part.module.cpu().eval(), state), part.times))
+        with torch.no_grad():
+            # the exporter fails on views with gaps
+            state = tuple(tensor.contiguous() for tensor in part.module(*state))
+    model = assembled(models, given, made)
+    set_model_props(model, described)
+    return model
+
+
+def _exported(module: nn.Module, example: tuple[Tensor, ...]) -> onnx.ModelProto:
+    """Return the module as a model for tensors [batch, ..., time] of any batch and time."""
     dynamic = torch.export.Dim.DYNAMIC
-    shape = {place: dynamic for place, axis in enumerate(axes) if isinstance(axis, str)}
+    shapes = tuple({0: dynamic, tensor.ndim - 1: dynamic} for tensor in example)
     with _quiet(), torch.no_grad():
-        exported = torch.export.export(module.cpu().eval(), (example,), dynamic_shapes=(shape,))
-        plain = exported.run_decompositions(DECOMPOSITIONS)
+        with Decomposed():
+            exported = torch.export.export(module, example, dynamic_shapes=shapes)
         program = torch.onnx.export(
-            plain,
-            input_names=[name],
-            output_names=[made[0]],
-            dynamo=True,
-            external_data=False,
-            opset_version=OPSET,
-            verbose=False,
+            exported, dynamo=True, external_data=False, opset_version=OPSET, verbose=False
         )
     assert program is not None
-    graph = program.model.graph
-    graph.inputs[0].shape = onnx_ir.Shape(axes)
-    graph.outputs[0].shape = onnx_ir.Shape(made[2])
-    program.model.metadata_props.update(described)
-    return program
+    return program.model_proto
 
 
 @contextmanager
@@ -155,7 +172,7 @@ def _plain_process() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporter says of things that a codec does not have, as torchvision."""
+    """Silence the exporter, which warns of things that a codec does not have, as torchvision."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)

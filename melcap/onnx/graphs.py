@@ -1,58 +1,127 @@
-"""Encoding and decoding as two modules that pad their own input, ready to be exported."""
+"""Build encoding and decoding as chains of modules that pad their own input, ready to be exported.
+
+Each module is exported alone, because most of an export's time goes into tracing with symbolic
+sizes. A Griffin-Lim step, of which the decoder has many, is traced once, and the sizes inside a
+module do not carry the arithmetic of the modules before it.
+"""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from melcap.codec import Codec
-from melcap.onnx.stages import make_portable
-from melcap.stages import Chain, inputs_for, outputs_of, run
+from melcap.griffin_lim import GriffinLim
+from melcap.onnx.stages import FirstState, GriffinLimStep, make_portable
+from melcap.stages import Chain, Stage, inputs_for, outputs_of, run
 
 
-class Encoder(nn.Module):
-    """float32 [batch, samples] -> int32 [batch, rows, ceil(samples / column_samples)]."""
+class Part(NamedTuple):
+    """A module of a graph; it runs `times` times, each time on what it gave the time before.
+
+    It takes tensors [batch, ..., time] and gives a tuple of such tensors.
+    """
+
+    module: nn.Module
+    times: int = 1
+
+
+def encoder_parts(codec: Codec) -> list[Part]:
+    """Return the parts from float32 [batch, samples] to int32 [batch, rows, columns].
+
+    Columns are ceil(samples / column_samples).
+    """
+    codec = copy.deepcopy(codec)
+    make_portable(codec)
+    return [Part(_ToMel(codec)), Part(_ToTokens(codec))]
+
+
+def decoder_parts(codec: Codec) -> list[Part]:
+    """Return the parts from int32 [batch, rows, columns] to float32 [batch, samples] in -1..1.
+
+    Samples are columns * column_samples.
+    """
+    codec = copy.deepcopy(codec)
+    make_portable(codec)
+    stages = codec.decode_stages
+    iterative = [stage for stage in stages if isinstance(stage, GriffinLim)]
+    if not iterative:
+        return [Part(_FromTokens(codec, stages, _ToWave(codec, [])))]
+    begin = stages.index(iterative[0])
+    end = begin + len(iterative)
+    return [
+        Part(_FromTokens(codec, stages[:begin], FirstState(iterative[0]))),
+        Part(GriffinLimStep(iterative[0]), sum(stage.steps for stage in iterative)),
+        Part(_ToWave(codec, stages[end:])),
+    ]
+
+
+class _ToMel(nn.Module):
+    """Give the log-mel of waves with the silence around them that the encoder needs."""
 
     def __init__(self, codec: Codec) -> None:
         super().__init__()
-        codec = copy.deepcopy(codec)
-        make_portable(codec)
         first, last = inputs_for(codec.encode_stages, 0, 1)
-        self.stages = Chain(*codec.encode_stages)
-        self.codebook = codec.codebook
         # as much as the last column needs behind the one sample that it may have begun with
         self.silence = (-first, last - 1)
+        self.front = codec.front
 
-    def forward(self, wave: Tensor) -> Tensor:
-        signal = nn.functional.pad(wave.clamp(-1, 1), self.silence)
-        return self.codebook.tokens(run(self.stages, signal))
+    def forward(self, wave: Tensor) -> tuple[Tensor]:
+        return (self.front(nn.functional.pad(wave.clamp(-1, 1), self.silence)),)
 
 
-class Decoder(nn.Module):
-    """int32 [batch, rows, columns] -> float32 [batch, columns * column_samples] in -1..1."""
+class _ToTokens(nn.Module):
+    def __init__(self, codec: Codec) -> None:
+        super().__init__()
+        self.stages = codec.encoder
+        self.codebook = codec.codebook
+
+    def forward(self, mel: Tensor) -> tuple[Tensor]:
+        return (self.codebook.tokens(run(self.stages, mel)),)
+
+
+class _FromTokens(nn.Module):
+    """Run the stages, and a module behind them, on tokens with columns of silence around them."""
 
     before: Tensor
     after: Tensor
 
-    def __init__(self, codec: Codec) -> None:
+    def __init__(self, codec: Codec, stages: Sequence[Stage], end: nn.Module) -> None:
         super().__init__()
-        codec = copy.deepcopy(codec)
-        make_portable(codec)
-        stages, unit = codec.decode_stages, codec.config.column_samples
-        first, last = inputs_for(stages, 0, unit)
-        given, until = outputs_of(stages, first, last)
-        self.stages = Chain(*stages)
+        self.stages, self.end = Chain(*stages), end
         self.codebook = codec.codebook
-        self.cut = slice(-given, unit - until or None)
+        first, last = inputs_for(codec.decode_stages, 0, codec.config.column_samples)
         quiet = codec.silence[None, :, None]
         self.register_buffer("before", quiet.repeat(1, 1, -first))
         self.register_buffer("after", quiet.repeat(1, 1, last - 1))
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor) -> tuple[Tensor, ...]:
         clips = tokens.shape[0]  # len() would make a constant of it
         around = (self.before.expand(clips, -1, -1), self.after.expand(clips, -1, -1))
         extended = torch.cat((around[0], tokens, around[1]), dim=-1)
-        wave = run(self.stages, self.codebook.latents(extended))
-        return wave[:, self.cut].clamp(-1, 1)
+        made: tuple[Tensor, ...] = self.end(run(self.stages, self.codebook.latents(extended)))
+        return made
+
+
+class _ToWave(nn.Module):
+    """Run the last stages and cut off the silence around the columns.
+
+    Of the state that Griffin-Lim steps give, it takes the wave.
+    """
+
+    def __init__(self, codec: Codec, stages: Sequence[Stage]) -> None:
+        super().__init__()
+        unit = codec.config.column_samples
+        first, last = inputs_for(codec.decode_stages, 0, unit)
+        given, until = outputs_of(codec.decode_stages, first, last)
+        self.cut = slice(-given, unit - until or None)
+        self.stages = Chain(*stages)
+
+    def forward(
+        self, wave: Tensor, before: Tensor | None = None, wanted: Tensor | None = None
+    ) -> tuple[Tensor]:
+        return (run(self.stages, wave)[:, self.cut].clamp(-1, 1),)

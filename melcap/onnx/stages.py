@@ -1,34 +1,30 @@
 """The codec's stages and operations in what every graph runtime has: real numbers, no FFT.
 
 Weights are shared with the stages that they replace. The operations of `melcap.ops` are decomposed
-into plain PyTorch, the front end and the search for the nearest code in ways of their own.
+into plain PyTorch; the front end, Griffin-Lim steps and the search for the nearest code differ from
+the references.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from melcap.config import MelSpec
 from melcap.griffin_lim import GriffinLim
 from melcap.mel import LogMel
-from melcap.onnx.dft import InverseRealDFT, RealDFT
+from melcap.onnx.dft import Grid, InverseRealDFT, RealDFT
 from melcap.ops import reference
 from melcap.ops.reference import TIE, gain
 from melcap.vocoder import ISTFTHead
 
 CANDIDATES = 16
-"""Codes that float32 scores nominate, for exact distances to decide between."""
-
-
-# One for all stages, so that a graph holds the matrices once.
-_dft = lru_cache(RealDFT)
-_inverse_dft = lru_cache(InverseRealDFT)
+"""Number of codes that float32 scores nominate; exact distances decide between them."""
 
 
 class PortableLogMel(LogMel):
@@ -39,7 +35,7 @@ class PortableLogMel(LogMel):
         super().__init__(stage.spec)
         spec = stage.spec
         cpu = torch.device("cpu")
-        self.dft = _dft(spec.n_fft)
+        self.dft = RealDFT(spec.n_fft)
         window = reference.hann_window(spec.n_fft, torch.float32, cpu)
         edges = (spec.sample_rate, spec.n_fft, spec.n_mels)
         filters = reference.mel_filters(*edges, torch.float64, cpu)
@@ -65,7 +61,7 @@ class PortableHead(ISTFTHead):
     def __init__(self, stage: ISTFTHead) -> None:
         super().__init__(stage.linear.in_features, stage.hop, stage.overlap)
         self.linear = stage.linear
-        self.inverse_dft = _inverse_dft(stage.n_fft)
+        self.inverse_dft = InverseRealDFT(stage.n_fft)
         grid = self.inverse_dft.grid
         self.register_buffer("bins", grid.bins, persistent=False)
         self.register_buffer("sign", grid.sign[:, None], persistent=False)
@@ -80,46 +76,62 @@ class PortableHead(ISTFTHead):
         return self.inverse_dft(torch.stack(by_k1, dim=2)).transpose(1, 2)
 
 
-class PortableGriffinLim(GriffinLim):
-    """The steps with frames as the last axis, as the tensors between stages say they are."""
+class FirstState(nn.Module):
+    """Split [batch, 2 * hop + n_fft / 2 + 1, frames] into the state of a `GriffinLimStep`."""
 
     bins: Tensor
+
+    def __init__(self, stage: GriffinLim) -> None:
+        super().__init__()
+        self.hop, self.grid = stage.hop, Grid(stage.n_fft)
+        self.register_buffer("bins", self.grid.bins, persistent=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        wave, before, magnitude = x.tensor_split((self.hop, 2 * self.hop), dim=1)
+        wanted = magnitude[:, self.bins].unflatten(1, (self.grid.kept, 1, self.grid.columns))
+        return wave, before, wanted
+
+
+class GriffinLimStep(nn.Module):
+    """Take one of the steps of a `GriffinLim`, with frames as the last axis.
+
+    It turns a state into the state of the frames that the step reaches. A state is the wave and the
+    wave one step before, both [batch, hop, frames], and the magnitudes wanted in the `Grid` of the
+    spectrum, [batch, kept, 1, columns, frames].
+    """
+
     window: Tensor
     inverse: Tensor
 
     def __init__(self, stage: GriffinLim) -> None:
-        super().__init__(stage.n_fft, stage.hop, stage.momentum, stage.steps)
-        self.dft, self.inverse_dft = _dft(stage.n_fft), _inverse_dft(stage.n_fft)
+        super().__init__()
+        self.n_fft, self.hop, self.momentum = stage.n_fft, stage.hop, stage.momentum
+        self.dft, self.inverse_dft = RealDFT(stage.n_fft), InverseRealDFT(stage.n_fft)
         cpu = torch.device("cpu")
         window = reference.hann_window(stage.n_fft, torch.float32, cpu)
         inverse = reference.inverse_window(stage.n_fft, stage.hop, torch.float32, cpu)
-        self.register_buffer("bins", self.dft.grid.bins, persistent=False)
         self.register_buffer("window", window[:, None], persistent=False)
-        self.register_buffer("inverse", inverse.view(-1, stage.hop, 1), persistent=False)
+        self.register_buffer("inverse", inverse[:, None], persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        wave, before, magnitude = x.tensor_split((self.hop, 2 * self.hop), dim=1)
+    def forward(self, wave: Tensor, before: Tensor, wanted: Tensor) -> tuple[Tensor, ...]:
         blocks = self.n_fft // self.hop
-        grid, reach, lead = self.dft.grid, blocks - 1, blocks // 2
-        wanted = magnitude[:, self.bins].unflatten(1, (grid.kept, 1, grid.columns))
-        for _ in range(self.steps):
-            moved = torch.lerp(before, wave, 1 + self.momentum)
-            windows = _windows(moved, self.n_fft) * self.window
-            spectrum = self.dft(windows)
-            frames = windows.shape[-1]
-            power = spectrum.square().sum(2, keepdim=True)
-            spectrum = spectrum * gain(power, wanted[..., lead : lead + frames])
-            parts = self.inverse_dft(spectrum).unflatten(1, (blocks, self.hop)) * self.inverse
-            whole = frames - reach
-            before = wave[..., reach:-reach]
-            wave = sum(parts[:, reach - k, :, k : k + whole] for k in range(blocks))
-            wanted = wanted[..., reach:-reach]
-        kept = self.steps * reach
-        return torch.cat((wave, before, magnitude[..., kept:-kept]), dim=1)
+        reach, lead = blocks - 1, blocks // 2
+        moved = wave + self.momentum * (wave - before)
+        windows = _windows(moved, self.n_fft) * self.window
+        spectrum = self.dft(windows)
+        frames = windows.shape[-1]
+        power = spectrum.square().sum(2, keepdim=True)
+        spectrum = spectrum * gain(power, wanted[..., lead : lead + frames])
+        parts = (self.inverse_dft(spectrum) * self.inverse).split(self.hop, dim=1)
+        whole = frames - reach
+        agreed = parts[reach][..., :whole]
+        for k in range(1, blocks):
+            agreed = agreed + parts[reach - k][..., k : k + whole]
+        return agreed, wave[..., reach:-reach], wanted[..., reach:-reach]
 
 
 def _windows(blocks: Tensor, n_fft: int) -> Tensor:
-    """Blocks [batch, hop, frames] -> their windows [batch, n_fft, frames]."""
+    """Return the windows [batch, n_fft, frames] of blocks [batch, hop, frames]."""
     overlap = n_fft // blocks.shape[1]
     frames = blocks.shape[2] - overlap + 1
     return torch.cat([blocks[..., k : k + frames] for k in range(overlap)], dim=1)
@@ -128,12 +140,11 @@ def _windows(blocks: Tensor, n_fft: int) -> Tensor:
 PORTABLE: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
     LogMel: PortableLogMel,
     ISTFTHead: PortableHead,
-    GriffinLim: PortableGriffinLim,
 }
 
 
 def make_portable(module: nn.Module) -> None:
-    """Replaces, in the module itself and all below it, the stages that need an FFT."""
+    """Replace, in the module itself and all below it, the stages that need an FFT."""
     for name, child in module.named_children():
         if type(child) in PORTABLE:
             setattr(module, name, PORTABLE[type(child)](child))
@@ -142,7 +153,7 @@ def make_portable(module: nn.Module) -> None:
 
 
 def nearest_code(x: Tensor, codebook: Tensor) -> Tensor:
-    """`melcap.ops.nearest_code`, for finite numbers whose squares are finite too.
+    """Return what `melcap.ops.nearest_code` does, for numbers whose squares are finite.
 
     Exact as long as no more than `CANDIDATES` codes are as near as float32 rounding.
     """
@@ -154,8 +165,21 @@ def nearest_code(x: Tensor, codebook: Tensor) -> Tensor:
     return torch.where(tied, codes, len(codebook) - 1).amin(1).to(torch.int32)
 
 
-DECOMPOSITIONS = {
-    torch.ops.melcap.nearest_code.default: nearest_code,
-    torch.ops.melcap.upsample_conv1d.default: reference.upsample_conv1d,
-    torch.ops.melcap.convnext1d.default: reference.convnext1d,
+DECOMPOSITIONS: dict[Any, Callable[..., Tensor]] = {
+    torch.ops.melcap.nearest_code: nearest_code,
+    torch.ops.melcap.upsample_conv1d: reference.upsample_conv1d,
+    torch.ops.melcap.convnext1d: reference.convnext1d,
 }
+
+
+class Decomposed(TorchFunctionMode):
+    """Call the decompositions in place of the operations, while a module is traced."""
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        return DECOMPOSITIONS.get(func, func)(*args, **(kwargs or {}))
