@@ -8,7 +8,7 @@ import os
 import torch
 from torch import Tensor
 
-from melcap.codes import Codes
+from melcap.codes import UNKNOWN, Codes
 from melcap.config import CodecConfig
 from melcap.errors import InputError, ModelMismatchError
 from melcap.flat_tokens import OnInvalid, grid_of
@@ -296,10 +296,12 @@ class Codec(Network):
             ModelMismatchError: it names both tokenizers, and the weights that would do.
         """
         if tokenizer_id != self.tokenizer_id:
+            made = such = ""
+            if model != UNKNOWN:
+                made, such = f" (made with {model})", f", such as {model}"
             raise ModelMismatchError(
-                f"these tokens are of tokenizer {tokenizer_id} (made with {model}), and "
-                f"{self.model} has tokenizer {self.tokenizer_id}: load weights of tokenizer "
-                f"{tokenizer_id}, such as {model}"
+                f"these tokens are of tokenizer {tokenizer_id}{made}, and {self.model} has "
+                f"tokenizer {self.tokenizer_id}: load weights of tokenizer {tokenizer_id}{such}"
             )
 
 

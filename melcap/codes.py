@@ -19,6 +19,9 @@ from melcap.errors import InputError
 from melcap.limits import checked_rate
 from melcap.waves import as_tokens, described
 
+UNKNOWN = "unknown"
+"""The model of tokens of which nobody has told what made them."""
+
 
 @dataclass(frozen=True, eq=False)
 class Codes:
@@ -49,7 +52,7 @@ class Codes:
     lengths: tuple[int, ...]
     sample_rate: int
     tokenizer_id: str
-    model: str = "unknown"
+    model: str = UNKNOWN
 
     def __post_init__(self) -> None:
         for field, value in (
@@ -131,7 +134,7 @@ class Codes:
         lengths: Sequence[int],
         sample_rate: int,
         tokenizer_id: str,
-        model: str = "unknown",
+        model: str = UNKNOWN,
     ) -> Codes:
         """Undo `flatten`: one sequence of integers [columns * rows] for each clip.
 

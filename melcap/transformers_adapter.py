@@ -68,7 +68,11 @@ class TransformersAdapter(nn.Module):
         )
 
     def encode(
-        self, input_values: Tensor, padding_mask: Tensor | None = None, **_: Any
+        self,
+        input_values: Tensor,
+        padding_mask: Tensor | None = None,
+        bandwidth: float | None = None,
+        return_dict: bool | None = None,
     ) -> AdapterOutput:
         """Turn audio into tokens.
 
@@ -76,14 +80,18 @@ class TransformersAdapter(nn.Module):
             input_values: floating point [batch, channels, samples] at `config.sampling_rate`.
             padding_mask: [batch, samples] or [batch, channels, samples], 1 (or True) for samples
                 and 0 for the padding behind them; None where all are samples.
+            bandwidth: None, since melcap has one bit rate.
+            return_dict: None or True.
 
         Returns:
             `audio_codes`, int64 [1, batch, channels * rows, columns]. Behind a clip's own columns
             stand those of silence.
 
         Raises:
-            InputError: for audio of another shape, or a mask that has padding before samples.
+            InputError: for audio of another shape, a mask that has padding before samples, or a
+                bandwidth.
         """
+        _require_defaults(bandwidth, return_dict)
         if input_values.ndim != 3 or input_values.shape[1] != self.config.audio_channels:
             raise InputError(
                 f"input_values must be [batch, {self.config.audio_channels}, samples], not "
@@ -98,22 +106,28 @@ class TransformersAdapter(nn.Module):
         audio_codes: Tensor,
         audio_scales: Any = None,
         padding_mask: Tensor | None = None,
-        **_: Any,
+        return_dict: bool | None = None,
+        last_frame_pad_length: int = 0,
     ) -> AdapterOutput:
         """Turn tokens back into audio.
 
         Args:
             audio_codes: integers [1, batch, channels * rows, columns], as `encode` gives them.
-            audio_scales: ignored; melcap has none.
+            audio_scales: None, or the list of None that `encode` gives: melcap has no scales.
             padding_mask: as for `encode`; the audio is cut to its length.
+            return_dict: None or True.
+            last_frame_pad_length: 0, as EnCodec has it without chunks.
 
         Returns:
             `audio_values`, float32 [batch, channels, samples]: all samples of the columns, or as
             many as the mask has.
 
         Raises:
-            InputError: for tokens of another shape, or outside the codebook.
+            InputError: for tokens of another shape, or outside the codebook, or for scales.
         """
+        _require_defaults(None, return_dict)
+        if last_frame_pad_length or any(scale is not None for scale in audio_scales or ()):
+            raise InputError("melcap has neither scales nor padded frames: leave them out")
         rows, channels = self.codec.rows, self.config.audio_channels
         if (
             audio_codes.ndim != 4
@@ -131,16 +145,34 @@ class TransformersAdapter(nn.Module):
         return AdapterOutput(audio_values=wave)
 
     def forward(
-        self, input_values: Tensor, padding_mask: Tensor | None = None, **_: Any
+        self,
+        input_values: Tensor,
+        padding_mask: Tensor | None = None,
+        bandwidth: float | None = None,
+        audio_codes: Tensor | None = None,
+        audio_scales: Any = None,
+        return_dict: bool | None = None,
     ) -> AdapterOutput:
-        """Return `audio_codes` and the `audio_values` that they give, as long as the input."""
-        encoded = self.encode(input_values, padding_mask)
-        assert encoded.audio_codes is not None
-        values = self.decode(encoded.audio_codes).audio_values
+        """Return `audio_codes`, those given or those of the audio, and their `audio_values`.
+
+        The values are as long as the input. Arguments and errors are those of `encode` and
+        `decode`.
+        """
+        _require_defaults(bandwidth, return_dict)
+        codes = audio_codes
+        if codes is None:
+            codes = self.encode(input_values, padding_mask).audio_codes
+            assert codes is not None
+        values = self.decode(codes, audio_scales).audio_values
         assert values is not None
-        return AdapterOutput(
-            encoded.audio_codes, encoded.audio_scales, values[..., : input_values.shape[-1]]
-        )
+        return AdapterOutput(codes, [None], values[..., : input_values.shape[-1]])
+
+
+def _require_defaults(bandwidth: float | None, return_dict: bool | None) -> None:
+    if bandwidth is not None:
+        raise InputError(f"melcap has one bit rate: leave bandwidth out, which is {bandwidth}")
+    if return_dict is False:
+        raise InputError("results have names here: leave return_dict=False out")
 
 
 def _lengths(padding_mask: Tensor, input_values: Tensor) -> Tensor:

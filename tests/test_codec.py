@@ -411,6 +411,8 @@ def test_tokens_that_are_refused(codec: Codec) -> None:
     words = rf"tokenizer {ID} \(made with other-1\), and {codec.model} has .*{codec.tokenizer_id}"
     with pytest.raises(ModelMismatchError, match=words):
         codec.decode(replace(codes, tokenizer_id=ID, model="other-1"))
+    with pytest.raises(ModelMismatchError, match=rf"tokenizer {ID}, and .* tokenizer {ID}$"):
+        codec.decode(replace(codes, tokenizer_id=ID))
     assert torch.equal(codec.decode(replace(codes, model="other-1")), codec.decode(codes))
 
 

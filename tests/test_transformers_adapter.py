@@ -93,6 +93,8 @@ def test_it_gives_what_the_codec_gives(codec: Codec, channels: int, axes: int) -
     forward = model(wave, mask)
     assert torch.equal(forward.audio_values, values)
     assert torch.equal(forward.audio_codes, encoded.audio_codes)
+    given = model(wave[..., :4000], audio_codes=encoded.audio_codes)
+    assert torch.equal(given.audio_values, values[..., :4000])
     assert model.encode(wave).audio_codes is not None
 
 
@@ -110,6 +112,11 @@ def test_what_does_not_fit(codec: Codec) -> None:
         (lambda: model.encode(wave, left[:, :-1]), r"padding_mask \[3, 3999\] does not fit"),
         (lambda: model.encode(wave, left[0]), r"padding_mask \[4000\] does not fit"),
         (lambda: model.encode(wave, left[:2]), r"padding_mask \[2, 4000\] does not fit"),
+        (lambda: model.encode(wave, bandwidth=6.0), "one bit rate.* 6.0"),
+        (lambda: model(wave, bandwidth=6.0), "one bit rate"),
+        (lambda: model.encode(wave, return_dict=False), "return_dict"),
+        (lambda: model.decode(codes, [torch.ones(1)]), "neither scales"),
+        (lambda: model.decode(codes, last_frame_pad_length=3), "nor padded frames"),
         (lambda: model.decode(codes[0]), r"audio_codes must be \[1, batch, 6, columns\]"),
         (lambda: model.decode(codes[:, :, :3]), r"not \[1, 3, 3, 4\]"),
         (lambda: model.decode(codes + 300), r"0\.\.299"),
