@@ -40,7 +40,7 @@ def train(model: Any, features: Any, clips: list[np.ndarray[Any, Any]]) -> tuple
     written = network(flat).argmax(-1).unflatten(1, (-1, codes.shape[1])).mT
     with torch.no_grad():
         decoded = model.decode(written[None], encoded.audio_scales, inputs["padding_mask"])
-    return float(loss), decoded.audio_values
+    return float(loss.detach()), decoded.audio_values
 
 
 @pytest.mark.parametrize("name", ["melcap", "encodec"])
