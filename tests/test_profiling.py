@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 
 import melcap
 from melcap.codec import Codec
+from melcap.errors import MelcapError
 from melcap.ops.flops import count
 from melcap.stages import inputs_for, run
 
@@ -326,3 +327,41 @@ def test_the_table_of_training_says_what_was_measured(tmp_path: Path) -> None:
     assert "- 25.0% `gemm`" in text
     found = json.loads((tmp_path / "training-cuda.json").read_text())
     assert found["rows"][0]["busy"] == 0.31
+
+
+class TestQuality:
+    def test_the_levels_are_timed_and_told(
+        self, small_weights: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import quality
+
+        monkeypatch.setattr(quality, "SECONDS", 0.5)
+        codecs = {level: melcap.load(small_weights, quality=level) for level in quality.QUALITIES}
+        quality.check(codecs)
+        before = torch.get_num_threads()
+        rows = quality.speeds(codecs, rounds=3)
+        torch.set_num_threads(before)
+        assert {(row["codec"], row["threads"]) for row in rows} == {
+            (level, threads) for level in quality.QUALITIES for threads in (1, 2)
+        }
+        measures = {name: {"mean": 1.0} for name in quality.MEASURES}
+        names = ("melcap", "melcap-fast", "melcap-best")
+        found = {
+            "origin": {"machine": "this"},
+            "steps": dict.fromkeys(quality.QUALITIES, 4),
+            "rounds": 3,
+            "speeds": rows,
+            "scores": [{"codec": name, "class": "mean", **measures} for name in names],
+            "clips": 3,
+            "data": "clips",
+        }
+        text = quality.text(found)
+        assert "| default | 4 | " in text
+        assert text.count("(1.00)") >= 2
+
+    def test_what_is_not_the_level_it_says_is_not_timed(self, small_weights: Path) -> None:
+        import quality
+
+        codecs = {level: melcap.load(small_weights, quality=level) for level in quality.QUALITIES}
+        with pytest.raises(MelcapError, match="fast does not sound as"):
+            quality.check({**codecs, "fast": codecs["best"]})
