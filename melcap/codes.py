@@ -20,7 +20,7 @@ from melcap.limits import checked_rate
 from melcap.waves import as_tokens, described
 
 UNKNOWN = "unknown"
-"""The model of tokens of which nobody has told what made them."""
+"""The model of tokens that came without the name of one."""
 
 
 @dataclass(frozen=True, eq=False)

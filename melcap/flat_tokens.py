@@ -11,7 +11,7 @@ from melcap.errors import InputError
 from melcap.waves import Tokens, as_tokens, described
 
 OnInvalid = Literal["error", "silence", "drop"]
-"""What becomes of ids outside the codebook; see `Codec.decode_tokens`."""
+"""A policy for ids outside the codebook; see `Codec.decode_tokens`."""
 
 
 def grid_of(

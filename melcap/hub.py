@@ -11,7 +11,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from melcap import weights_file
 from melcap.codec import Codec
 from melcap.errors import WeightsError
 from melcap.extras import import_extra
@@ -35,8 +34,14 @@ def load_pretrained(
         folder = _downloaded(os.fspath(name), revision)
     elif revision is not None:
         raise WeightsError(f"{folder}: a folder has no revision {revision}")
-    _check_config(folder)
-    return load(folder / WEIGHTS, device, quality=quality)
+    described = _read_config(folder)
+    codec = load(folder / WEIGHTS, device, quality=quality)
+    if described != json.loads(codec.config.to_json()):
+        raise WeightsError(
+            f"{folder / CONFIG}: is not the configuration of {WEIGHTS} beside it: save the codec "
+            "anew"
+        )
+    return codec
 
 
 def save_pretrained(
@@ -70,23 +75,18 @@ def _described(codec: Codec) -> dict[str, Any]:
     }
 
 
-def _check_config(folder: Path) -> None:
-    """Refuse a folder whose config.json is not that of its weights."""
+def _read_config(folder: Path) -> Any:
+    """Return the codec's configuration in config.json."""
     path = folder / CONFIG
     try:
         require_regular(path)
-        found = json.loads(path.read_text(encoding="utf-8"))["codec"]
+        return json.loads(path.read_text(encoding="utf-8"))["codec"]
     except OSError as error:
         raise WeightsError(
             f"{folder}: not a codec's folder: {CONFIG} cannot be read: {error.strerror}"
         ) from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise WeightsError(f"{path}: not a codec's configuration: {error!r:.200}") from error
-    weights = weights_file.read(folder / WEIGHTS)
-    if found != json.loads(weights.config.to_json()):
-        raise WeightsError(
-            f"{path}: is not the configuration of {WEIGHTS} beside it: save the codec anew"
-        )
 
 
 def _downloaded(name: str, revision: str | None) -> Path:

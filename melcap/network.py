@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,14 @@ A CPU computes one chunk at a time, since the activations of several would not f
 """
 
 
+class _Identity(NamedTuple):
+    """A tokenizer's id, and the state of the tensors that it was computed from."""
+
+    tensors: list[Tensor]
+    state: list[tuple[int, int]] | None
+    tokenizer_id: str
+
+
 class Network(nn.Module):
     """Front end, encoder, codebook, mel decoder and vocoder of a codec.
 
@@ -50,7 +59,7 @@ class Network(nn.Module):
         self.vocoder = vocoder(config, griffin_lim_steps)
         self.register_buffer("silence", torch.zeros(config.rows, dtype=torch.int32))
         self._graphs: tuple[Graphs, Graphs] | None = None
-        self._identity: tuple[object, str] | None = None
+        self._identity: _Identity | None = None
 
     @property
     def device(self) -> torch.device:
@@ -73,14 +82,19 @@ class Network(nn.Module):
         It is that of the weights as they are now. A change in place that PyTorch does not count
         itself, through `tensor.data`, is not noticed.
         """
+        tensors = [*self._tokenizer_tensors()]
         try:
-            state = [(each._version, each.data_ptr()) for each in self._tokenizer_tensors()]
+            state = [(each._version, each.data_ptr()) for each in tensors]
         except RuntimeError:  # tensors that were made in inference mode count no changes
             state = None
-        if self._identity is None or state is None or self._identity[0] != state:
+        kept = self._identity
+        # The tensors are kept, so that no other one can get the address of one of them.
+        same = kept is not None and all(map(operator.is_, kept.tensors, tensors))
+        if kept is None or state is None or not same or kept.state != state:
             encoder, vectors = self.encoder.state_dict(), self.codebook.vectors
-            self._identity = state, tokenizer_id_of(self.config, encoder, vectors)
-        return self._identity[1]
+            found = tokenizer_id_of(self.config, encoder, vectors)
+            self._identity = kept = _Identity(tensors, state, found)
+        return kept.tokenizer_id
 
     def _tokenizer_tensors(self) -> Iterator[Tensor]:
         """Yield what the tokenizer's id depends on; faster than `state_dict` by far."""

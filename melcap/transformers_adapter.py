@@ -30,7 +30,7 @@ class AdapterConfig:
 
 @dataclass(frozen=True)
 class AdapterOutput:
-    """What a call gives: the fields that it fills, the others None."""
+    """The result of a call: the fields that it fills, the others None."""
 
     audio_codes: Tensor | None = None
     audio_scales: list[None] | None = None

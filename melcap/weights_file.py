@@ -22,13 +22,13 @@ from melcap.files import replacing, require_regular
 
 HASH_BYTES = 8
 DECODER = ("decoder.", "vocoder.")
-"""How the names of the tensors of mel decoder and vocoder begin."""
+"""The beginnings of the names of the tensors of mel decoder and vocoder."""
 _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """What a weights file holds.
+    """The content of a weights file.
 
     Attributes:
         path: the file.

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
@@ -25,6 +26,7 @@ from typer.testing import CliRunner, Result
 from melcap import Codec, container, decode_file, encode_file
 from melcap.audio import read
 from melcap.audio import write as write_audio
+from melcap.bulk import row_frequencies
 from melcap.bulk.detokenize import detokenize
 from melcap.bulk.rows import TokenRow
 from melcap.bulk.run import Options, tokenize
@@ -175,7 +177,7 @@ def test_statistics(tmp_path: Path) -> None:
         np.testing.assert_array_equal(counts, np.bincount(band, minlength=512))
     data = summary.as_json()
     assert data["models"] == {"small-0123": 2}
-    assert data["tokenizers"] == {ID: 2}
+    assert data["tokenizer_id"] == ID
     assert data["channels"] == {2: 1, 1: 1}
     assert data["seconds"]["median"] == pytest.approx(1000 / 44100)
     assert data["entropy_bits"] == pytest.approx(entropy(np.bincount(both.reshape(-1))))
@@ -350,3 +352,21 @@ def test_the_commands(clips: Path, small_weights: Path, tmp_path: Path) -> None:
         missing = call(command[0], tmp_path / "nowhere", *command[1:])
         assert missing.exit_code == 1
         assert missing.stderr == f"error: {tmp_path / 'nowhere'} does not exist\n"
+
+
+def test_tokens_of_several_tokenizers_are_not_counted_together(tmp_path: Path) -> None:
+    own, other = row("own"), row("other")
+    other = replace(other, header=replace(other.header, tokenizer_id="f" * 16))
+    write_shard(tmp_path, 0, "parquet", [own, other])
+    with pytest.raises(InputError, match=f"other: is of tokenizer {'f' * 16}, .* are of {ID}"):
+        summarise([tmp_path])
+    for name in ("own", "other"):
+        (tmp_path / name).mkdir()
+    write_shard(tmp_path / "own", 0, "parquet", [own])
+    write_shard(tmp_path / "other", 0, "parquet", [other])
+    words = [str(tmp_path / "own"), "--out", str(tmp_path), "--valid", str(tmp_path / "other")]
+    application = typer.Typer()
+    application.command()(row_frequencies.main)
+    result = CliRunner().invoke(application, words)
+    assert result.exit_code == 1
+    assert f"--valid has tokens of tokenizer {'f' * 16}" in result.stderr

@@ -61,7 +61,7 @@ def test_the_audio_ends_with_the_last_whole_column(
 @settings(max_examples=40)
 @given(st.integers(1, 12), sample_rates())
 def test_at_another_rate(codec: Codec, columns: int, rate: int) -> None:
-    """As long as the columns, to the last whole sample."""
+    """The audio is as long as the columns, to the last whole sample."""
     (flat,) = codec.encode(noise(columns * UNIT), 44100).flatten()
     length = columns * UNIT * rate // 44100
     codes = Codes.from_flat([flat], codec.rows, [length], rate, codec.tokenizer_id)

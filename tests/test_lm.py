@@ -1,12 +1,4 @@
-"""Tools for language models: what goes into ids, blocks and steps comes back, and silence ends it.
-
-Seen red with: EOS, PAD or BOS left in, foreign ids passed on, ids given away twice, collisions at
-either end of the audio ids; a single id of EOS between documents, the rest of a document dropped at
-the end of a block, a block written to again, all documents read first; delays from 1, no whole
-column accepted; an embedding with the codebook's mean, of another map than an orthonormal one, with
-its columns scaled apart, or drawn after other numbers; a rule that ignores rows, whole columns, the
-offset, foreign ids or most of a column, or has a tolerance of 0.6 or 0.95.
-"""
+"""Test the tools for language models: ids, blocks and steps come back, and silence ends them."""
 
 from __future__ import annotations
 
@@ -14,7 +6,9 @@ import dataclasses
 import doctest
 import importlib
 import itertools
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -427,3 +421,61 @@ def test_clips_go_through_a_model_and_back(lite: Codec, speech: Any, music: Any)
         tokens = vocabulary.decode(ids[numbers == number])
         torch.testing.assert_close(tokens, clip.long())
         torch.testing.assert_close(lite.decode_tokens(tokens), lite.decode_tokens(clip))
+
+
+def test_generation_ends_each_sequence_in_its_own_column(lite: Codec) -> None:
+    """In a batch of prompts that are padded on the left, by transformers' `generate`."""
+    transformers = pytest.importorskip("transformers")
+    vocabulary = Vocabulary.of(lite)
+    stop = SilenceStop(lite, vocabulary, seconds=2 / lite.frame_rate)
+    loud = (lite.silence.long() + 4000) % lite.vocab_size
+    texts = [[vocabulary.pad] * 3 + [vocabulary.bos], [vocabulary.bos] * 4]
+    prompts = torch.tensor(texts)
+    silent_from = (1, 3)
+
+    class Forced(transformers.LogitsProcessor):  # type: ignore[misc]
+        """Writes loud columns, and those of silence from each sequence's own column on."""
+
+        def __call__(self, ids: Tensor, scores: Tensor) -> Tensor:
+            column, row = divmod(ids.shape[1] - prompts.shape[1], lite.rows)
+            forced = torch.full_like(scores, -torch.inf)
+            for each, begin in enumerate(silent_from):
+                forced[each, (lite.silence if column >= begin else loud)[row].long()] = 0
+            return forced
+
+    config = transformers.LlamaConfig(
+        vocab_size=vocabulary.size,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        bos_token_id=vocabulary.bos,
+        eos_token_id=vocabulary.eos,
+        pad_token_id=vocabulary.pad,
+    )
+    model = transformers.LlamaForCausalLM(config).eval()
+    made = model.generate(
+        prompts,
+        attention_mask=(prompts != vocabulary.pad).long(),
+        max_new_tokens=10 * lite.rows,
+        do_sample=False,
+        logits_processor=transformers.LogitsProcessorList([Forced()]),
+        stopping_criteria=transformers.StoppingCriteriaList([stop]),
+    )
+    written = [vocabulary.decode(ids[prompts.shape[1] :]) for ids in made]
+    assert [len(tokens) // lite.rows for tokens in written] == [3, 5]
+
+
+def test_the_blocks_of_the_page(lite: Codec) -> None:
+    """They run one after the other, but for the long measurements at the end."""
+    page = Path(__file__).parents[1] / "docs" / "language-models.md"
+    text, _ = page.read_text(encoding="utf-8").split("### What counts as silent")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 6
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(block, names)
+    assert names["behind"].size == 40193
+    assert names["wave"].shape == (2 * 2048,)
+    assert names["stop"](names["ids"][None]).tolist() == [True]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -111,13 +112,9 @@ def test_frequencies_follow_the_counts(counts: list[int]) -> None:
         assert np.abs(found - share).max() <= 1 + share.max() * len(counts) / 2**TOTAL_BITS
 
 
-def test_token_sets_of_several_tokenizers_have_no_tables() -> None:
-    summary = Summary(counts=np.ones((3, SIZE), np.int64))
-    summary.tokenizers.update([ID])
+def test_tables_of_counted_tokens() -> None:
+    summary = Summary(tokenizer_id=ID, counts=np.ones((3, SIZE), np.int64))
     assert row_tables_of(summary).frequencies.tolist() == [[2**TOTAL_BITS // SIZE] * SIZE] * 3
-    summary.tokenizers.update(["f" * 16])
-    with pytest.raises(InputError, match="several tokenizers"):
-        row_tables_of(summary)
     with pytest.raises(InputError, match="at least 8 entries"):
         frequencies(np.ones(4, np.int64))
 
@@ -225,6 +222,52 @@ def test_a_file_is_compact_where_that_is_smaller(tmp_path: Path, valid: bytes) -
 def test_tokens_of_another_kind_are_not_written(tokens: npt.NDArray[Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         container.pack(replace(HEADER, rows=tokens.shape[1]), tokens)
+
+
+class Interval:
+    """The range coder by its definition, in integers of any size: nothing overflows or carries."""
+
+    def __init__(self) -> None:
+        self.low, self.width, self.words = 0, 2**64 - 1, 1
+
+    def narrow(self, starts: list[int], token: int) -> None:
+        share = (self.width >> 24) * 64
+        self.low += share * starts[token]
+        self.width = share * (starts[token + 1] - starts[token])
+        if self.width < 2**32:
+            self.low, self.width, self.words = self.low << 32, self.width << 32, self.words + 1
+
+    def boundary(self, starts: list[int]) -> int | None:
+        """The token whose share holds the next multiple of 2**64, where a word would overflow."""
+        ahead = -self.low % 2**64
+        share = (self.width >> 24) * 64
+        return bisect_right(starts, ahead // share) - 1 if ahead < share << TOTAL_BITS else None
+
+    def data(self) -> bytes:
+        end = -(-self.low >> 32)
+        words = [end >> 32 * place & 2**32 - 1 for place in reversed(range(self.words))]
+        if self.low + self.width >> 32 == end:
+            words.append(0)
+        return np.array(words, "<u4").tobytes()
+
+
+@given(st.integers(0, 2**32), st.integers(1, 120), st.floats(0, 1))
+def test_words_that_overflow_carry(seed: int, count: int, often: float) -> None:
+    """Tokens are drawn towards the place where a carry through several words is decided last."""
+    generator = np.random.default_rng(seed)
+    tables = drawn(seed, 1, 8)
+    (starts,) = tables.starts
+    interval, tokens, prefixes = Interval(), [], []
+    for _ in range(count):
+        near = interval.boundary(starts)
+        if near is None or generator.random() > 0.5 + often / 2:
+            near = int(generator.integers(8))
+        tokens.append(near)
+        interval.narrow(starts, near)
+        if interval.low % 2**64 > 2**64 - 2**32:  # the last word overflows where tokens end here
+            prefixes.append((len(tokens), interval.data()))
+    for length, data in (*prefixes, (count, interval.data())):
+        assert row_coding.encode(np.array([tokens[:length]]), tables) == data
 
 
 @given(st.integers(0, 2**32), st.integers(1, 3), st.integers(1, 200), st.sampled_from([8, 64]))

@@ -120,6 +120,17 @@ def test_it_follows_the_weights(codec: Codec, small_weights: Path) -> None:
     assert own.tokenizer_id != before
 
 
+def test_a_tensor_in_the_place_of_another(codec: Codec) -> None:
+    """A new tensor may have the address of one that is gone, and has counted as many changes."""
+    own = copy.deepcopy(codec)
+    memory = codec.codebook.vectors.numpy().copy()
+    own.codebook.vectors = torch.from_numpy(memory)
+    assert own.tokenizer_id == codec.tokenizer_id
+    memory += 1
+    own.codebook.vectors = torch.from_numpy(memory)
+    assert own.tokenizer_id != codec.tokenizer_id
+
+
 def test_in_inference_mode(codec: Codec) -> None:
     """Tensors that are made in it count no changes."""
     with torch.inference_mode():

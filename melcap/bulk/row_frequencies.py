@@ -37,6 +37,8 @@ def main(
         typer.echo(f"{target}: {bits_per_token(tables, summary):.3f} bits per token")
         if valid:
             held_out = summarise(valid)
+            if held_out.tokenizer_id != tables.tokenizer_id:
+                raise InputError(f"--valid has tokens of tokenizer {held_out.tokenizer_id}")
             typer.echo(f"held out: {bits_per_token(tables, held_out):.3f} bits per token")
 
 
@@ -44,12 +46,10 @@ def row_tables_of(summary: Summary) -> RowTables:
     """Return the row tables of counted tokens.
 
     Raises:
-        InputError: for tokens of several tokenizers, or of a codebook of fewer than 8 entries.
+        InputError: for tokens of a codebook of fewer than 8 entries.
     """
-    if len(summary.tokenizers) > 1:
-        raise InputError(f"these are tokens of several tokenizers: {', '.join(summary.tokenizers)}")
     rows = [frequencies(counts) for counts in summary.counts]
-    return RowTables(next(iter(summary.tokenizers)), np.stack(rows))
+    return RowTables(summary.tokenizer_id, np.stack(rows))
 
 
 def frequencies(counts: Counts) -> npt.NDArray[np.uint16]:

@@ -28,7 +28,7 @@ class Summary:
     hours: float = 0.0
     channel_hours: float = 0.0
     tokens: int = 0
-    tokenizers: Counter[str] = field(default_factory=Counter)
+    tokenizer_id: str = ""
     models: Counter[str] = field(default_factory=Counter)
     sample_rates: Counter[int] = field(default_factory=Counter)
     channels: Counter[int] = field(default_factory=Counter)
@@ -41,7 +41,12 @@ class Summary:
         header, grid = row.header, row.grid
         shape = (header.rows, 1 << header.bits)
         if not self.counts.size:
-            self.counts = np.zeros(shape, np.int64)
+            self.tokenizer_id, self.counts = header.tokenizer_id, np.zeros(shape, np.int64)
+        elif header.tokenizer_id != self.tokenizer_id:
+            raise InputError(
+                f"{row.id}: is of tokenizer {header.tokenizer_id}, and the clips before it are of "
+                f"{self.tokenizer_id}: their tokens cannot be counted together"
+            )
         elif self.counts.shape != shape:
             raise InputError(f"{row.id}: is of another grid than the clips before it")
         for band, tokens in zip(self.counts, grid.transpose(1, 0, 2), strict=True):
@@ -50,7 +55,6 @@ class Summary:
         self.hours += row.seconds / 3600
         self.channel_hours += row.seconds * header.channels / 3600
         self.tokens += header.token_count
-        self.tokenizers[header.tokenizer_id] += 1
         self.models[header.model] += 1
         self.sample_rates[header.sample_rate] += 1
         self.channels[header.channels] += 1
@@ -79,7 +83,7 @@ class Summary:
             "hours": self.hours,
             "channel_hours": self.channel_hours,
             "tokens": self.tokens,
-            "tokenizers": dict(self.tokenizers),
+            "tokenizer_id": self.tokenizer_id,
             "models": dict(self.models),
             "sample_rates": dict(self.sample_rates),
             "channels": dict(self.channels),
@@ -101,7 +105,7 @@ def summarise(sets: Sequence[Path]) -> Summary:
     """Read token sets (folders, shards, `.melcap` files) from end to end.
 
     Raises:
-        InputError: where there is none, or no clip in them, or their grids differ.
+        InputError: where there is none, or no clip in them, or their tokenizers or grids differ.
         ContainerError: for a damaged one.
     """
     summary = Summary()
