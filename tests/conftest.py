@@ -29,11 +29,18 @@ settings.load_profile("melcap")
 
 @pytest.fixture(scope="module")
 def profiling_scripts() -> Iterator[None]:
-    """Let a module import the scripts of profiling/, as one that is run finds the others."""
+    """Let a module import the scripts of profiling/, as one that is run finds the others.
+
+    transformers looks for a package of its own called kernels, and in this folder finds another.
+    """
     folder = str(Path(__file__).parents[1] / "profiling")
     sys.path.insert(0, folder)
+    other = sys.modules.pop("kernels", None)
     yield
     sys.path.remove(folder)
+    sys.modules.pop("kernels", None)
+    if other is not None:
+        sys.modules["kernels"] = other
 
 
 @pytest.fixture
