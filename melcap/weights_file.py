@@ -76,7 +76,7 @@ def read(path: Path, expected: str | None = None) -> WeightsFile:
         raise WeightsError(f"{path}: {error}") from error
     if expected is not None and digest != expected:
         raise WeightsError(f"{path}: the weights are damaged; install melcap again")
-    _check_finite(state, f"{path}: not a melcap weights file")
+    check_finite(state, f"{path}: not a melcap weights file")
     return WeightsFile(path, config, state, digest, metadata.get("tokenizer_id"))
 
 
@@ -90,7 +90,7 @@ def halved(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
         name: (value.half() if value.is_floating_point() else value).cpu().contiguous()
         for name, value in state.items()
     }
-    _check_finite(half, f"{path}: cannot write the weights")
+    check_finite(half, f"{path}: cannot write the weights")
     return half
 
 
@@ -114,7 +114,7 @@ def write(
     return hashlib.sha256(data).hexdigest()
 
 
-def _check_finite(state: Mapping[str, Tensor], what: str) -> None:
+def check_finite(state: Mapping[str, Tensor], what: str) -> None:
     for name, value in state.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise WeightsError(f"{what}: {name} has NaN or infinite numbers")

@@ -8,14 +8,20 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import melcap
 from melcap import audio, container, demo
+from melcap.bulk.rows import TokenRow
+from melcap.bulk.shards import read_rows, token_files, write_shard
 from melcap.codec import Codec
+from melcap.header import Header
+from melcap.lm import ContextModel
 from tests.helpers import noise
 
 soundfile = pytest.importorskip("soundfile")
@@ -105,6 +111,132 @@ class TestTokensForLm:
         assert rate == 44100
         assert np.abs(speech - codec.decode(codes).numpy()).max() < 1e-4
         assert soundfile.info(out / "0001-other.wav").frames == 8000
+
+
+@pytest.fixture(scope="module")
+def tokens(codec: Codec, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tokens of a clip of each of two classes, one of them stereo."""
+    folder, rows = tmp_path_factory.mktemp("tokens"), []
+    for kind, channels in (("speech", 1), ("music", 2)):
+        codes = codec.encode(noise(channels, 230_000), 44100)
+        header = Header(
+            "small", codec.tokenizer_id, 44100, channels, 230_000, 3, codes.columns[0], 9
+        )
+        flat = torch.cat(codes.flatten()).numpy().astype(np.uint16)
+        rows.append(TokenRow(f"{kind}/a", f"clips/{kind}/a.wav", header, flat))
+    write_shard(folder, 0, "parquet", rows)
+    return folder
+
+
+class TestTokenLm:
+    @pytest.fixture(autouse=True)
+    def own_cache(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        datasets = pytest.importorskip("datasets")
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+    def test_train_measure_continue(
+        self,
+        script: Script,
+        codec: Codec,
+        tokens: Path,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        out = tmp_path / "lm"
+        words = ("token_lm.py", "train", tokens, "--unseen", tokens, "--out", out, "--steps", 3)
+        assert script(*words) == 0
+        table = (out / "bits.md").read_text()
+        printed = capsys.readouterr().out
+        assert printed.startswith("3 steps in ")
+        assert printed.endswith(table)
+        lines = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
+        assert [line[0] for line in lines] == [
+            "class music", "class speech", "row 0", "row 1", "row 2", "all",
+        ]  # fmt: skip
+        columns = codec.encode(noise(230_000), 44100).tokens.shape[1]
+        assert [int(line[1]) for line in lines] == [
+            6 * columns, 3 * columns, 3 * columns, 3 * columns, 3 * columns, 9 * columns,
+        ]  # fmt: skip
+        model = ContextModel.load(out / "model.safetensors")
+        rows = [row for file in token_files(tokens) for row in read_rows(file, tokens)]
+        bits, unigram = [], []
+        counts = np.ones((3, 300))
+        for row in rows:
+            for grid in row.grid.astype(np.int64):
+                np.add.at(counts, (np.arange(3)[:, None], grid), 1)
+        counts /= counts.sum(1, keepdims=True)
+        for row in rows:
+            for grid in row.grid.astype(np.int64):
+                bits.append(model.bits(grid[None]).detach().numpy()[0])
+                unigram.append(-np.log2(np.take_along_axis(counts, grid, 1)))
+        for name, values in (("unigram", unigram), ("model", bits)):
+            at = ("unigram", "model").index(name) + 2
+            assert float(lines[-1][at]) == pytest.approx(np.concatenate(values, 1).mean(), abs=0.02)
+            by_row = np.concatenate(values, 1).mean(1)
+            assert [float(line[at]) for line in lines[2:5]] == pytest.approx(by_row, abs=0.02)
+
+        measured = (out / "model.safetensors", tokens, "--counts", tokens)
+        assert script("token_lm.py", "measure", *measured) == 0
+        again = capsys.readouterr().out
+        assert again.splitlines()[:2] == table.splitlines()[:2]
+        assert float(again.split()[-2]) == pytest.approx(float(lines[-1][3]), abs=0.02)
+
+        heard = tmp_path / "heard"
+        words = ("token_lm.py", "continue", out / "model.safetensors", tokens, "--out", heard)
+        assert script(*words, "--begin", 1, "--seconds", 2) == 0
+        channels = {row.source: row.grid for row in rows}
+        grids = np.concatenate([channels[each] for each in sorted(channels)])
+        begun = [codec.decode_tokens(grid[:, :43].T.ravel()).numpy() for grid in grids]
+        files = sorted(heard.iterdir())
+        assert [file.name for file in files] == ["00-a.wav", "01-a.wav", "02-a.wav"]
+        for file in files:
+            wave, _ = audio.read(file)
+            assert wave.shape == (1, (43 + 86) * 1024)
+            # The clip itself, up to the samples that the model's first columns change.
+            assert (
+                min(np.abs(wave[0, : 20 * 1024] - each[: 20 * 1024]).max() for each in begun) < 1e-3
+            )
+
+    def test_a_run_that_was_stopped_goes_on(
+        self, script: Script, tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It ends with the weights of a run that was not."""
+
+        def train(name: str) -> int | str | None:
+            words = ("train", tokens, "--unseen", tokens, "--out", tmp_path / name, "--steps", 4)
+            return script("token_lm.py", *words)
+
+        assert train("whole") == 0
+        bits, calls = ContextModel.bits, iter(range(99))
+
+        def stopped(model: ContextModel, grid: Any) -> Any:
+            if next(calls) == 2:
+                raise KeyboardInterrupt
+            return bits(model, grid)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ContextModel, "bits", stopped)
+            assert str(train("parts")).startswith("stopped at step 2; the same command goes on")
+        assert not (tmp_path / "parts" / "model.safetensors").exists()
+        assert torch.load(tmp_path / "parts" / "checkpoint.pt")["step"] == 2
+        assert train("parts") == 0
+        whole, parts = (
+            torch.load(tmp_path / name / "checkpoint.pt")["model"] for name in ("whole", "parts")
+        )
+        for name, weights in whole.items():
+            assert torch.equal(parts[name], weights), name
+
+    def test_what_does_not_fit_is_refused(
+        self, script: Script, lite: Codec, tokens: Path, tmp_path: Path
+    ) -> None:
+        empty = tmp_path / "empty"
+        empty.mkdir()
+        words = ("token_lm.py", "train", empty, "--unseen", tokens, "--out", tmp_path / "lm")
+        assert "holds no Parquet shards" in str(script(*words))
+        ContextModel.of(lite).save(tmp_path / "lite.safetensors")
+        words = ("token_lm.py", "continue", tmp_path / "lite.safetensors", tokens)
+        said = str(script(*words, "--out", tmp_path / "heard"))
+        assert said.startswith(f"error: these tokens are of tokenizer {lite.tokenizer_id}")
 
 
 class TestStreamMicrophone:

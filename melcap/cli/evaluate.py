@@ -31,6 +31,10 @@ def evaluate(
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the results.")] = Path(
         "results"
     ),
+    predictor: Annotated[
+        Path | None,
+        typer.Option(help="A model of examples/token_lm.py, for tokens that have none here."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """How good codecs sound, beside Opus and others: ViSQOL, STOI, PESQ and more on your clips.
@@ -59,6 +63,7 @@ def evaluate(
                     clips_per_class=clips_per_class,
                     seconds=seconds,
                     processes=processes,
+                    predictor=predictor,
                     begin=begin,
                 )
             except InputError as error:

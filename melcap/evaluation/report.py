@@ -37,17 +37,19 @@ def score(
     clips_per_class: int = 8,
     seconds: float = 10.0,
     processes: int = 2,
+    predictor: Path | None = None,
     begin: Callable[[int], Callable[[], object]] = lambda total: lambda: None,
 ) -> Row:
     """Measure the codecs on clips of `data`, write everything to `out`, and return the summary.
 
-    `begin` is told how many results there will be, and gives what is called for each. A run that
-    was stopped goes on where it was. What fails for one clip is a sentence under "failures" in the
+    `begin` is told how many results there will be, and gives what is called for each. `predictor`
+    is a file for a tokenizer that has none in the package. A run that was stopped goes on where it
+    was. What fails for one clip is a sentence under "failures" in the
     summary; raises `InputError` for data or codecs that there are not, and `MelcapError` where
     something is not installed.
     """
     clips = choose_clips(find_clips(data), clips_per_class)
-    jobs = jobs_for(names, clips, seconds)
+    jobs = jobs_for(names, clips, seconds, predictor)
     for module in MODULES:
         import_extra(module)
     out.mkdir(parents=True, exist_ok=True)

@@ -24,18 +24,23 @@ from melcap.errors import InputError, MelcapError
 from melcap.evaluation import metrics, peers
 from melcap.evaluation.clips import RATE, Clip
 from melcap.evaluation.codebook import count_tokens, pack_counts
+from melcap.evaluation.predictor import find, fingerprint, predict
 from melcap.evaluation.table import Row
 
-KEY = ("codec", "identity", "source", "clip", "class", "cut", "measures")
+KEY = ("codec", "identity", "source", "clip", "class", "cut", "measures", "predictor")
 
 
 @dataclass(frozen=True)
 class Job:
-    """One codec on one clip, of which the first `seconds` count."""
+    """One codec on one clip, of which the first `seconds` count.
+
+    `predictor` is a file for the tokenizer of the codec, or of another one (`predictor.find`).
+    """
 
     codec: str
     clip: Clip
     seconds: float
+    predictor: Path | None = None
 
     def key(self) -> Row:
         """What a result depends on (`KEY`): all of it the same, it need not be computed again."""
@@ -48,6 +53,7 @@ class Job:
             "class": self.clip.kind,
             "cut": self.seconds,
             "measures": ", ".join((str(metrics.DEFINITIONS), *versions)),
+            "predictor": fingerprint(self._predictor()),
         }
 
     def run(self) -> Row:
@@ -65,17 +71,25 @@ class Job:
             row |= {"encode_seconds": between - start, "decode_seconds": end - between}
         if codec.codebook_size and coded.tokens is not None:
             row["codes"] = pack_counts(count_tokens(coded.tokens, codec.codebook_size))
+        file = self._predictor()
+        if file is not None and coded.tokens is not None:
+            row |= predict(file, coded.tokens, row["seconds"])
         speech = self.clip.kind == metrics.SPEECH
         for name, value in metrics.measure(wave, decoded, RATE, speech=speech).items():
             row[name] = None if math.isnan(value) else value
         return row
 
+    def _predictor(self) -> Path | None:
+        return find(peers.codec(self.codec).tokenizer_id, self.predictor)
 
-def jobs_for(names: Sequence[str], clips: Sequence[Clip], seconds: float) -> list[Job]:
-    """Every codec on every clip that it is made for.
+
+def jobs_for(
+    names: Sequence[str], clips: Sequence[Clip], seconds: float, predictor: Path | None = None
+) -> list[Job]:
+    """Return every codec on every clip that it is made for.
 
     Raises `InputError` for a codec that is unknown, or for speech where no clip is of that class,
-    and what `peers.codec` raises.
+    for a predictor that none of the codecs has tokens for, and what `peers.codec` raises.
     """
     kinds = {clip.kind for clip in clips}
     for name in names:
@@ -84,8 +98,11 @@ def jobs_for(names: Sequence[str], clips: Sequence[Clip], seconds: float) -> lis
                 f"{name} is for speech, and no clip here is of the class {metrics.SPEECH}: "
                 f"there are {', '.join(sorted(kinds))}"
             )
+    tokenizers = [peers.codec(name).tokenizer_id for name in names]
+    if predictor is not None and predictor not in (find(each, predictor) for each in tokenizers):
+        raise InputError(f"{predictor} is for the tokens of none of these codecs")
     return [
-        Job(name, clip, seconds)
+        Job(name, clip, seconds, predictor)
         for clip in clips
         for name in names
         if clip.kind == metrics.SPEECH or not peers.codec(name).speech_only

@@ -9,12 +9,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from melcap.evaluation import predictor
 from melcap.evaluation.codebook import statistics_of, unpack_counts
 from melcap.evaluation.metrics import HEADLINE, SPEECH, TITLES
 
 Row: TypeAlias = dict[str, Any]
 
 DRAWS = 2000
+_MEASURES = TITLES | predictor.TITLES
 
 
 def summarise(rows: Iterable[Row]) -> list[Row]:
@@ -39,7 +41,7 @@ def summarise(rows: Iterable[Row]) -> list[Row]:
             line["kbps"] = sum(row["bytes"] for row in inside) * 8 / seconds / 1000
             line |= {f"{what}_speed": _speed(inside, what) for what in ("encode", "decode")}
             line["codebook"] = _codebook(inside)
-            line |= {name: _interval(part, name) for name in TITLES}
+            line |= {name: _interval(part, name) for name in _MEASURES}
             lines.append(line)
     return lines
 
@@ -52,12 +54,12 @@ def markdown(lines: Iterable[Row]) -> str:
 def markdown_in_full(lines: Iterable[Row]) -> str:
     """Every measure, the speeds and the codebook."""
     codebook = ["encode x", "decode x", "codebook usage", "codebook entropy"]
-    return _table(["codec", "class", "n", "s", "kbps"], TITLES, codebook, lines)
+    return _table(["codec", "class", "n", "s", "kbps"], _MEASURES, codebook, lines)
 
 
 def _table(first: list[str], measures: Iterable[str], last: list[str], lines: Iterable[Row]) -> str:
     measures = list(measures)
-    titles = [*first, *(TITLES[name] for name in measures), *last]
+    titles = [*first, *(_MEASURES[name] for name in measures), *last]
     table = [titles, ["---"] * len(titles)]
     for line in lines:
         cells = _cells(line)

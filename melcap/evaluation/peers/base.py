@@ -46,6 +46,7 @@ class Codec(ABC):
         speech_only: made for speech, and measured on nothing else.
         bound: no codec, but the best or the worst that one can do; its speed says nothing.
         codebook_size: entries of the codebook that `Coded.tokens` point into.
+        tokenizer_id: what the tokens mean, where there are any.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Codec(ABC):
     speech_only: ClassVar[bool] = False
     bound: ClassVar[bool] = False
     codebook_size: int | None = None
+    tokenizer_id: str | None = None
 
     @abstractmethod
     def encode(self, wave: Audio, sample_rate: int) -> Coded:

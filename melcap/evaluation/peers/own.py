@@ -19,6 +19,7 @@ class Melcap(Codec):
         if weights.quality != "default":
             self.identity += f" {weights.quality}"
         self.codebook_size = weights.vocab_size
+        self.tokenizer_id = weights.tokenizer_id
 
     def encode(self, wave: Audio, sample_rate: int) -> Coded:
         codes = self.weights.encode(wave, sample_rate)

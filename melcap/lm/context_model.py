@@ -1,0 +1,271 @@
+"""A small language model of tokens, for measuring how predictable they are."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as packed
+from torch import Tensor, nn
+from torch.nn.functional import gelu, pad
+
+from melcap.codec import Codec
+from melcap.errors import InputError, WeightsError
+from melcap.files import replacing, require_regular
+from melcap.lm.two_level_softmax import TwoLevelSoftmax
+from melcap.waves import Tokens, as_tokens, described
+from melcap.weights_file import check_finite
+
+
+@dataclass(frozen=True)
+class ContextModelConfig:
+    """The sizes of a `ContextModel`.
+
+    Attributes:
+        rows: tokens of one column.
+        dim: numbers of a codebook vector.
+        codebook_size: number of tokens.
+        classes: classes of the two-level softmax, a power of two that divides `codebook_size`.
+        history_width: numbers that summarise the columns before.
+        width: numbers of the hidden state of one token.
+        dilations: of the causal convolutions over columns, one for each.
+        kernel: columns that each convolution reads.
+        rank: numbers that the logits within a class are computed from.
+    """
+
+    rows: int
+    dim: int
+    codebook_size: int
+    classes: int
+    history_width: int = 128
+    width: int = 192
+    dilations: tuple[int, ...] = (1, 2, 4)
+    kernel: int = 3
+    rank: int = 32
+
+    @property
+    def context(self) -> int:
+        """Return how many columns before its own the model sees."""
+        return 1 + (self.kernel - 1) * sum(self.dilations)
+
+
+class ContextModel(nn.Module):
+    """The probability of each token, given the lower rows of its column and the columns before.
+
+    Tokens enter as their codebook vectors. Causal convolutions over whole columns summarise what
+    came before, so the larger part of the work is done once a column and not once a token. It is
+    a yardstick, not a generator: minutes of training teach it texture, and no words or melodies.
+
+    Args:
+        config: sizes.
+        tokenizer_id: the tokenizer whose tokens it reads.
+        vectors: float [codebook size, dim], the codebook's vectors; None where weights are loaded.
+
+    Example:
+        >>> import melcap, torch
+        >>> from melcap.lm import ContextModel
+        >>> codec = melcap.load()
+        >>> model = ContextModel.of(codec)
+        >>> model.bits(torch.zeros(1, codec.rows, 5, dtype=torch.int64)).shape
+        torch.Size([1, 12, 5])
+    """
+
+    vectors: Tensor
+    lower_rows: Tensor
+
+    def __init__(
+        self, config: ContextModelConfig, tokenizer_id: str, vectors: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        self.config, self.tokenizer_id = config, tokenizer_id
+        rows, dim, width, history = config.rows, config.dim, config.width, config.history_width
+        if vectors is None:
+            vectors = torch.zeros(config.codebook_size, dim)
+        vectors = vectors.detach().to("cpu", torch.float32)
+        vectors = vectors - vectors.mean(dim=0)
+        vectors = vectors / vectors.std().clamp(min=1e-9)
+        self.register_buffer("vectors", vectors)
+        self.enter = nn.Linear(rows * dim, history)
+        self.layers = nn.ModuleList(
+            CausalLayer(history, config.kernel, dilation) for dilation in config.dilations
+        )
+        self.from_history = nn.Linear(history, rows * width)
+        self.from_column = nn.Linear(rows * dim, rows * width, bias=False)
+        # [rows * width, rows * dim]: a row sees the rows below it, and none above.
+        lower_rows = torch.ones(rows, rows).tril(-1)
+        lower_rows = lower_rows.repeat_interleave(width, 0).repeat_interleave(dim, 1)
+        self.register_buffer("lower_rows", lower_rows, persistent=False)
+        self.mix = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.softmax = TwoLevelSoftmax(vectors, width, config.classes, config.rank)
+
+    @classmethod
+    def of(cls, codec: Codec, **sizes: Any) -> ContextModel:
+        """Return an untrained model of a codec's tokens.
+
+        Args:
+            codec: the codec that makes the tokens.
+            **sizes: fields of `ContextModelConfig` other than the codec's own.
+
+        Raises:
+            InputError: for sizes that do not fit.
+        """
+        vectors = codec.codebook.vectors
+        size, dim = vectors.shape
+        sizes = {"classes": math.gcd(size, 128)} | sizes
+        config = ContextModelConfig(codec.rows, dim, size, **sizes)
+        return cls(config, codec.tokenizer_id, vectors)
+
+    def bits(self, tokens: Tokens) -> Tensor:
+        """Return the bits that each token costs under the model: -log2 of its probability.
+
+        The mean over all tokens is the model's cross entropy, its loss in training. A sequence
+        begins with nothing before it.
+
+        Args:
+            tokens: integers [batch, rows, columns], as in `Codes.tokens`.
+
+        Returns:
+            float32 [batch, rows, columns].
+
+        Raises:
+            InputError: for another number of rows, or tokens outside the codebook.
+        """
+        grid = self._checked(tokens).mT  # [batch, columns, rows]
+        if not grid.numel():
+            return grid.mT.float()
+        column = self.vectors[grid].flatten(2)
+        before = pad(column, (0, 0, 1, 0))[:, :-1]
+        hidden = self.from_history(self._history(before))
+        hidden = hidden + nn.functional.linear(column, self.from_column.weight * self.lower_rows)
+        hidden = self._mixed(hidden.unflatten(2, (self.config.rows, -1)))
+        nats = self.softmax(hidden.flatten(0, 2), grid.flatten())
+        return nats.view(grid.shape).mT / math.log(2)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        tokens: Tokens,
+        columns: int,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Return tokens followed by others that the model draws, column by column.
+
+        Args:
+            tokens: integers [batch, rows, columns] to go on from; there may be no columns.
+            columns: how many to add.
+            temperature: below 1 for more probable tokens; 0 for the most probable.
+            generator: where the random numbers come from.
+
+        Returns:
+            int64 [batch, rows, columns before + `columns`].
+
+        Raises:
+            InputError: as `bits`.
+        """
+        grid = self._checked(tokens).mT
+        batch, start, rows = grid.shape
+        dim, width = self.config.dim, self.config.width
+        grid = torch.cat((grid, grid.new_zeros(batch, columns, rows)), dim=1)
+        weight = (self.from_column.weight * self.lower_rows).view(rows, width, rows * dim)
+        for at in range(start, start + columns):
+            first = max(0, at - self.config.context)
+            before = self.vectors[grid[:, first:at]].flatten(2)
+            before = pad(before, (0, 0, 1 if first == 0 else 0, 0))
+            history = self.from_history(self._history(before)[:, -1]).unflatten(1, (rows, width))
+            for row in range(rows):
+                column = self.vectors[grid[:, at]].flatten(1)  # rows above are masked
+                hidden = self._mixed(history[:, row] + column @ weight[row].mT)
+                grid[:, at, row] = self.softmax.sample(hidden, temperature, generator)
+        return grid.mT
+
+    def save(self, path: Path) -> None:
+        """Write a safetensors file of float16 weights, with sizes and tokenizer in its metadata.
+
+        Raises:
+            OSError: where it cannot be written.
+        """
+        state = {
+            name: tensor.to("cpu", torch.float16 if tensor.is_floating_point() else torch.int32)
+            for name, tensor in self.state_dict().items()
+        }
+        config = json.dumps(dataclasses.asdict(self.config))
+        data = packed(state, {"context_model": config, "tokenizer_id": self.tokenizer_id})
+        with replacing(path) as temporary:
+            temporary.write_bytes(data)
+
+    @classmethod
+    def load(cls, path: Path) -> ContextModel:
+        """Return the model of a file that `save` wrote.
+
+        Raises:
+            WeightsError: where there is no such file, or it holds something else.
+        """
+        try:
+            require_regular(path)
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                sizes = json.loads(metadata["context_model"])
+                config = ContextModelConfig(**{**sizes, "dilations": tuple(sizes["dilations"])})
+                model = cls(config, metadata["tokenizer_id"])
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            model.load_state_dict(state)
+            check_finite(state, str(path))
+        except OSError as error:
+            raise WeightsError(f"{path}: cannot read the model: {error.strerror}") from error
+        except (
+            SafetensorError,
+            InputError,
+            KeyError,
+            TypeError,
+            ValueError,
+            RuntimeError,
+        ) as error:
+            raise WeightsError(f"{path}: this is no context model: {error}") from error
+        return model.eval()
+
+    def _checked(self, tokens: Tokens) -> Tensor:
+        grid = as_tokens(tokens).long().to(self.vectors.device)
+        rows, size = self.config.rows, self.config.codebook_size
+        if grid.ndim != 3 or grid.shape[1] != rows:
+            raise InputError(f"tokens must be [batch, {rows} rows, columns], not {described(grid)}")
+        if grid.numel() and not 0 <= int(grid.min()) <= int(grid.max()) < size:
+            raise InputError(
+                f"tokens must be in 0..{size - 1}, not {int(grid.min())}..{int(grid.max())}"
+            )
+        return grid
+
+    def _history(self, columns: Tensor) -> Tensor:
+        """Return a summary of each column and those before it, [batch, columns, history width]."""
+        state = self.enter(columns)
+        for layer in self.layers:
+            state = layer(state)
+        return state
+
+    def _mixed(self, hidden: Tensor) -> Tensor:
+        return self.norm(hidden + self.mix(hidden))
+
+
+class CausalLayer(nn.Module):
+    """A residual layer of `ContextModel`: each column sees itself and columns before it."""
+
+    def __init__(self, width: int, kernel: int, dilation: int) -> None:
+        super().__init__()
+        self.reach = (kernel - 1) * dilation
+        self.norm = nn.LayerNorm(width)
+        self.spread = nn.Conv1d(width, width, kernel, dilation=dilation)
+        self.mix = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [batch, columns, width] for as much."""
+        spread = self.spread(pad(self.norm(x), (0, 0, self.reach, 0)).mT).mT
+        return x + self.mix(gelu(spread))
