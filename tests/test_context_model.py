@@ -152,6 +152,18 @@ class TestBits:
     def test_no_columns_have_no_bits(self, model: ContextModel) -> None:
         assert model.bits(tokens_of(2, ROWS, 0)).shape == (2, ROWS, 0)
 
+    def test_a_clip_is_computed_in_pieces(
+        self, model: ContextModel, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        grid = tokens_of(ROWS, 50)
+        for piece in (1, 3, 7, 50, 51):
+            monkeypatch.setattr(context_model, "PIECE", piece)
+            whole = model.bits(grid[None])[0]
+            torch.testing.assert_close(model.bits_of_clip(grid), whole, atol=1e-5, rtol=0)
+        assert model.bits_of_clip(grid[:, :0]).shape == (ROWS, 0)
+        with pytest.raises(InputError, match="3 rows"):
+            model.bits_of_clip(grid[:2])
+
     def test_what_is_no_grid_is_refused(self, model: ContextModel) -> None:
         with pytest.raises(InputError, match=r"tokens must be \[batch, 3 rows, columns\], not"):
             model.bits(tokens_of(ROWS, 9))
@@ -201,6 +213,11 @@ class TestGenerate:
         expected = model.bits(grid)[:, :, start:].mT.flatten(1).T
         torch.testing.assert_close(bits, expected, atol=1e-4, rtol=0)
 
+    @pytest.mark.parametrize("temperature", [-1.0, float("nan")])
+    def test_a_wrong_temperature_is_refused(self, model: ContextModel, temperature: float) -> None:
+        with pytest.raises(InputError, match="temperature must be 0 or more"):
+            model.generate(tokens_of(1, ROWS, 2), 1, temperature)
+
     def test_the_same_seed_gives_the_same_tokens(self, model: ContextModel) -> None:
         def made(seed: int) -> Tensor:
             generator = torch.Generator().manual_seed(seed)
@@ -213,9 +230,14 @@ class TestGenerate:
 class TestFile:
     def test_there_and_back(self, model: ContextModel, tmp_path: Path) -> None:
         path = tmp_path / "model.safetensors"
+        model.training_settings = {"steps": 7}
         model.save(path)
+        state = torch.get_rng_state()
         loaded = ContextModel.load(path)
+        assert torch.equal(torch.get_rng_state(), state)
         assert (loaded.config, loaded.tokenizer_id) == (CONFIG, ID)
+        assert loaded.training_settings == {"steps": 7}
+        assert not loaded.training
         grid = tokens_of(2, ROWS, 9)
         difference = (loaded.bits(grid) - model.bits(grid)).abs().max()
         assert 0 < difference < 0.05  # weights are kept in float16
@@ -236,21 +258,40 @@ class TestFile:
         model.save(path)
         state = load_file(path)
         right = json.dumps(dataclasses.asdict(CONFIG))
+        metadata = {"context_model": right, "tokenizer_id": ID, "training": "{}"}
         for config in (
             right.replace('"width": 8', '"width": 9'),
+            right.replace('"rank": 6', '"rank": 0'),
             right.replace("width", "w"),
             "[]",
         ):
-            save_file(state, path, {"context_model": config, "tokenizer_id": ID})
+            save_file(state, path, metadata | {"context_model": config})
             with pytest.raises(WeightsError, match="this is no context model"):
                 ContextModel.load(path)
-        state["norm.weight"] = torch.full_like(state["norm.weight"], torch.nan)
-        save_file(state, path, {"context_model": right, "tokenizer_id": ID})
-        with pytest.raises(WeightsError, match="NaN"):
-            ContextModel.load(path)
+        for wrong, said in (
+            ({"norm.weight": torch.full_like(state["norm.weight"], torch.nan)}, "NaN"),
+            ({"softmax.members": torch.zeros_like(state["softmax.members"])}, "each entry once"),
+            ({"softmax.place": state["softmax.place"].flip(0)}, "each entry once"),
+        ):
+            save_file(state | wrong, path, metadata)
+            with pytest.raises(WeightsError, match=said):
+                ContextModel.load(path)
+        save_file(state, path, metadata)
+        ContextModel.load(path)
+
+    def test_weights_that_float16_cannot_hold_are_not_saved(
+        self, model: ContextModel, tmp_path: Path
+    ) -> None:
+        model.norm.weight[3] = 1e6
+        with pytest.raises(WeightsError, match=r"norm\.weight has NaN or infinite"):
+            model.save(tmp_path / "model.safetensors")
+        assert not list(tmp_path.iterdir())
 
 
 def test_a_codec_gives_the_sizes(codec: Codec) -> None:
+    for wrong in ({"width": 0}, {"rank": 1.5}, {"dilations": (1, 0)}, {"classes": 8}):
+        with pytest.raises(InputError, match="must be a"):
+            ContextModel.of(codec, **wrong)
     model = ContextModel.of(codec, width=10)
     assert model.tokenizer_id == codec.tokenizer_id
     assert dataclasses.astuple(model.config)[:4] == (3, 8, 300, 4)

@@ -16,12 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melcap import audio
+from melcap.codec import Codec
 from melcap.errors import AudioFileError, InputError, MelcapError
-from melcap.evaluation import metrics, peers, plots, report, scorecard
+from melcap.evaluation import metrics, peers, plots, predictor, report, scorecard
 from melcap.evaluation.clips import Clip, choose_clips, find_clips
 from melcap.evaluation.codebook import count_tokens, pack_counts, unpack_counts
 from melcap.evaluation.signals import Wave
 from melcap.evaluation.table import markdown, markdown_in_full, summarise
+from melcap.lm import ContextModel
 
 RATE = 44100
 
@@ -336,7 +338,11 @@ def test_quality_is_drawn_against_the_rate() -> None:
 
 
 def test_a_scorecard_is_written_in_full(
-    folder: Path, tmp_path: Path, small_weights: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    tmp_path: Path,
+    codec: Codec,
+    small_weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("matplotlib")
     quality = iter([3.0, 2.0, 4.0] * 2)
@@ -354,12 +360,20 @@ def test_a_scorecard_is_written_in_full(
     monkeypatch.setattr(report, "MODULES", ())
     monkeypatch.setattr(plots, "picture", drawn)
     own, out = str(small_weights), tmp_path / "new" / "out"
-    summary = report.score(folder, [own, "original"], out, processes=1, seconds=1.0)
+    trained = tmp_path / "model.safetensors"
+    model = ContextModel.of(codec, width=8)
+    model.training_settings = dict(predictor.RECIPE)
+    model.save(trained)
+    summary = report.score(
+        folder, [own, "original"], out, processes=1, seconds=1.0, predictor=trained
+    )
     assert {path.name for path in out.iterdir()} == {
         "scores.jsonl", "scorecard.json", "scorecard.md", "scorecard-full.md", "quality.png",
         "best-small.png", "worst-small.png",
     }  # fmt: skip
     assert json.loads((out / "scorecard.json").read_text()) == summary
+    assert summary["predictors"] == {own: predictor.fingerprint(trained)}
+    assert summary["table"][0]["bits_per_token"]["mean"] > 1
     assert (out / "quality.png").read_bytes().startswith(b"\x89PNG")
     scores = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
     of_own = {row["clip"]: row["visqol"] for row in scores if row["codec"] == own}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import runpy
 import shutil
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from melcap.bulk.shards import read_rows, token_files, write_shard
 from melcap.codec import Codec
 from melcap.header import Header
 from melcap.lm import ContextModel
-from tests.helpers import noise
+from tests.helpers import ID, noise
 
 soundfile = pytest.importorskip("soundfile")
 pytest.importorskip("av")
@@ -130,9 +131,12 @@ def tokens(codec: Codec, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 class TestTokenLm:
     @pytest.fixture(autouse=True)
-    def own_cache(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def restored(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         datasets = pytest.importorskip("datasets")
         monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+        before = signal.getsignal(signal.SIGINT)  # `train` sets another handler
+        yield
+        signal.signal(signal.SIGINT, before)
 
     def test_train_measure_continue(
         self,
@@ -210,13 +214,13 @@ class TestTokenLm:
         bits, calls = ContextModel.bits, iter(range(99))
 
         def stopped(model: ContextModel, grid: Any) -> Any:
-            if next(calls) == 2:
-                raise KeyboardInterrupt
+            if next(calls) == 1:
+                signal.raise_signal(signal.SIGINT)
             return bits(model, grid)
 
         with monkeypatch.context() as patch:
             patch.setattr(ContextModel, "bits", stopped)
-            assert str(train("parts")).startswith("stopped at step 2; the same command goes on")
+            assert str(train("parts")).startswith("stopped at step 2; the same command resumes")
         assert not (tmp_path / "parts" / "model.safetensors").exists()
         assert torch.load(tmp_path / "parts" / "checkpoint.pt")["step"] == 2
         assert train("parts") == 0
@@ -225,6 +229,18 @@ class TestTokenLm:
         )
         for name, weights in whole.items():
             assert torch.equal(parts[name], weights), name
+
+    def test_a_second_interrupt_stops_at_once(
+        self, script: Script, tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def twice(model: ContextModel, grid: Any) -> Any:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+        monkeypatch.setattr(ContextModel, "bits", twice)
+        words = ("train", tokens, "--unseen", tokens, "--out", tmp_path / "lm")
+        with pytest.raises(KeyboardInterrupt):
+            script("token_lm.py", *words)
 
     def test_what_does_not_fit_is_refused(
         self, script: Script, lite: Codec, tokens: Path, tmp_path: Path
@@ -236,7 +252,41 @@ class TestTokenLm:
         ContextModel.of(lite).save(tmp_path / "lite.safetensors")
         words = ("token_lm.py", "continue", tmp_path / "lite.safetensors", tokens)
         said = str(script(*words, "--out", tmp_path / "heard"))
-        assert said.startswith(f"error: these tokens are of tokenizer {lite.tokenizer_id}")
+        assert f"lite.safetensors is a model of tokenizer {lite.tokenizer_id}, and small" in said
+
+        out = tmp_path / "lm"
+        words = ("token_lm.py", "train", tokens, "--unseen", tokens, "--steps", 1, "--out")
+        assert script(*words, out) == 0
+        said = str(script(*words, out, "--seed", 1))
+        assert "checkpoint.pt was begun with" in said
+        assert said.endswith("choose another --out")
+        (out / "checkpoint.pt").write_bytes(b"damaged")
+        assert "checkpoint.pt is not a checkpoint" in str(script(*words, out))
+        assert str(script(*words, out / "bits.md")).startswith("error: ")
+        for wrong in (("--steps", 0), ("--minutes", -1), ("--device", "gpu")):
+            assert script(*words[:4], *wrong) == 2
+
+    def test_tokens_of_two_tokenizers_are_refused(
+        self, script: Script, tokens: Path, tmp_path: Path
+    ) -> None:
+        """The error names the weights of the tokens that do not fit."""
+        header = Header("other", ID, 44100, 1, 1024, 3, 1, 9)
+        flat = np.zeros(3, np.uint16)
+        folder = tmp_path / "two[1]"  # a name that must not be taken for a pattern
+        shutil.copytree(tokens, folder)
+        write_shard(folder, 1, "parquet", [TokenRow("b", "clips/b.wav", header, flat)])
+        words = ("train", tokens, "--unseen", folder, "--out", tmp_path / "lm", "--steps", 1)
+        assert f"tokenizer {ID} (made with other)" in str(script("token_lm.py", *words))
+
+    def test_a_loss_that_is_not_finite_ends_the_run(
+        self, script: Script, tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(
+            ContextModel, "bits", lambda model, grid: torch.full(grid.shape, torch.nan)
+        )
+        words = ("train", tokens, "--unseen", tokens, "--out", tmp_path / "lm", "--steps", 3)
+        assert "the loss is nan at step 0" in str(script("token_lm.py", *words))
+        assert not list((tmp_path / "lm").iterdir())
 
 
 class TestStreamMicrophone:

@@ -1,10 +1,9 @@
-"""Test bits a token under a fixed predictor: which file counts, what it gives, where it stands."""
+"""Test bits per token under a fixed predictor: which file counts, and what it gives."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +23,22 @@ DATA = Path(__file__).parent / "data"
 
 
 @pytest.fixture
-def trained(codec: Codec, tmp_path: Path) -> Iterator[Path]:
+def trained(codec: Codec, tmp_path: Path) -> Path:
     """A predictor, with random weights, for the tokens of the small codec."""
     path = tmp_path / "small.predictor.safetensors"
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        ContextModel.of(codec, width=8, history_width=8).save(path)
-    yield path
-    predictor._load.cache_clear()
+        model = ContextModel.of(codec, width=8, history_width=8)
+    model.training_settings = dict(predictor.RECIPE)
+    model.save(path)
+    return path
 
 
 def test_the_shipped_tokenizer_has_a_predictor(lite: Codec) -> None:
     """Whoever ships another tokenizer trains one for it, as docs/measures.md says."""
     file = predictor.find(lite.tokenizer_id)
     assert file is not None
-    assert ContextModel.load(file).tokenizer_id == lite.tokenizer_id
+    assert predictor.tokenizer_of(file) == lite.tokenizer_id
 
 
 @pytest.mark.parametrize("name", ["speech", "music"])
@@ -67,6 +67,15 @@ def test_the_given_file_counts_for_its_own_tokenizer(
     assert predictor.find(None, trained) is None
     with pytest.raises(WeightsError, match="this is no context model"):
         predictor.find(codec.tokenizer_id, small_weights)
+
+
+def test_a_model_that_was_trained_in_another_way_is_refused(codec: Codec, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    model = ContextModel.of(codec, width=8, history_width=8)
+    model.training_settings = predictor.RECIPE | {"steps": 2999}
+    model.save(path)
+    with pytest.raises(InputError, match=r"no fixed predictor: it was trained with .*2999"):
+        predictor.find(codec.tokenizer_id, path)
 
 
 def test_a_clip_without_tokens_is_refused(trained: Path) -> None:

@@ -33,7 +33,7 @@ def evaluate(
     ),
     predictor: Annotated[
         Path | None,
-        typer.Option(help="A model of examples/token_lm.py, for tokens that have none here."),
+        typer.Option(help="Predictor by examples/token_lm.py, for codecs of its tokenizer."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

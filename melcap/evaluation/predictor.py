@@ -1,8 +1,8 @@
-"""Bits a token under a fixed predictor: how much of a codec's tokens a language model can foresee.
+"""Measure how predictable a codec's tokens are, in bits per token under a fixed predictor.
 
-A predictor is a `melcap.lm.ContextModel` that was trained for so many steps on the tokens of the
-training set, never on the clips that are measured. Each tokenizer has its own, all made in the same
-way (docs/measures.md), so that figures compare tokenizers and not efforts.
+A predictor is a `melcap.lm.ContextModel` that was trained with the settings of `RECIPE` on the
+tokens of the training set, never on the clips that are measured. Each tokenizer has its own
+(docs/measures.md), so that figures compare tokenizers and not efforts.
 """
 
 from __future__ import annotations
@@ -15,31 +15,46 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from melcap.errors import InputError
 from melcap.lm import ContextModel
 
 TITLES = {"bits_per_token": "bits/token", "predicted_kbps": "predicted kbps"}
+RECIPE = {"steps": 3000, "bf16": False}
+"""The settings of `examples/token_lm.py train` that a predictor must have been trained with."""
 SUFFIX = ".predictor.safetensors"
 
 
 def find(tokenizer_id: str | None, given: Path | None = None) -> Path | None:
-    """Return the file of a tokenizer's predictor: the one given, or one of the package.
+    """Return the file of a tokenizer's predictor, or None where there is none.
 
     Args:
         tokenizer_id: whose predictor; None for a codec without one.
-        given: a file to look at first. It counts where it is of that tokenizer.
+        given: a file that counts before the package's, if it is for that tokenizer.
 
     Raises:
-        WeightsError: where `given` is no predictor.
+        WeightsError: where `given` is no context model.
+        InputError: where `given` was trained in another way.
     """
-    if given is not None and _load(given).tokenizer_id == tokenizer_id:
+    if given is not None and tokenizer_of(given) == tokenizer_id:
         return given
     own = Path(str(resources.files("melcap") / "weights" / f"{tokenizer_id}{SUFFIX}"))
     return own if own.is_file() else None
 
 
+def tokenizer_of(file: Path) -> str:
+    """Return the tokenizer that a predictor is for; raises as `find`."""
+    model = _load(file)
+    settings = model.training_settings
+    if {name: settings.get(name) for name in RECIPE} != RECIPE:
+        raise InputError(
+            f"{file} is no fixed predictor: it was trained with {settings}, and predictors are "
+            f"trained with {RECIPE} (docs/measures.md)"
+        )
+    return model.tokenizer_id
+
+
+@lru_cache(maxsize=4)
 def fingerprint(file: Path | None) -> str | None:
     """Return the beginning of a file's SHA-256, which tells predictors apart."""
     return None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()[:16]
@@ -49,18 +64,16 @@ def predict(file: Path, tokens: npt.NDArray[np.integer[Any]], seconds: float) ->
     """Return the measures of `TITLES` for a clip.
 
     Args:
-        file: the predictor.
+        file: the predictor of the tokens' tokenizer.
         tokens: integers [rows, columns].
         seconds: length of the clip.
 
     Raises:
-        InputError: for tokens that are not of the predictor's tokenizer.
+        InputError: for no tokens, another number of rows, or tokens outside the codebook.
     """
     if not tokens.size:
-        raise InputError("a clip without tokens has no bits a token")
-    with torch.no_grad():
-        bits = _load(file).bits(torch.from_numpy(tokens.astype(np.int64))[None])
-    total = float(bits.double().sum())
+        raise InputError("a clip without tokens has no bits per token")
+    total = float(_load(file).bits_of_clip(tokens).double().sum())
     return {"bits_per_token": total / tokens.size, "predicted_kbps": total / seconds / 1000}
 
 

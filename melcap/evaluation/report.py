@@ -43,10 +43,9 @@ def score(
     """Measure the codecs on clips of `data`, write everything to `out`, and return the summary.
 
     `begin` is told how many results there will be, and gives what is called for each. `predictor`
-    is a file for a tokenizer that has none in the package. A run that was stopped goes on where it
-    was. What fails for one clip is a sentence under "failures" in the
-    summary; raises `InputError` for data or codecs that there are not, and `MelcapError` where
-    something is not installed.
+    is a file for codecs of its tokenizer. A run that was stopped goes on where it was. What fails
+    for one clip is a sentence under "failures" in the summary. Raises `InputError` for data or
+    codecs that there are not, and `MelcapError` where something is not installed.
     """
     clips = choose_clips(find_clips(data), clips_per_class)
     jobs = jobs_for(names, clips, seconds, predictor)
@@ -55,7 +54,12 @@ def score(
     out.mkdir(parents=True, exist_ok=True)
     rows, failures = compute(jobs, out / "scores.jsonl", processes, begin(len(jobs)))
     lines = summarise(sorted(rows, key=lambda row: names.index(row["codec"])))
-    settings = {"data": data.name, "clips_per_class": clips_per_class, "seconds_at_most": seconds}
+    settings = {
+        "data": data.name,
+        "clips_per_class": clips_per_class,
+        "seconds_at_most": seconds,
+        "predictors": {row["codec"]: row["predictor"] for row in rows if row["predictor"]},
+    }
     summary = {**machine(), **settings, "failures": failures, "table": lines}
     write(out / "scorecard.json", json.dumps(summary, indent=2) + "\n")
     write(out / "scorecard.md", markdown(lines))

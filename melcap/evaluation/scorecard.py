@@ -24,7 +24,7 @@ from melcap.errors import InputError, MelcapError
 from melcap.evaluation import metrics, peers
 from melcap.evaluation.clips import RATE, Clip
 from melcap.evaluation.codebook import count_tokens, pack_counts
-from melcap.evaluation.predictor import find, fingerprint, predict
+from melcap.evaluation.predictor import find, fingerprint, predict, tokenizer_of
 from melcap.evaluation.table import Row
 
 KEY = ("codec", "identity", "source", "clip", "class", "cut", "measures", "predictor")
@@ -32,9 +32,9 @@ KEY = ("codec", "identity", "source", "clip", "class", "cut", "measures", "predi
 
 @dataclass(frozen=True)
 class Job:
-    """One codec on one clip, of which the first `seconds` count.
+    """A `Job` is one codec on the first `seconds` of one clip.
 
-    `predictor` is a file for the tokenizer of the codec, or of another one (`predictor.find`).
+    `predictor` is a file for the codec's tokenizer or another one; see `predictor.find`.
     """
 
     codec: str
@@ -43,7 +43,7 @@ class Job:
     predictor: Path | None = None
 
     def key(self) -> Row:
-        """What a result depends on (`KEY`): all of it the same, it need not be computed again."""
+        """Return all that a result depends on, the fields of `KEY`."""
         versions = (f"{package} {package_version(package)}" for package in metrics.PACKAGES)
         return {
             "codec": self.codec,
@@ -57,7 +57,7 @@ class Job:
         }
 
     def run(self) -> Row:
-        """A line of scores.jsonl; None stands for a measure that is not defined for the clip."""
+        """Return a line of scores.jsonl; None is a measure that is not defined for the clip."""
         row, codec = self.key(), peers.codec(self.codec)
         wave = self.clip.read(self.seconds)
         with _one_thread():
@@ -98,8 +98,8 @@ def jobs_for(
                 f"{name} is for speech, and no clip here is of the class {metrics.SPEECH}: "
                 f"there are {', '.join(sorted(kinds))}"
             )
-    tokenizers = [peers.codec(name).tokenizer_id for name in names]
-    if predictor is not None and predictor not in (find(each, predictor) for each in tokenizers):
+    tokenizers = {peers.codec(name).tokenizer_id for name in names}
+    if predictor is not None and tokenizer_of(predictor) not in tokenizers:
         raise InputError(f"{predictor} is for the tokens of none of these codecs")
     return [
         Job(name, clip, seconds, predictor)

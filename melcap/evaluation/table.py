@@ -74,7 +74,7 @@ def _table(first: list[str], measures: Iterable[str], last: list[str], lines: It
 
 
 def _cells(line: Row) -> dict[str, str]:
-    """The cells of a line that are no measures, by their titles."""
+    """Return the cells of a line that are no measures, by their titles."""
     mean_of_one = line["class"] == "mean" and line["speech_only"]
     codebook = line["codebook"] or {}
     return {

@@ -1,10 +1,11 @@
-"""A small language model of tokens, for measuring how predictable they are."""
+"""`ContextModel` is a small language model of tokens. It measures how predictable they are."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,23 +21,29 @@ from melcap.errors import InputError, WeightsError
 from melcap.files import replacing, require_regular
 from melcap.lm.two_level_softmax import TwoLevelSoftmax
 from melcap.waves import Tokens, as_tokens, described
-from melcap.weights_file import check_finite
+from melcap.weights_file import check_finite, halved
+
+PIECE = 2048
+"""Columns that `bits_of_clip` computes at once: 95 s of lite."""
 
 
 @dataclass(frozen=True)
 class ContextModelConfig:
-    """The sizes of a `ContextModel`.
+    """`ContextModelConfig` holds the sizes of a `ContextModel`.
 
     Attributes:
         rows: tokens of one column.
-        dim: numbers of a codebook vector.
+        dim: size of a codebook vector.
         codebook_size: number of tokens.
         classes: classes of the two-level softmax, a power of two that divides `codebook_size`.
-        history_width: numbers that summarise the columns before.
-        width: numbers of the hidden state of one token.
-        dilations: of the causal convolutions over columns, one for each.
+        history_width: size of the summary of the columns before.
+        width: size of the hidden state of one token.
+        dilations: dilation of each causal convolution over columns.
         kernel: columns that each convolution reads.
-        rank: numbers that the logits within a class are computed from.
+        rank: size of the vectors that give the logits within a class.
+
+    Raises:
+        InputError: for a size below 1, or one that is no whole number.
     """
 
     rows: int
@@ -49,6 +56,13 @@ class ContextModelConfig:
     kernel: int = 3
     rank: int = 32
 
+    def __post_init__(self) -> None:
+        sizes = dataclasses.asdict(self)
+        for name, value in sizes.items():
+            for number in value if name == "dilations" else [value]:
+                if type(number) is not int or number < 1:
+                    raise InputError(f"{name} must be a whole number from 1 up, not {number!r:.80}")
+
     @property
     def context(self) -> int:
         """Return how many columns before its own the model sees."""
@@ -56,16 +70,18 @@ class ContextModelConfig:
 
 
 class ContextModel(nn.Module):
-    """The probability of each token, given the lower rows of its column and the columns before.
+    """A `ContextModel` predicts each token from the lower rows of its column and earlier columns.
 
     Tokens enter as their codebook vectors. Causal convolutions over whole columns summarise what
-    came before, so the larger part of the work is done once a column and not once a token. It is
-    a yardstick, not a generator: minutes of training teach it texture, and no words or melodies.
+    came before, so they run once per column and not once per token. The model is a yardstick, not a
+    generator: minutes of training teach it texture, and no words or melodies.
 
     Args:
         config: sizes.
         tokenizer_id: the tokenizer whose tokens it reads.
-        vectors: float [codebook size, dim], the codebook's vectors; None where weights are loaded.
+        vectors: float [codebook size, dim], the codebook's vectors. None is for a model whose
+            weights are loaded afterwards.
+        training: how the weights were trained; it is saved with them.
 
     Example:
         >>> import melcap, torch
@@ -80,10 +96,15 @@ class ContextModel(nn.Module):
     lower_rows: Tensor
 
     def __init__(
-        self, config: ContextModelConfig, tokenizer_id: str, vectors: Tensor | None = None
+        self,
+        config: ContextModelConfig,
+        tokenizer_id: str,
+        vectors: Tensor | None = None,
+        training: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.config, self.tokenizer_id = config, tokenizer_id
+        self.training_settings = dict(training or {})
         rows, dim, width, history = config.rows, config.dim, config.width, config.history_width
         if vectors is None:
             vectors = torch.zeros(config.codebook_size, dim)
@@ -116,7 +137,7 @@ class ContextModel(nn.Module):
             **sizes: fields of `ContextModelConfig` other than the codec's own.
 
         Raises:
-            InputError: for sizes that do not fit.
+            InputError: for a size below 1, or classes that do not divide the codebook.
         """
         vectors = codec.codebook.vectors
         size, dim = vectors.shape
@@ -151,6 +172,27 @@ class ContextModel(nn.Module):
         return nats.view(grid.shape).mT / math.log(2)
 
     @torch.no_grad()
+    def bits_of_clip(self, tokens: Tokens) -> Tensor:
+        """Return `bits` of a clip of any length, computed in pieces so that memory stays bounded.
+
+        Args:
+            tokens: integers [rows, columns].
+
+        Returns:
+            float32 [rows, columns], on the CPU.
+
+        Raises:
+            InputError: as `bits`.
+        """
+        grid = self._checked(as_tokens(tokens)[None])
+        pieces = [torch.zeros(self.config.rows, 0)]
+        for begin in range(0, grid.shape[2], PIECE):
+            first = max(0, begin - self.config.context)
+            piece = self.bits(grid[:, :, first : begin + PIECE])[0, :, begin - first :]
+            pieces.append(piece.float().cpu())
+        return torch.cat(pieces, dim=1)
+
+    @torch.no_grad()
     def generate(
         self,
         tokens: Tokens,
@@ -170,8 +212,10 @@ class ContextModel(nn.Module):
             int64 [batch, rows, columns before + `columns`].
 
         Raises:
-            InputError: as `bits`.
+            InputError: as `bits`, and for a temperature below 0.
         """
+        if not temperature >= 0:
+            raise InputError(f"temperature must be 0 or more, not {temperature}")
         grid = self._checked(tokens).mT
         batch, start, rows = grid.shape
         dim, width = self.config.dim, self.config.width
@@ -189,17 +233,20 @@ class ContextModel(nn.Module):
         return grid.mT
 
     def save(self, path: Path) -> None:
-        """Write a safetensors file of float16 weights, with sizes and tokenizer in its metadata.
+        """Write a safetensors file of float16 weights.
+
+        Sizes, tokenizer and training settings are in its metadata.
 
         Raises:
+            WeightsError: for weights that are not finite in float16.
             OSError: where it cannot be written.
         """
-        state = {
-            name: tensor.to("cpu", torch.float16 if tensor.is_floating_point() else torch.int32)
-            for name, tensor in self.state_dict().items()
+        metadata = {
+            "context_model": json.dumps(dataclasses.asdict(self.config)),
+            "tokenizer_id": self.tokenizer_id,
+            "training": json.dumps(self.training_settings),
         }
-        config = json.dumps(dataclasses.asdict(self.config))
-        data = packed(state, {"context_model": config, "tokenizer_id": self.tokenizer_id})
+        data = packed(halved(self.state_dict(), path), metadata)
         with replacing(path) as temporary:
             temporary.write_bytes(data)
 
@@ -216,10 +263,13 @@ class ContextModel(nn.Module):
                 metadata = file.metadata() or {}
                 sizes = json.loads(metadata["context_model"])
                 config = ContextModelConfig(**{**sizes, "dilations": tuple(sizes["dilations"])})
-                model = cls(config, metadata["tokenizer_id"])
+                with torch.random.fork_rng(devices=[]):  # the initial weights are drawn in vain
+                    training = json.loads(metadata["training"])
+                    model = cls(config, metadata["tokenizer_id"], training=training)
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             model.load_state_dict(state)
             check_finite(state, str(path))
+            model.softmax.check_classes()
         except OSError as error:
             raise WeightsError(f"{path}: cannot read the model: {error.strerror}") from error
         except (
@@ -256,7 +306,7 @@ class ContextModel(nn.Module):
 
 
 class CausalLayer(nn.Module):
-    """A residual layer of `ContextModel`: each column sees itself and columns before it."""
+    """`CausalLayer` is a residual convolution in which a column sees itself and earlier columns."""
 
     def __init__(self, width: int, kernel: int, dilation: int) -> None:
         super().__init__()
@@ -266,6 +316,6 @@ class CausalLayer(nn.Module):
         self.mix = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [batch, columns, width] for as much."""
+        """Apply the layer to [batch, columns, width]; the shape stays."""
         spread = self.spread(pad(self.norm(x), (0, 0, self.reach, 0)).mT).mT
         return x + self.mix(gelu(spread))

@@ -1,4 +1,4 @@
-"""A softmax over a codebook in two levels: the class of a token, and the token within it."""
+"""`TwoLevelSoftmax` draws the class of a token first, and then the token within its class."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from melcap.errors import InputError
 
 
 class TwoLevelSoftmax(nn.Module):
-    """A distribution over the entries of a codebook, at a fraction of a full softmax's cost.
+    """`TwoLevelSoftmax` is a distribution over codebook entries that costs far less than a softmax.
 
     Entries that are near each other form a class, and all classes have the same size. The
     probability of a token is that of its class times that of the token within the class (Goodman,
@@ -21,9 +21,9 @@ class TwoLevelSoftmax(nn.Module):
 
     Args:
         vectors: float [codebook size, dim], the codebook's vectors.
-        width: numbers of a hidden state.
+        width: size of a hidden state.
         classes: number of classes, a power of two that divides the codebook's size.
-        rank: numbers that the logits within a class are computed from.
+        rank: size of the vectors that give the logits within a class.
 
     Raises:
         InputError: for a number of classes that does not fit.
@@ -112,6 +112,20 @@ class TwoLevelSoftmax(nn.Module):
             turn = nn.init.orthogonal_(torch.empty(source.shape[-1], weights.shape[-1]))
             turned = source @ turn
             weights.copy_(turned * (std / turned.std().clamp(min=1e-9)))
+
+    def check_classes(self) -> None:
+        """Check that every entry has one place in the classes.
+
+        Raises:
+            InputError: where a file has other classes.
+        """
+        members = self.members.flatten()
+        entries = torch.arange(len(self.place), device=members.device)
+        if not (
+            torch.equal(members.sort().values, entries)
+            and torch.equal(self.place[members], entries)
+        ):
+            raise InputError("the classes do not hold each entry once")
 
     def _queries(self, hidden: Tensor, classes: Tensor) -> Tensor:
         return gelu(self.reduce(hidden) + self.class_vectors[classes])
