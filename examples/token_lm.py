@@ -236,7 +236,7 @@ class Run:
         return loss.item()
 
 
-def every(clips: Dataset, rows: int, title: str) -> Iterator[tuple[str, Tensor]]:
+def tracked_grids(clips: Dataset, rows: int, title: str) -> Iterator[tuple[str, Tensor]]:
     """Yield what `grids` yields, with a progress bar."""
     channels = sum(clips.select_columns(["channels"])["channels"])
     yield from track(grids(clips, rows), title, channels, console=CONSOLE)
@@ -245,7 +245,7 @@ def every(clips: Dataset, rows: int, title: str) -> Iterator[tuple[str, Tensor]]
 def count(clips: Dataset, rows: int, size: int) -> Tensor:
     """Return how often each token occurs in each row, int64 [rows, codebook size]."""
     counts = torch.zeros(rows, size, dtype=torch.int64)
-    for _, grid in every(clips, rows, "counting"):
+    for _, grid in tracked_grids(clips, rows, "counting"):
         counts += torch.stack([torch.bincount(row, minlength=size) for row in grid])
     return counts
 
@@ -257,7 +257,7 @@ def measure(model: ContextModel, clips: Dataset, counts: Tensor) -> str:
     unigram = -((counts + 1) / (counts.sum(1, keepdim=True) + size)).double().log2()
     sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(3, rows, dtype=torch.float64))
     model.eval()
-    for source, grid in every(clips, rows, "unseen clips"):
+    for source, grid in tracked_grids(clips, rows, "unseen clips"):
         bits = model.bits_of_clip(grid).double().sum(1)
         columns = torch.full((rows,), grid.shape[1], dtype=torch.float64)
         plain = unigram.gather(1, grid).sum(1)

@@ -115,6 +115,11 @@ def write(
 
 
 def check_finite(state: Mapping[str, Tensor], what: str) -> None:
+    """Refuse tensors with NaN or infinity; `what` begins the message.
+
+    Raises:
+        WeightsError: it names the first such tensor.
+    """
     for name, value in state.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise WeightsError(f"{what}: {name} has NaN or infinite numbers")

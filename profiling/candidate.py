@@ -35,9 +35,9 @@ from melcap.training.mel_decoder import path_beside
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "melcap" / "weights"
 NAME = Path(DEFAULT).stem
-MORE = ("visqol_speech", "lsd", "mcd", "paper_mel", "bits_per_token")
+MORE = ("visqol_speech", "lsd", "mcd", "paper_mel")
 """Measures that are told beside those of an ablation, where the scorecard has them."""
-SMALLER_IS_BETTER = {"mel_l1", "lsd", "mcd", "paper_mel", "bits_per_token"}
+SMALLER_IS_BETTER = {"mel_l1", "lsd", "mcd", "paper_mel"}
 
 
 def compare(rows: list[dict[str, Any]], candidate: str) -> dict[str, dict[str, float]]:

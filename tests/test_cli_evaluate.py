@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 from melcap import audio
 from melcap.cli import commands
-from melcap.evaluation import CODECS, peers, report
+from melcap.codec import Codec
+from melcap.evaluation import CODECS, peers, predictor, report
 
 RATE = 44100
 ROOT = Path(__file__).parents[1]
@@ -81,11 +82,15 @@ def test_a_run_resumes_and_goes_on_past_a_bad_clip(folder: Path, tmp_path: Path)
     assert json.loads(run(*arguments, "--json").stdout)["table"] == summary["table"]
 
 
-def test_usage_errors_end_with_status_2_and_leave_nothing(folder: Path, tmp_path: Path) -> None:
+def test_usage_errors_end_with_status_2_and_leave_nothing(
+    folder: Path, tmp_path: Path, lite: Codec
+) -> None:
+    shipped = predictor.find(lite.tokenizer_id)
     for arguments, said in (
         ((folder, "--codecs", "mp3"), "unknown codec 'mp3'"),
         ((tmp_path / "none", "--codecs", "original"), "none does not exist"),
         ((Path(__file__), "--codecs", "original"), "neither a folder nor a tar"),
+        ((folder, "--codecs", "original", "--predictor", shipped), "tokens of none of these"),
     ):
         done = run(*arguments, "--out", tmp_path / "out")
         assert done.exit_code == 2

@@ -68,6 +68,20 @@ class TestTwoLevelSoftmax:
         with pytest.raises(InputError, match=r"power of two that divides the 48 entries"):
             TwoLevelSoftmax(noise(48, 3), 8, classes, 4)
 
+    def test_similar_tokens_start_with_similar_weights(self) -> None:
+        """Distances between the weights are those between the vectors, on another scale."""
+        vectors = noise(48, 3)
+        softmax = TwoLevelSoftmax(vectors, 8, 4, 5)
+        groups = vectors[softmax.members]
+        centres = groups.mean(1)
+        for weights, source in (
+            (softmax.member_vectors[2], groups[2]),
+            (softmax.class_vectors, centres),
+            (softmax.class_logits.weight, centres),
+        ):
+            ratios = torch.pdist(weights.detach()) / torch.pdist(source)
+            torch.testing.assert_close(ratios, ratios.mean().expand_as(ratios))
+
     def test_nats_are_those_of_both_levels(self) -> None:
         """Compare with a loop over the tokens, in float64; tokens come in no order of classes."""
         softmax, hidden = TwoLevelSoftmax(noise(48, 3), 8, 4, 5), noise(101, 8, amplitude=2)

@@ -230,6 +230,17 @@ class TestTokenLm:
         for name, weights in whole.items():
             assert torch.equal(parts[name], weights), name
 
+    def test_time_counts_over_all_parts_of_a_run(
+        self, script: Script, tokens: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        out = tmp_path / "lm"
+        words = ("token_lm.py", "train", tokens, "--unseen", tokens, "--out", out)
+        assert script(*words, "--minutes", 1e-6, "--bf16") == 0
+        assert script(*words, "--minutes", 1e-6, "--bf16") == 0  # it is over: no step is added
+        assert capsys.readouterr().out.count("1 steps in 0.0 minutes") == 2
+        settings = ContextModel.load(out / "model.safetensors").training_settings
+        assert (settings["minutes"], settings["steps"], settings["bf16"]) == (1e-6, 1, True)
+
     def test_a_second_interrupt_stops_at_once(
         self, script: Script, tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

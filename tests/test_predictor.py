@@ -69,12 +69,15 @@ def test_the_given_file_counts_for_its_own_tokenizer(
         predictor.find(codec.tokenizer_id, small_weights)
 
 
-def test_a_model_that_was_trained_in_another_way_is_refused(codec: Codec, tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", [{"steps": 2999}, {"minutes": 5.0}, {"bf16": True}])
+def test_a_model_that_was_trained_in_another_way_is_refused(
+    codec: Codec, tmp_path: Path, other: dict[str, Any]
+) -> None:
     path = tmp_path / "model.safetensors"
     model = ContextModel.of(codec, width=8, history_width=8)
-    model.training_settings = predictor.RECIPE | {"steps": 2999}
+    model.training_settings = predictor.RECIPE | other
     model.save(path)
-    with pytest.raises(InputError, match=r"no fixed predictor: it was trained with .*2999"):
+    with pytest.raises(InputError, match="no fixed predictor: it was trained with"):
         predictor.find(codec.tokenizer_id, path)
 
 

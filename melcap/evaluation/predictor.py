@@ -20,7 +20,7 @@ from melcap.errors import InputError
 from melcap.lm import ContextModel
 
 TITLES = {"bits_per_token": "bits/token", "predicted_kbps": "predicted kbps"}
-RECIPE = {"steps": 3000, "bf16": False}
+RECIPE = {"steps": 3000, "minutes": None, "bf16": False}
 """The settings of `examples/token_lm.py train` that a predictor must have been trained with."""
 SUFFIX = ".predictor.safetensors"
 
