@@ -35,7 +35,7 @@ endif
 .NOTPARALLEL:
 
 demo: $(call installed,plot)
-	$(PYTHON) -m melcap.demo
+	$(PYTHON) examples/demo.py
 
 test: $(call installed,test)
 	$(PYTHON) -m pytest -n $(WORKERS) --dist worksteal
@@ -74,7 +74,7 @@ gpu-sanitize:
 	  echo 'LEFT OUT: compute-sanitizer is not on the PATH (it comes with the CUDA toolkit)'; exit 0; }; \
 	for tool in memcheck racecheck; do \
 	  TRITON_INTERPRET=0 PYTORCH_NO_CUDA_MEMORY_CACHING=1 $$sanitizer --tool $$tool --error-exitcode 1 \
-	    $(PYTHON) -m pytest -m gpu tests/test_sanitized.py || exit 1; done
+	    $(PYTHON) -m pytest -m gpu tests/kernels/test_sanitized.py || exit 1; done
 
 # Rehearse on a CPU what a GPU of a few minutes is spent on; docs/gpu-budget.md says how it goes on.
 gpu-budget: $(call installed,test)

@@ -40,7 +40,7 @@ from torch import Tensor
 import melcap
 from melcap import audio
 from melcap.errors import InputError, MelcapError
-from melcap.files import replacing
+from melcap.io.files import replacing
 from melcap.lm import ContextModel
 
 try:

@@ -1,6 +1,6 @@
 """Audio files in and out, block by block: a long file needs no more memory than a short one.
 
-Files are read with soundfile (libsndfile) and PyAV (FFmpeg); see `melcap.decoders` for which reads
+Files are read with soundfile (libsndfile) and PyAV (FFmpeg); see `melcap.io.readers` for which reads
 what, for what is noticed of damaged files, and for what is not.
 """
 
@@ -10,14 +10,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from melcap.audio_writer import AudioWriter, write
-from melcap.decoders import AUDIO_SUFFIXES, open_source
-from melcap.decoders.errors import audio_error, require_channels
-from melcap.decoders.opening import AudioFile, open_input
-from melcap.decoders.source import CLEARLY, checked_blocks
 from melcap.errors import AudioFileError, InputError
+from melcap.io.audio_writer import AudioWriter, write
+from melcap.io.readers import AUDIO_SUFFIXES, open_source
+from melcap.io.readers.errors import audio_error, require_channels
+from melcap.io.readers.opening import AudioFile, open_input
+from melcap.io.readers.source import CLEARLY, checked_blocks
+from melcap.io.resample import FloatArray, Resampler, resample, resampled_length
 from melcap.limits import MAX_RATE, MIN_RATE
-from melcap.resample import FloatArray, Resampler, resample, resampled_length
 
 __all__ = [
     "AUDIO_SUFFIXES",

@@ -12,12 +12,12 @@ from melcap.codes import UNKNOWN, Codes
 from melcap.config import CodecConfig
 from melcap.errors import InputError, ModelMismatchError
 from melcap.flat_tokens import OnInvalid, grid_of
+from melcap.inputs import Tokens, Wave, as_tokens, clips_of, described, with_rate
+from melcap.io.resample import resample, resampled_length
 from melcap.limits import checked_rate
-from melcap.network import Network
-from melcap.precision import exact_float32
-from melcap.quality import Quality, griffin_lim_steps
-from melcap.resample import resample, resampled_length
-from melcap.waves import Tokens, Wave, as_tokens, clips_of, described, with_rate
+from melcap.model.network import Network
+from melcap.model.quality import Quality, griffin_lim_steps
+from melcap.ops.precision import exact_float32
 
 
 class Codec(Network):

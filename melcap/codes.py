@@ -14,10 +14,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from melcap.container import check_tokenizer_id
 from melcap.errors import InputError
+from melcap.inputs import as_tokens, described
+from melcap.io.container import check_tokenizer_id
 from melcap.limits import checked_rate
-from melcap.waves import as_tokens, described
 
 UNKNOWN = "unknown"
 """The model of tokens that came without the name of one."""

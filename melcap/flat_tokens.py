@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from melcap.errors import InputError
-from melcap.waves import Tokens, as_tokens, described
+from melcap.inputs import Tokens, as_tokens, described
 
 OnInvalid = Literal["error", "silence", "drop"]
 """A policy for ids outside the codebook; see `Codec.decode_tokens`."""

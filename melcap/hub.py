@@ -14,9 +14,9 @@ from typing import Any
 from melcap.codec import Codec
 from melcap.errors import WeightsError
 from melcap.extras import import_extra
-from melcap.files import replacing, require_regular
+from melcap.io.files import replacing, require_regular
+from melcap.model.quality import Quality
 from melcap.pretrained import load, save
-from melcap.quality import Quality
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 _TAGS = ("audio", "audio-codec", "neural-audio-codec", "audio-tokenizer", "melcap")

@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from melcap import weights_file
 from melcap.codec import Codec
 from melcap.config import CodecConfig
 from melcap.errors import ModelMismatchError, WeightsError
-from melcap.quality import Quality, griffin_lim_steps
-from melcap.weights_file import DECODER, WeightsFile
+from melcap.io import weights_file
+from melcap.io.weights_file import DECODER, WeightsFile
+from melcap.model.quality import Quality, griffin_lim_steps
 
 DEFAULT = "melcap-lite.safetensors"
 

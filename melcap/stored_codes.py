@@ -15,9 +15,9 @@ from safetensors.torch import load as tensors_of
 from safetensors.torch import save as packed
 from torch import Tensor
 
-from melcap import container
 from melcap.codes import Codes
 from melcap.errors import ContainerError, InputError
+from melcap.io import container
 
 _KIND, _VERSION = "melcap codes", "1"
 

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from melcap.codec import Codec
 from melcap.errors import InputError
+from melcap.inputs import Tokens, Wave, as_tensor, as_tokens, described
+from melcap.io.resample import Resampler, resampled_length
 from melcap.limits import MAX_CHANNELS, checked_rate
-from melcap.precision import exact_float32
-from melcap.resample import Resampler, resampled_length
-from melcap.stages import StageStream, inputs_for, outputs_of
-from melcap.waves import Tokens, Wave, as_tensor, as_tokens, described
+from melcap.model.stages import StageStream, inputs_for, outputs_of
+from melcap.ops.precision import exact_float32
 
 
 class StreamEncoder:

@@ -14,7 +14,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from melcap import container, row_tables
 from melcap.audio import AudioReader, AudioWriter
 from melcap.codec import Codec
 from melcap.errors import (
@@ -24,9 +23,10 @@ from melcap.errors import (
     ModelMismatchError,
     OutputExistsError,
 )
+from melcap.io import container, row_tables
+from melcap.io.resample import resampled_length
 from melcap.limits import checked_rate
 from melcap.pretrained import load, require_file
-from melcap.resample import resampled_length
 from melcap.streaming import StreamDecoder, StreamEncoder
 
 Progress = Callable[[float], None]

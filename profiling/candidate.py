@@ -21,14 +21,14 @@ from typing import Annotated, Any
 import typer
 
 import melcap
+from melcap.ablation.table import MEASURES, differences
 from melcap.cli.batch import sentences
 from melcap.errors import MelcapError
 from melcap.evaluation.report import score
 from melcap.evaluation.scorecard import KEY
-from melcap.files import replacing
+from melcap.io.files import replacing
 from melcap.pretrained import DEFAULT
 from melcap.training import export
-from melcap.training.ablation_table import MEASURES, differences
 from melcap.training.checkpoint import Checkpoint
 from melcap.training.mel_decoder import path_beside
 

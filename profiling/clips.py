@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from melcap.audio import read
-from melcap.resample import resample
+from melcap.io.resample import resample
 
 CLIPS = Path(__file__).resolve().parents[1] / "examples" / "audio"
 

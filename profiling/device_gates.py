@@ -25,7 +25,7 @@ from torch import Tensor
 
 import melcap
 from melcap.config import MelSpec
-from melcap.files import replacing
+from melcap.io.files import replacing
 from melcap.kernels.launch import interpreted, launched
 from melcap.ops import (
     channel_norm,

@@ -1,6 +1,6 @@
 """Run tests with pytest and keep their results from moment to moment.
 
-    python profiling/device_tests.py --out profiling/results -- -m gpu tests/test_sanitized.py
+    python profiling/device_tests.py --out profiling/results -- -m gpu tests/kernels/test_sanitized.py
 
 What follows `--` goes to pytest. device-tests.json names what failed and counts the rest, also when
 the run is stopped before its end.
@@ -19,7 +19,7 @@ import torch
 import typer
 from machine import provenance
 
-from melcap.files import replacing
+from melcap.io.files import replacing
 
 
 class Recorder:

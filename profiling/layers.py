@@ -12,8 +12,8 @@ from clips import clip
 from machine import rates
 
 import melcap
+from melcap.model.stages import Stage, inputs_for
 from melcap.ops.flops import count
-from melcap.stages import Stage, inputs_for
 
 ROUNDS = 15
 SECONDS = 10.0

@@ -20,7 +20,7 @@ import typer
 
 from melcap.cli.batch import sentences
 from melcap.errors import InputError
-from melcap.files import replacing
+from melcap.io.files import replacing
 from melcap.training.checkpoint import INDEX, Checkpoint
 
 FILES = 8

@@ -14,16 +14,16 @@ from pathlib import Path
 PEERS = ("melcap-triton", "melcap-graphs", "encodec", "mimi", "dac", "snac")
 """Who is timed on a device; a peer that is not installed is named as skipped."""
 DEVICE_TESTS = (
-    "tests/test_kernel_channel_norm.py",
-    "tests/test_sanitized.py",
-    "tests/test_graphs.py",
-    "tests/test_precision.py",
+    "tests/kernels/test_channel_norm.py",
+    "tests/kernels/test_sanitized.py",
+    "tests/model/test_cuda_graphs.py",
+    "tests/ops/test_precision.py",
     "tests/test_codec.py",
-    "tests/test_kernel_griffin_lim.py",
-    "tests/test_kernel_nearest_code.py",
-    "tests/test_kernel_log_mel.py",
-    "tests/test_kernel_convnext1d.py",
-    "tests/test_kernel_upsample_conv1d.py",
+    "tests/kernels/test_griffin_lim.py",
+    "tests/kernels/test_nearest_code.py",
+    "tests/kernels/test_log_mel.py",
+    "tests/kernels/test_convnext1d.py",
+    "tests/kernels/test_upsample_conv1d.py",
 )
 """Those first that have not run on a device."""
 
@@ -124,7 +124,7 @@ def _device_tests(place: Place, _: float) -> list[str]:
             *_script("device_tests", place),
             "--",
             "-q",
-            "tests/test_graphs.py",
+            "tests/model/test_cuda_graphs.py",
             "-k",
             "recorded_once",
         ]

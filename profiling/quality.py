@@ -28,8 +28,8 @@ import melcap
 from melcap.codec import Codec
 from melcap.errors import MelcapError
 from melcap.evaluation.report import score
-from melcap.files import replacing
-from melcap.quality import QUALITIES, griffin_lim_steps
+from melcap.io.files import replacing
+from melcap.model.quality import QUALITIES, griffin_lim_steps
 
 SECONDS = 10.0
 MEASURES = {

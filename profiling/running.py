@@ -13,7 +13,7 @@ from pathlib import Path
 
 from phases import REHEARSAL_SECONDS, Phase, Place
 
-from melcap.files import replacing
+from melcap.io.files import replacing
 from melcap.ops.registry import SWITCH
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -13,7 +13,7 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from melcap.codec import Codec
-    from melcap.evaluation.signals import Wave
+    from melcap.evaluation.measures.signals import Wave
 
 # One thread for each xdist worker, and for the processes it starts: set before torch is imported.
 if "PYTEST_XDIST_WORKER" in os.environ:

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from melcap.codec import Codec
 from melcap.config import CodecConfig, MelSpec, TokenizerConfig, VocoderConfig
-from melcap.precision import SETTINGS
-from melcap.resample import resample
-from melcap.stages import inputs_for, run
+from melcap.io.resample import resample
+from melcap.model.stages import inputs_for, run
+from melcap.ops.precision import SETTINGS
 
 SMALL = CodecConfig(
     name="small",

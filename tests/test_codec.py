@@ -26,13 +26,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import melcap
-from melcap import network
 from melcap.codec import Codec
 from melcap.codes import Codes
 from melcap.config import CodecConfig
 from melcap.errors import InputError, ModelMismatchError
-from melcap.evaluation.signals import Wave
-from melcap.stages import inputs_for, outputs_of, run
+from melcap.evaluation.measures.signals import Wave
+from melcap.model import network
+from melcap.model.stages import inputs_for, outputs_of, run
 from tests.helpers import (
     ID,
     SMALL,

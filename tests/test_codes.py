@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import melcap
-from melcap import Codes, audio, container
+from melcap import Codes, audio
 from melcap.codec import Codec
 from melcap.errors import ContainerError, InputError
+from melcap.io import container
 from tests.helpers import ID, count_ties, noise
 
 UNIT = 1024

@@ -17,18 +17,18 @@ import torch
 from torch import Tensor
 
 import melcap
-from melcap import precision
 from melcap.bulk.encoding import encode as encode_windows
 from melcap.bulk.reader import Window
 from melcap.codec import Codec
 from melcap.config import MelSpec
-from melcap.graphs import Graphs
+from melcap.model.cuda_graphs import Graphs
 from melcap.ops import (
     channel_norm,
     convnext1d,
     griffin_lim,
     log_mel,
     nearest_code,
+    precision,
     reference,
     upsample_conv1d,
 )
@@ -257,7 +257,7 @@ def test_a_graph_recorded_in_inference_mode_replays_outside(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """There are no graphs on a CPU, so a call stands in for the replay."""
-    from melcap import graphs
+    from melcap.model import cuda_graphs as graphs
 
     function = Doubling()
     monkeypatch.setattr(graphs.registry, "choose", lambda _: "triton")

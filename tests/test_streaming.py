@@ -20,7 +20,7 @@ import melcap
 from melcap.codec import Codec
 from melcap.codes import Codes
 from melcap.errors import InputError
-from melcap.stages import inputs_for
+from melcap.model.stages import inputs_for
 from melcap.streaming import StreamDecoder, StreamEncoder
 from tests.helpers import (
     SMALL,

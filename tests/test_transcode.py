@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import melcap
-from melcap import audio, container, transcode
+from melcap import audio, transcode
 from melcap.codec import Codec
 from melcap.codes import Codes
 from melcap.errors import (
@@ -32,6 +32,7 @@ from melcap.errors import (
     OutputExistsError,
     WeightsError,
 )
+from melcap.io import container
 from melcap.streaming import StreamDecoder, StreamEncoder
 from melcap.transcode import decode_file, encode_file
 from tests.helpers import SMALL, at_codec_rate, count_ties, draw_weights, noise, sample_rates

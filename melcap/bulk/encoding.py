@@ -12,8 +12,8 @@ import torch
 from melcap.bulk.messages import Window
 from melcap.codec import Codec
 from melcap.errors import InputError
-from melcap.precision import exact_float32
-from melcap.stages import run
+from melcap.model.stages import run
+from melcap.ops.precision import exact_float32
 
 # Columns are filled up to a multiple: for each length that it meets, oneDNN keeps code and memory.
 _STEP = 16

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from melcap.resample import FloatArray
+from melcap.io.resample import FloatArray
 
 
 @dataclass(frozen=True, eq=False)

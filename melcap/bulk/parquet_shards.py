@@ -13,7 +13,7 @@ from melcap.bulk.entry import INSTALL
 from melcap.bulk.rows import COLUMNS, TokenRow, record_of, row_of
 from melcap.errors import ContainerError
 from melcap.extras import import_extra
-from melcap.files import replacing
+from melcap.io.files import replacing
 
 _GROUP_TOKENS = FREE_TOKENS // 8  # rows are gathered up to so many
 _BATCH_TOKENS = 1 << 20

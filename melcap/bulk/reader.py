@@ -20,7 +20,7 @@ from melcap.bulk.messages import Bad, End, Message, Window
 from melcap.bulk.tasks import SEEKABLE, Task
 from melcap.bulk.windows import Framing, WindowCutter
 from melcap.errors import MelcapError
-from melcap.resample import FloatArray, Resampler
+from melcap.io.resample import FloatArray, Resampler
 
 __all__ = ["Bad", "End", "Message", "Window", "read", "read_task", "serve", "skipping"]
 

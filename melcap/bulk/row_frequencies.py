@@ -1,7 +1,7 @@
 """Make row tables of token sets: `python -m melcap.bulk.row_frequencies TOKENS... --out FOLDER`.
 
 The file is called by the tokenizer's id, and compact `.melcap` files of its tokens are coded by it
-(`melcap.row_tables`). Frequencies are in proportion to the counts, with half a count more for each
+(`melcap.io.row_tables`). Frequencies are in proportion to the counts, with half a count more for each
 codebook entry, so that none is impossible.
 """
 
@@ -17,7 +17,7 @@ import typer
 from melcap.bulk.stats import Counts, Summary, summarise
 from melcap.cli.batch import sentences
 from melcap.errors import InputError
-from melcap.row_tables import TOTAL_BITS, RowTables
+from melcap.io.row_tables import TOTAL_BITS, RowTables
 
 _LARGEST = 2**16 - 1
 

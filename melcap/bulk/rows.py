@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from melcap import container
 from melcap.errors import ContainerError
+from melcap.io import container
 
 
 @dataclass(frozen=True, eq=False)

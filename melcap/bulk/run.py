@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
-from melcap import row_tables
 from melcap.bulk.assembler import Assembler, Whole
 from melcap.bulk.encoding import Encoded
 from melcap.bulk.entry import INSTALL
@@ -24,10 +23,11 @@ from melcap.bulk.shards import write_shard
 from melcap.bulk.sources import find
 from melcap.bulk.windows import Framing
 from melcap.codec import Codec
-from melcap.container import Header
 from melcap.errors import ContainerError, MelcapError
 from melcap.extras import import_extra
-from melcap.files import replacing
+from melcap.io import row_tables
+from melcap.io.container import Header
+from melcap.io.files import replacing
 from melcap.pretrained import require_file
 
 __all__ = ["ERRORS", "Options", "Progress", "tokenize"]

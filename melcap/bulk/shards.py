@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from melcap import container
 from melcap.bulk import parquet_shards, webdataset
 from melcap.bulk.rows import TokenRow
 from melcap.errors import InputError, MelcapError
-from melcap.files import replacing
+from melcap.io import container
+from melcap.io.files import replacing
 
 FORMATS = ("parquet", "webdataset", "melcap")
 

@@ -24,9 +24,9 @@ from melcap.bulk.entry import (
 from melcap.bulk.manifests import MANIFEST_SUFFIXES, in_manifest
 from melcap.bulk.opening import TAR_SUFFIXES, irregular
 from melcap.bulk.tars import in_tar, is_audio
-from melcap.decoders import AUDIO_SUFFIXES
 from melcap.errors import InputError
 from melcap.extras import import_extra
+from melcap.io.readers import AUDIO_SUFFIXES
 
 __all__ = ["Entry", "PassedOver", "Refused", "Unlisted", "find", "text"]
 

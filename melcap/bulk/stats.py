@@ -14,8 +14,8 @@ import numpy.typing as npt
 from melcap.bulk.rows import TokenRow
 from melcap.bulk.shards import read_rows, token_files
 from melcap.errors import InputError
-from melcap.figures import new_figure
-from melcap.files import replacing
+from melcap.io.files import replacing
+from melcap.plot.figures import new_figure
 
 Counts = npt.NDArray[np.int64]
 

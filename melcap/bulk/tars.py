@@ -20,7 +20,7 @@ from melcap.bulk.entry import (
     text,
 )
 from melcap.bulk.opening import READ_ERRORS, Stream, unpacked
-from melcap.decoders import AUDIO_SUFFIXES
+from melcap.io.readers import AUDIO_SUFFIXES
 
 _PADDING = 1 << 20
 """Zeros behind the end of a tar that are looked through; tar itself writes up to 10 KiB."""

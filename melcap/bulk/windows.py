@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from melcap.resample import FloatArray
+from melcap.io.resample import FloatArray
 
 if TYPE_CHECKING:
     from melcap.codec import Codec
@@ -35,7 +35,7 @@ class Framing:
 
     @classmethod
     def of(cls, codec: Codec) -> Framing:
-        from melcap.stages import inputs_for
+        from melcap.model.stages import inputs_for
 
         column = codec.config.column_samples
         first, last = inputs_for(codec.encode_stages, 0, 1)

@@ -127,7 +127,7 @@ def _progress_bar(
 def seconds_of(path: Path) -> float | None:
     """How long a file says it is; None where it does not, or is going to be refused anyway."""
     from melcap.audio import AudioReader
-    from melcap.container import read_header
+    from melcap.io.container import read_header
 
     with suppress(MelcapError):
         if path.suffix.lower() == ".melcap":

@@ -171,8 +171,8 @@ def transcode(
     """Audio to tokens and back to audio, to hear what the codec makes of it."""
     from tempfile import TemporaryDirectory
 
-    from melcap import container
     from melcap.audio import AUDIO_SUFFIXES
+    from melcap.io import container
     from melcap.transcode import decode_file, encode_file, refuse_existing
 
     targets, passed = _audio_targets(audio_format), Counter[str]()

@@ -9,15 +9,15 @@ from typing import Any
 
 from torch import nn
 
-from melcap import container, weights_file
 from melcap.audio import AUDIO_SUFFIXES
 from melcap.codec import Codec
 from melcap.errors import AudioFileError, ContainerError
-from melcap.files import require_regular
+from melcap.io import container, weights_file
+from melcap.io.files import require_regular
+from melcap.io.weights_file import WeightsFile
+from melcap.model.stages import inputs_for
 from melcap.pretrained import DEFAULT, load
-from melcap.stages import inputs_for
 from melcap.streaming import StreamDecoder, StreamEncoder
-from melcap.weights_file import WeightsFile
 
 
 def describe(path: Path | None) -> tuple[dict[str, Any], str]:

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from melcap import container
 from melcap.audio import AudioReader, resample
 from melcap.codec import Codec
 from melcap.codes import Codes
 from melcap.errors import InputError
-from melcap.plot import Tokens, Wave, picture
-from melcap.stages import inputs_for
+from melcap.io import container
+from melcap.model.stages import inputs_for
+from melcap.plot.spectrogram import Tokens, Wave, picture
 from melcap.transcode import check_model
 
 

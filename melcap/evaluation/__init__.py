@@ -1,6 +1,6 @@
 """How good the codec sounds: measures, the peers it is compared with, and a scorecard of both.
 
-`melcap.evaluation.metrics` holds the measures, `melcap.evaluation.peers` the codecs, and
+`melcap.evaluation.measures.metrics` holds the measures, `melcap.evaluation.peers` the codecs, and
 `melcap evaluate` (or `python -m melcap.evaluation.scorecard`) runs the one over the other.
 docs/measures.md defines every measure. The codec itself imports nothing of this.
 """

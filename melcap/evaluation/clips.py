@@ -19,8 +19,8 @@ import numpy as np
 
 from melcap import audio
 from melcap.errors import InputError
+from melcap.evaluation.measures.signals import resample
 from melcap.evaluation.peers.base import Audio
-from melcap.evaluation.signals import resample
 
 RATE = 44100
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a")

@@ -10,13 +10,13 @@ from typing import Any
 from melcap.errors import InputError
 from melcap.evaluation import peers
 from melcap.evaluation.clips import RATE
-from melcap.evaluation.metrics import SPEECH
+from melcap.evaluation.measures.metrics import SPEECH
 from melcap.evaluation.peers.own import Melcap
 from melcap.evaluation.scorecard import Job
 from melcap.evaluation.table import Row
-from melcap.figures import new_figure
-from melcap.files import replacing
-from melcap.plot import picture
+from melcap.io.files import replacing
+from melcap.plot.figures import new_figure
+from melcap.plot.spectrogram import picture
 
 PANELS = (
     ("visqol", "mean", "ViSQOL, mean over classes"),

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from melcap.evaluation import peers, plots
 from melcap.evaluation.clips import choose_clips, find_clips
-from melcap.evaluation.metrics import PACKAGES
+from melcap.evaluation.measures.metrics import PACKAGES
 from melcap.evaluation.scorecard import Job, compute, jobs_for, package_version
 from melcap.evaluation.table import Row, markdown, markdown_in_full, summarise
 from melcap.extras import import_extra
-from melcap.files import replacing
+from melcap.io.files import replacing
 
 MODULES = (
     *("visqol", "ai_edge_litert", "pystoi", "pesq", "onnxruntime", "speechmos"),

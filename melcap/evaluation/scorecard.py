@@ -21,10 +21,11 @@ from pathlib import Path
 import torch
 
 from melcap.errors import InputError, MelcapError
-from melcap.evaluation import metrics, peers
+from melcap.evaluation import peers
 from melcap.evaluation.clips import RATE, Clip
-from melcap.evaluation.codebook import count_tokens, pack_counts
-from melcap.evaluation.predictor import find, fingerprint, predict, tokenizer_of
+from melcap.evaluation.measures import metrics
+from melcap.evaluation.measures.codebook import count_tokens, pack_counts
+from melcap.evaluation.measures.predictor import find, fingerprint, predict, tokenizer_of
 from melcap.evaluation.table import Row
 
 KEY = ("codec", "identity", "source", "clip", "class", "cut", "measures", "predictor")

@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from melcap.evaluation import predictor
-from melcap.evaluation.codebook import statistics_of, unpack_counts
-from melcap.evaluation.metrics import HEADLINE, SPEECH, TITLES
+from melcap.evaluation.measures import predictor
+from melcap.evaluation.measures.codebook import statistics_of, unpack_counts
+from melcap.evaluation.measures.metrics import HEADLINE, SPEECH, TITLES
 
 Row: TypeAlias = dict[str, Any]
 

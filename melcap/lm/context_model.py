@@ -18,10 +18,10 @@ from torch.nn.functional import gelu, pad
 
 from melcap.codec import Codec
 from melcap.errors import InputError, WeightsError
-from melcap.files import replacing, require_regular
+from melcap.inputs import Tokens, as_tokens, described
+from melcap.io.files import replacing, require_regular
+from melcap.io.weights_file import check_finite, halved
 from melcap.lm.two_level_softmax import TwoLevelSoftmax
-from melcap.waves import Tokens, as_tokens, described
-from melcap.weights_file import check_finite, halved
 
 PIECE = 2048
 """Columns that `bits_of_clip` computes at once: 95 s of lite."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from melcap.errors import InputError
-from melcap.waves import Tokens, as_tokens, described
+from melcap.inputs import Tokens, as_tokens, described
 
 
 def apply_delay_pattern(grid: Tokens, fill: int, delays: Sequence[int] | None = None) -> Tensor:

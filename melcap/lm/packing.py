@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from melcap.errors import InputError
+from melcap.inputs import Tokens
 from melcap.lm.vocabulary import Vocabulary, whole_number
-from melcap.waves import Tokens
 
 
 class Block(NamedTuple):

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from melcap.codec import Codec
 from melcap.errors import InputError
+from melcap.inputs import Tokens, as_tokens, described
 from melcap.lm.vocabulary import Vocabulary
-from melcap.waves import Tokens, as_tokens, described
 
 SILENCE_TOLERANCE = 0.8
 """The distance from the silence token up to which a token counts as silent.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from melcap.codec import Codec
 from melcap.errors import InputError
-from melcap.waves import Tokens, as_tokens, described
+from melcap.inputs import Tokens, as_tokens, described
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from melcap.codec import Codec
 from melcap.errors import InputError, MelcapError, OutputExistsError
 from melcap.extras import import_extra
-from melcap.files import replacing
+from melcap.io.files import replacing
+from melcap.model.stages import inputs_for
 from melcap.onnx.graphs import Part, decoder_parts, encoder_parts
 from melcap.onnx.stages import Decomposed
-from melcap.precision import without_autocast
-from melcap.stages import inputs_for
+from melcap.ops.precision import without_autocast
 
 if TYPE_CHECKING:
     import onnx

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from melcap.codec import Codec
-from melcap.griffin_lim import GriffinLim
+from melcap.model.griffin_lim import GriffinLim
+from melcap.model.stages import Chain, Stage, inputs_for, outputs_of, run
 from melcap.onnx.stages import FirstState, GriffinLimStep, make_portable
-from melcap.stages import Chain, Stage, inputs_for, outputs_of, run
 
 
 class Part(NamedTuple):

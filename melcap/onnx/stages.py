@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from melcap.config import MelSpec
-from melcap.griffin_lim import GriffinLim
-from melcap.mel import LogMel
+from melcap.model.griffin_lim import GriffinLim
+from melcap.model.mel import LogMel
+from melcap.model.vocoder import ISTFTHead
 from melcap.onnx.dft import Grid, InverseRealDFT, RealDFT
 from melcap.ops import reference
 from melcap.ops.reference import TIE, gain
-from melcap.vocoder import ISTFTHead
 
 CANDIDATES = 16
 """Number of codes that float32 scores nominate; exact distances decide between them."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from melcap.config import MelSpec
 from melcap.errors import InputError
 from melcap.ops import operators, reference
-from melcap.precision import without_autocast_for
+from melcap.ops.precision import without_autocast_for
 
 ACTIVATIONS = ("none", "snake", "leaky_relu", "gelu", "silu")
 

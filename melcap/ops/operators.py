@@ -17,7 +17,7 @@ from torch import Tensor
 from melcap.config import MelSpec
 from melcap.errors import BackendError
 from melcap.ops import reference, registry
-from melcap.precision import exact_float32
+from melcap.ops.precision import exact_float32
 
 _library = torch.library.Library("melcap", "DEF")
 _library.define("log_mel(Tensor wave, int[] framing, float[] scaling, Tensor? lengths) -> Tensor")

@@ -28,7 +28,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from melcap.config import CodecConfig
 from melcap.errors import InputError, MelcapError
-from melcap.files import replacing
+from melcap.io.files import replacing
 from melcap.training.config import TrainingConfig
 from melcap.training.nested import join, split
 from melcap.training.recipe import Recipe

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from melcap.layers import to_unit
+from melcap.model.layers import to_unit
+from melcap.model.quantizer import Codebook
 from melcap.ops import nearest_code
-from melcap.quantizer import Codebook
 
 
 class CodebookLearner(nn.Module):

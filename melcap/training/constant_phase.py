@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from melcap.griffin_lim import GriffinLim
-from melcap.stages import Stage
+from melcap.model.griffin_lim import GriffinLim
+from melcap.model.stages import Stage
 
 
 class ConstantPhase(Stage):

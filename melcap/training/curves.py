@@ -14,8 +14,8 @@ import typer
 
 from melcap.cli.batch import sentences
 from melcap.errors import InputError
-from melcap.figures import new_figure
-from melcap.files import replacing
+from melcap.io.files import replacing
+from melcap.plot.figures import new_figure
 
 RECIPES = {
     "stage1": "stage 1: tokenizer",

@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from melcap.errors import InputError
-from melcap.files import replacing
+from melcap.io.files import replacing
 
 SAMPLE_RATE = 44_100
 FULL_SCALE = 32_767

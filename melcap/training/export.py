@@ -19,7 +19,7 @@ from torch import Tensor
 from melcap.cli.batch import sentences
 from melcap.codec import Codec
 from melcap.errors import InputError
-from melcap.files import replacing
+from melcap.io.files import replacing
 from melcap.pretrained import save, save_decoder
 from melcap.training.card import card, read_licences, read_scorecard
 from melcap.training.checkpoint import Checkpoint

@@ -21,9 +21,9 @@ import numpy.typing as npt
 from torch import Tensor
 
 from melcap.config import MelSpec
-from melcap.files import replacing
+from melcap.io.files import replacing
 from melcap.ops import log_mel, use_backend
-from melcap.plot import MEL, RANGE_DB
+from melcap.plot.spectrogram import MEL, RANGE_DB
 from melcap.training.crops import CropSampler
 from melcap.training.data import AudioCache
 from melcap.training.recipe import Recipe

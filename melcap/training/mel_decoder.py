@@ -16,8 +16,8 @@ from torch import Tensor
 
 from melcap.codec import Codec
 from melcap.errors import WeightsError
-from melcap.files import replacing
-from melcap.tokenizer_id import tokenizer_id_of
+from melcap.io.files import replacing
+from melcap.model.tokenizer_id import tokenizer_id_of
 
 _SUFFIX = ".mel-decoder.safetensors"
 

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from melcap.codec import Codec
-from melcap.mel import LogMel
-from melcap.quantizer import Codebook
-from melcap.stages import inputs_for, outputs_of, run
-from melcap.tokenizer import mel_decoder, mel_encoder
+from melcap.model.mel import LogMel
+from melcap.model.quantizer import Codebook
+from melcap.model.stages import inputs_for, outputs_of, run
+from melcap.model.tokenizer import mel_decoder, mel_encoder
 from melcap.training import losses
 from melcap.training.adversary import Adversary
 from melcap.training.codebook import CodebookLearner

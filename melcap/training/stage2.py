@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from melcap.codec import Codec
 from melcap.errors import InputError
-from melcap.mel import LogMel
-from melcap.quantizer import Codebook
-from melcap.stages import Chain, Stage, inputs_for, outputs_of, run
-from melcap.tokenizer import mel_decoder, mel_encoder
+from melcap.model.mel import LogMel
+from melcap.model.quantizer import Codebook
+from melcap.model.stages import Chain, Stage, inputs_for, outputs_of, run
+from melcap.model.tokenizer import mel_decoder, mel_encoder
+from melcap.model.vocoder import vocoder
 from melcap.training import losses
 from melcap.training.adversary import Adversary
 from melcap.training.config import TrainingConfig
@@ -22,7 +23,6 @@ from melcap.training.discriminators import (
     MultiResolutionDiscriminator,
 )
 from melcap.training.optimisers import descend, optimisers_of
-from melcap.vocoder import vocoder
 
 
 class Stage2:

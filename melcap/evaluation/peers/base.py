@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from melcap.evaluation.signals import Wave, resample
+from melcap.evaluation.measures.signals import Wave, resample
 
 Audio: TypeAlias = npt.NDArray[np.float32]
 

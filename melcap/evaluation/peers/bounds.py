@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from melcap.evaluation.measures.signals import resample
+from melcap.evaluation.measures.spectral import MEL
 from melcap.evaluation.peers.base import Audio, Codec, Coded
-from melcap.evaluation.signals import resample
-from melcap.evaluation.spectral import MEL
 from melcap.ops.reference import mel_filters
 
 

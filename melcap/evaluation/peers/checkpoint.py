@@ -12,14 +12,14 @@ from torch import Tensor
 
 from melcap import Codec as Weights
 from melcap.errors import InputError
+from melcap.evaluation.measures.signals import resample
+from melcap.evaluation.measures.spectral import MEL
 from melcap.evaluation.peers.base import Audio, Codec, Coded
 from melcap.evaluation.peers.bounds import GriffinLim
 from melcap.evaluation.peers.own import Melcap
-from melcap.evaluation.signals import resample
-from melcap.evaluation.spectral import MEL
-from melcap.stages import Chain, inputs_for, outputs_of, run
+from melcap.io.weights_file import HASH_BYTES
+from melcap.model.stages import Chain, inputs_for, outputs_of, run
 from melcap.training.checkpoint import INDEX, Checkpoint
-from melcap.weights_file import HASH_BYTES
 
 
 def trained(name: str) -> Codec:

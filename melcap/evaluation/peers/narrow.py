@@ -7,8 +7,8 @@ from abc import abstractmethod
 import numpy as np
 import numpy.typing as npt
 
+from melcap.evaluation.measures.signals import resample
 from melcap.evaluation.peers.base import Audio, Codec, Coded
-from melcap.evaluation.signals import resample
 
 Pcm = npt.NDArray[np.int16]
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from melcap.errors import InputError, MelcapError
+from melcap.evaluation.measures.signals import resample
 from melcap.evaluation.peers.base import Audio, Codec, Coded
-from melcap.evaluation.signals import resample
 
 
 class Opus(Codec):

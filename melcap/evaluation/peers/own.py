@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from melcap import Codec as Weights
-from melcap import container
 from melcap.codes import Codes
 from melcap.evaluation.peers.base import Audio, Codec, Coded
+from melcap.io import container
 
 
 class Melcap(Codec):

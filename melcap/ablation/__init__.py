@@ -1,0 +1,1 @@
+"""Ablations: variants of a training run, trained and scored side by side."""

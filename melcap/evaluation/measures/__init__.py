@@ -1,0 +1,1 @@
+"""Measures of decoded audio and of tokens; docs/measures.md defines each."""

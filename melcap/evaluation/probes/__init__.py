@@ -1,0 +1,1 @@
+"""Probes: what can be learnt from tokens, compared with what can be learnt from audio."""

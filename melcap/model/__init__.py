@@ -1,0 +1,1 @@
+"""The codec's networks: front end, tokenizer, codebook, mel decoder and vocoder."""

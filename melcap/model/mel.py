@@ -1,0 +1,22 @@
+"""The front end as a stage: waveform to normalised log-mel."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from melcap.config import MelSpec
+from melcap.model.stages import Stage
+from melcap.ops import log_mel
+
+
+class LogMel(Stage):
+    """[batch, samples] -> [batch, n_mels, frames], one frame for each hop whose window is whole."""
+
+    def __init__(self, spec: MelSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.left = self.right = spec.margin
+        self.down = spec.hop
+
+    def forward(self, wave: Tensor) -> Tensor:
+        return log_mel(wave, self.spec, padding=(0, 0))

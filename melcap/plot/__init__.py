@@ -1,0 +1,1 @@
+"""Pictures of spectrograms and tokens, drawn with matplotlib."""

@@ -1,0 +1,184 @@
+"""Audio files decoded once, block by block: how long, how wide, how loud, and where they sound."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from melcap.audio import AudioReader
+from melcap.errors import MelcapError
+from recipes.debian.unpack import RAW_SUFFIXES
+
+FloatArray = npt.NDArray[np.float32]
+Span = tuple[int, int]
+"""From one sample to before another, at the file's own rate."""
+
+FRAMES_PER_SECOND = 50
+_FRAMES_PER_BLOCK = 500
+_WINDOW = 2048
+FULL_SCALE = 0.999
+# A frame is silent this far below the loudest, or below this level, dB.
+_SILENCE, _SILENT = -50.0, -75.0
+# Silences inside shrink to so many frames; so many are kept before and after what sounds.
+_PAUSE, _BEFORE, _AFTER = 20, 2, 3
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What decoding told. With `error`, nothing else counts.
+
+    `rate` Hz, `channels` and `samples` (per channel); `peak`, and `clipped`: the share of samples
+    at full scale, both after mixing to mono; `bandwidth` Hz, where the spectrum ends at -60 dB;
+    `spans`: where it sounds; `digest`: of the mono samples at 16 bits. `left`: the channels cancel
+    each other, so the first stands for all.
+    """
+
+    error: str = ""
+    rate: int = 0
+    channels: int = 0
+    samples: int = 0
+    peak: float = 0.0
+    clipped: float = 0.0
+    bandwidth: int = 0
+    left: bool = False
+    digest: str = ""
+    spans: tuple[Span, ...] = field(default=())
+
+    @property
+    def seconds(self) -> float:
+        return self.samples / self.rate if self.rate else 0.0
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Facts:
+        """From what `dataclasses.asdict` made, by way of JSON."""
+        spans = tuple((start, stop) for start, stop in values.pop("spans"))
+        return cls(**values, spans=spans)
+
+
+def probe(path: Path) -> Facts:
+    """Decode a file from start to end. What cannot be decoded comes back with `error` set."""
+    try:
+        facts, cancels = _measure(path, left=False)
+        return _measure(path, left=True)[0] if cancels else facts
+    except (MelcapError, OSError, RuntimeError, ValueError) as error:
+        return Facts(error=str(error).replace(str(path), path.name))
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[int, int, Iterator[FloatArray]]]:
+    """A file's rate in Hz, its channels, and its samples in blocks float32 [channels, n].
+
+    Blocks are of whole frames of 1/50 s, but for the last. Raises AudioFileError.
+    """
+    if path.suffix.lower() in RAW_SUFFIXES:
+        rate, wave = _read_raw(path)
+        size = _block_size(rate)
+        yield rate, 1, (wave[None, start : start + size] for start in range(0, len(wave), size))
+        return
+    with AudioReader(path) as reader:
+        blocks = reader.blocks(_block_size(reader.sample_rate))
+        yield reader.sample_rate, reader.channels, blocks
+
+
+def mono(block: FloatArray, left: bool) -> FloatArray:
+    """[channels, n] to [n]: the mean, or the first channel."""
+    return block[0] if left else block.mean(axis=0, dtype=np.float32)
+
+
+def bandwidth(power: npt.NDArray[np.float64], rate: int) -> int:
+    """Hz up to which a power spectrum [window / 2 + 1], smoothed, is within 60 dB of its peak."""
+    decibels = 10 * np.log10(power + 1e-20)
+    smooth = np.convolve(decibels, np.ones(9) / 9, "same")
+    # At the ends "same" averages with zeros, which are louder than any spectrum here.
+    smooth[:4], smooth[-4:] = decibels[:4], decibels[-4:]
+    top = int(np.flatnonzero(smooth > smooth.max() - 60)[-1])
+    return min(top * rate // (2 * (len(power) - 1)), rate // 2)
+
+
+def spectrum(wave: FloatArray) -> npt.NDArray[np.float64]:
+    """The power [1025] of a wave [n], summed over its Hann windows of 2048, one after another."""
+    if len(wave) < _WINDOW:
+        wave = np.pad(wave, (0, _WINDOW - len(wave)))
+    windows = wave[: len(wave) // _WINDOW * _WINDOW].reshape(-1, _WINDOW)
+    bins = np.fft.rfft(windows * np.hanning(_WINDOW).astype(np.float32), axis=1)
+    power: npt.NDArray[np.float64] = (np.abs(bins) ** 2).sum(axis=0, dtype=np.float64)
+    return power
+
+
+def sounding(levels: npt.NDArray[np.float32]) -> list[Span]:
+    """Where frames of these levels (dB) sound: from frame to frame, in order, apart.
+
+    Silence at the ends goes, but for a frame or two, and silence inside shrinks to 0.4 s.
+    """
+    on = np.flatnonzero(levels > max(float(levels.max(initial=-np.inf)) + _SILENCE, _SILENT))
+    if not len(on):
+        return []
+    start = max(0, int(on[0]) - _BEFORE)
+    spans = []
+    for before, after in zip(on[:-1].tolist(), on[1:].tolist(), strict=True):
+        if after - before - 1 > _PAUSE:
+            spans.append((start, before + 1 + _PAUSE))
+            start = after
+    spans.append((start, min(len(levels), int(on[-1]) + 1 + _AFTER)))
+    return spans
+
+
+def _measure(path: Path, left: bool) -> tuple[Facts, bool]:
+    """The facts, and whether mixing made most of the sound vanish."""
+    digest, power = hashlib.sha256(), np.zeros(_WINDOW // 2 + 1)
+    squares: list[npt.NDArray[np.float32]] = []
+    samples = at_full_scale = 0
+    peak = mixed = apart = 0.0
+    with opened(path) as (rate, channels, blocks):
+        frame = _frame_size(rate)
+        for block in blocks:
+            wave = mono(block, left)
+            samples += len(wave)
+            loud = np.abs(wave)
+            peak = max(peak, float(loud.max()))
+            at_full_scale += int(np.count_nonzero(loud >= FULL_SCALE))
+            power += spectrum(wave)
+            digest.update(np.rint(np.clip(wave, -1, 1) * 32767).astype("<i2").tobytes())
+            ends = np.arange(0, len(wave), frame)
+            counts = np.diff(np.append(ends, len(wave)))
+            squares.append((np.add.reduceat(wave * wave, ends) / counts).astype(np.float32))
+            mixed += float(np.square(wave, dtype=np.float64).sum())
+            apart += float(np.square(block, dtype=np.float64).mean(axis=0).sum())
+    levels = 10 * np.log10(np.concatenate(squares) + np.float32(1e-10))
+    spans = tuple((first * frame, min(last * frame, samples)) for first, last in sounding(levels))
+    facts = Facts(
+        "", rate, channels, samples, peak, at_full_scale / samples, bandwidth(power, rate), left,
+        f"{rate}-{digest.hexdigest()}", spans,
+    )  # fmt: skip
+    return facts, mixed < 0.1 * apart
+
+
+def _frame_size(rate: int) -> int:
+    return max(1, rate // FRAMES_PER_SECOND)
+
+
+def _block_size(rate: int) -> int:
+    return _frame_size(rate) * _FRAMES_PER_BLOCK
+
+
+def _read_raw(path: Path) -> tuple[int, FloatArray]:
+    """A headerless file as (rate in Hz, float32 [samples]): G.722 at 16 kHz, or 16-bit samples."""
+    import av
+
+    suffix = path.suffix.lower()
+    if suffix != ".g722":
+        whole = np.frombuffer(path.read_bytes()[: path.stat().st_size // 2 * 2], "<i2")
+    else:
+        with av.open(str(path), format="g722") as container:
+            frames: Sequence[Any] = [*container.decode(audio=0)]
+            whole = np.concatenate([frame.to_ndarray()[0] for frame in frames] or [np.empty(0)])
+    if not len(whole):
+        raise ValueError(f"{path} holds no audio samples")
+    return RAW_SUFFIXES[suffix], whole.astype(np.float32) / np.float32(32768)

@@ -1,0 +1,111 @@
+"""Out of a .deb: its audio files, those in zip archives inside it too, and its copyright file."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import subprocess
+import tarfile
+import zipfile
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryFile
+from typing import IO
+
+from recipes.debian.apt import FetchError
+
+RAW_SUFFIXES = {".g722": 16_000, ".sln16": 16_000}
+"""Headerless formats, of one channel, with their rates in Hz."""
+AUDIO_SUFFIXES = frozenset(
+    {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".m4a"}
+) | set(RAW_SUFFIXES)
+# Data archives of games and the like, all of them zip files under another name.
+_ZIP_SUFFIXES = frozenset({".zip", ".pk3", ".pk4", ".wz", ".love", ".s2z", ".jar", ".sb", ".sb2"})
+_FILES, _COPYRIGHT = "files", "copyright"
+
+
+def unpack(deb: Path, target: Path) -> Path:
+    """Make the folder `target` from a package's file, unless it is there, and return it.
+
+    The audio lies in TARGET/files under its path in the package, where a zip archive counts as a
+    folder; the text of its copyright files is TARGET/copyright. Raises FetchError where the
+    package is damaged.
+    """
+    if target.exists():
+        return target
+    partial = target.with_name(f"partial-{target.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / _FILES).mkdir(parents=True)
+    command = ["dpkg-deb", "--fsys-tarfile", str(deb)]
+    try:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    except FileNotFoundError as error:
+        raise FetchError("dpkg-deb is not on this system: install the package dpkg") from error
+    with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            with tarfile.open(fileobj=process.stdout, mode="r|") as tar:
+                for member in tar:
+                    content = tar.extractfile(member) if member.isreg() else None
+                    if content is not None:
+                        _take(PurePosixPath(member.name), content, partial)
+            process.stdout.read()  # the padding, or dpkg-deb complains of a broken pipe
+        except tarfile.TarError:
+            process.stdout.close()
+        if said := process.stderr.read().decode(errors="replace").strip() or process.wait():
+            shutil.rmtree(partial)
+            raise FetchError(f"{deb} is damaged ({said}): delete it and run the same command again")
+    return partial.rename(target)
+
+
+def audio_files(folder: Path) -> list[str]:
+    """The audio files in `folder`, as sorted paths relative to it."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
+    return sorted(path.relative_to(folder).as_posix() for path in found if path.is_file())
+
+
+def unpacked_files(folder: Path) -> Path:
+    """Where `unpack` put the audio."""
+    return folder / _FILES
+
+
+def copyright_text(folder: Path) -> str | None:
+    """The package's copyright files as `unpack` found them; None where there is none."""
+    path = folder / _COPYRIGHT
+    return path.read_text(encoding="utf-8") if path.exists() else None
+
+
+def _take(name: PurePosixPath, content: IO[bytes], folder: Path) -> None:
+    suffix = name.suffix.lower()
+    if name.match("usr/share/doc/*/copyright*"):
+        data = content.read()
+        text = (gzip.decompress(data) if suffix == ".gz" else data).decode("utf-8", "replace")
+        with (folder / _COPYRIGHT).open("a", encoding="utf-8") as file:
+            file.write(text.rstrip() + "\n\n")
+    elif suffix in AUDIO_SUFFIXES:
+        _save(name, content, folder / _FILES)
+    elif suffix in _ZIP_SUFFIXES:
+        with TemporaryFile(dir=folder) as whole:  # a zip is read from its end
+            shutil.copyfileobj(content, whole, 1 << 20)
+            _take_zip(name, whole, folder / _FILES)
+
+
+def _take_zip(name: PurePosixPath, file: IO[bytes], folder: Path) -> None:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            for entry in archive.infolist():
+                inner = PurePosixPath(entry.filename)
+                if inner.suffix.lower() in AUDIO_SUFFIXES and not entry.is_dir():
+                    with archive.open(entry) as content:
+                        _save(name / inner, content, folder)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError):
+        return  # another format under that name, or one with a password
+
+
+def _save(name: PurePosixPath, content: IO[bytes], folder: Path) -> None:
+    if name.is_absolute() or ".." in name.parts:
+        return  # no package of the archive has such a name, and it would lead out of the folder
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as out:
+        shutil.copyfileobj(content, out, 1 << 20)

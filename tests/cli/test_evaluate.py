@@ -1,0 +1,153 @@
+"""`melcap evaluate`: what it writes, how it goes on, and how it refuses what it cannot do."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from melcap import audio
+from melcap.cli import commands
+from melcap.codec import Codec
+from melcap.evaluation import CODECS, peers, report
+from melcap.evaluation.measures import predictor
+
+RATE = 44100
+ROOT = Path(__file__).parents[2]
+
+needs_eval = pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, report.MODULES)),
+    reason='needs pip install "melcap[eval]"',
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two clips of speech and one of music, the shortest that ViSQOL takes."""
+    for name, seed in (("speech/a_0001", 1), ("speech/b_0001", 2), ("music/a_0001", 3)):
+        path = tmp_path / "data" / f"{name}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        wave = 0.1 * np.random.default_rng(seed).standard_normal((1, int(1.01 * RATE)))
+        audio.write(path, wave.astype(np.float32), RATE)
+    return tmp_path / "data"
+
+
+def run(*arguments: object) -> Any:
+    return CliRunner().invoke(commands.app, ["evaluate", *map(str, arguments)])
+
+
+@needs_eval
+def test_a_run_resumes_and_goes_on_past_a_bad_clip(folder: Path, tmp_path: Path) -> None:
+    out, scores = tmp_path / "out", tmp_path / "out" / "scores.jsonl"
+    (folder / "music" / "c_0001.wav").write_bytes(b"RIFF")
+    arguments = (folder, "--codecs", "original", "--out", out)
+    first = run(*arguments)
+    assert first.exit_code == 1
+    assert "c_0001.wav" in first.stderr
+    rows = [json.loads(line) for line in scores.read_text().splitlines()]
+    assert sorted(row["clip"] for row in rows) == [
+        "music/a_0001.wav", "speech/a_0001.wav", "speech/b_0001.wav",
+    ]  # fmt: skip
+    assert all(("stoi" in row) == (row["class"] == "speech") for row in rows)
+    assert all(("dnsmos" in row) == (row["class"] == "speech") for row in rows)
+    assert all(row["lsd"] == 0 and row["visqol"] > 4.7 for row in rows)
+
+    # Mark what is there to see it kept; leave the last line as a killed run would.
+    (folder / "music" / "c_0001.wav").unlink()
+    marked = [json.dumps(row | {"lsd": 7.0}) + "\n" for row in rows]
+    scores.write_text("".join(marked[:2]) + marked[2][:40])
+    second = run(*arguments, "--processes", 1)
+    assert second.exit_code == 0
+    again = [json.loads(line) for line in scores.read_text().splitlines()]
+    assert [row["lsd"] for row in again] == [7.0, 7.0, 0.0]
+    assert sorted(row["clip"] for row in again) == sorted(row["clip"] for row in rows)
+
+    summary = json.loads((out / "scorecard.json").read_text())
+    assert summary["failures"] == []
+    assert summary["versions"]["torch"] == torch.__version__
+    assert summary["processor"]
+    assert [line["class"] for line in summary["table"]] == ["music", "speech", "mean"]
+
+    # Nothing left to do: the same file, the same table.
+    third = run(*arguments)
+    assert [json.loads(line) for line in scores.read_text().splitlines()] == again
+    assert second.stdout == third.stdout == (out / "scorecard.md").read_text() + "\n"
+    assert json.loads(run(*arguments, "--json").stdout)["table"] == summary["table"]
+
+
+def test_usage_errors_end_with_status_2_and_leave_nothing(
+    folder: Path, tmp_path: Path, lite: Codec
+) -> None:
+    shipped = predictor.find(lite.tokenizer_id)
+    for arguments, said in (
+        ((folder, "--codecs", "mp3"), "unknown codec 'mp3'"),
+        ((tmp_path / "none", "--codecs", "original"), "none does not exist"),
+        ((Path(__file__), "--codecs", "original"), "neither a folder nor a tar"),
+        ((folder, "--codecs", "original", "--predictor", shipped), "tokens of none of these"),
+    ):
+        done = run(*arguments, "--out", tmp_path / "out")
+        assert done.exit_code == 2
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("error: ")
+        assert said in line
+        assert done.stdout == ""
+    assert run(folder, "--seconds", "0", "--out", tmp_path / "out").exit_code == 2
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("module", ["pystoi", "matplotlib"])
+def test_what_is_not_installed_is_said_before_the_work(
+    module: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert module in report.MODULES
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setattr(report, "MODULES", (module,))
+    done = run(folder, "--codecs", "original", "--out", tmp_path / "out")
+    assert done.exit_code == 1
+    (line,) = done.stderr.splitlines()
+    assert line == f'error: {module} is needed here and not installed: pip install "melcap[eval]"'
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_codec_for_speech_needs_speech(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "MODULES", ())
+    monkeypatch.setattr(type(peers.codec("original")), "speech_only", True)
+    done = run(folder / "music", "--codecs", "original", "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    assert "original is for speech, and no clip here is of the class speech" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_loads_nothing_of_the_evaluation() -> None:
+    script = (
+        "import sys, melcap.cli.commands\n"
+        "try: melcap.cli.commands.app(['evaluate', '--help'])\n"
+        "finally: print('loaded:', sorted(name for name in sys.modules\n"
+        "    if name.startswith(('melcap.evaluation', 'matplotlib', 'scipy', 'soxr', 'visqol'))))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert "loaded: ['melcap.evaluation']" in done.stdout
+    for word in ("--clips-per-class", "--processes", CODECS[0], CODECS[-1]):
+        assert word in done.stdout
+
+
+def test_the_module_is_the_same_command(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "melcap.evaluation.scorecard", str(tmp_path / "none")],
+        capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "none does not exist" in done.stderr

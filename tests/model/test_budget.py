@@ -1,0 +1,93 @@
+"""What lite may cost: 1.5 GFLOP to encode a second of audio, as many to decode it; 12 M parameters.
+
+Counted by `melcap.ops.flops` on the meta device: what each further second costs, as in a stream or
+a long file; chunks compute their context twice, which is printed too.
+
+Seen red with: the codebook search not counted; one more block in the vocoder; a deeper encoder.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from melcap import pretrained
+from melcap.codec import Codec
+from melcap.config import CodecConfig
+from melcap.model.stages import inputs_for, run
+from melcap.ops.flops import FORMULAS, count
+
+BUDGET = 1.5e9  # operations for each second of audio, one way
+PARAMETERS = 12e6
+FILE_BYTES = 20e6
+
+
+@pytest.fixture(scope="module")
+def shapes(lite: Codec) -> Codec:
+    """lite without its numbers."""
+    with torch.device("meta"):
+        return Codec(lite.config)
+
+
+def operations(codec: Codec, columns: int) -> tuple[Counter[str], Counter[str]]:
+    """Of encoding and of decoding so many columns with their context, by kind."""
+    unit, rows = codec.config.column_samples, codec.config.rows
+    first, last = inputs_for(codec.encode_stages, 0, columns)
+    signal = torch.empty(1, last - first, device="meta")
+    encoding, _ = count(lambda x: codec.codebook.tokens(run(codec.encode_stages, x)), signal)
+    first, last = inputs_for(codec.decode_stages, 0, columns * unit)
+    latents = torch.empty(1, codec.config.tokenizer.codebook_dim, rows, last - first, device="meta")
+    decoding, _ = count(lambda x: run(codec.decode_stages, x), latents)
+    return encoding, decoding
+
+
+def test_operations(shapes: Codec, capsys: pytest.CaptureFixture[str]) -> None:
+    columns = shapes.chunk_columns
+    seconds = columns * shapes.config.column_samples / shapes.config.mel.sample_rate
+    once, twice = operations(shapes, columns), operations(shapes, 2 * columns)
+    for name, chunk, both in zip(("encode", "decode"), once, twice, strict=True):
+        more = both - chunk
+        parts = ", ".join(f"{kind} {n / seconds / 1e9:.3f}" for kind, n in more.items())
+        total = more.total() / seconds
+        with capsys.disabled():
+            print(
+                f"\n{name}: {total / 1e9:.3f} GFLOP for each second of audio ({parts}); "
+                f"{chunk.total() / seconds / 1e9:.3f} in chunks of {columns} columns"
+            )
+        assert total <= BUDGET, name
+        assert chunk.total() / seconds <= 1.1 * total, "a chunk's context costs too much"
+
+
+def test_the_counter_counts(shapes: Codec) -> None:
+    """Each formula has been used; the codebook search by hand, two operations for each number."""
+    stage = {"strides": (4,), "stage_channels": (8,), "stage_blocks": (1,)}
+    with torch.device("meta"):
+        codec = Codec(replace(shapes.config, vocoder=replace(shapes.config.vocoder, **stage)))
+    encoding, decoding = operations(codec, 10)
+    for kind in FORMULAS:
+        assert (encoding + decoding)[str(kind)] > 0, f"{kind} has not been counted"
+    search = 10 * 12 * 2 * 8192 * shapes.config.tokenizer.codebook_dim
+    assert encoding["melcap.nearest_code"] == search
+
+
+def test_parameters(shapes: Codec, lite: Codec, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the codebook; and the weights that ship are those of the configuration."""
+    numbers = sum(each.numel() for each in [*shapes.parameters(), shapes.codebook.vectors])
+    with capsys.disabled():
+        print(f"\n{numbers / 1e6:.2f} M parameters")
+    assert numbers <= PARAMETERS
+    steps = CodecConfig().vocoder.griffin_lim_steps  # that many in training
+    vocoder = replace(lite.config.vocoder, griffin_lim_steps=steps)
+    assert replace(lite.config, vocoder=vocoder) == CodecConfig()
+    assert sum(each.numel() for each in [*lite.parameters(), lite.codebook.vectors]) == numbers
+
+
+def test_the_file_of_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    size = (Path(pretrained.__file__).parent / "weights" / pretrained.DEFAULT).stat().st_size
+    with capsys.disabled():
+        print(f"\n{size / 1e6:.2f} MB of weights")
+    assert size < FILE_BYTES

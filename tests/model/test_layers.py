@@ -1,0 +1,136 @@
+"""Layers that have an exact inverse, or that nothing may leak through.
+
+Broken once each to see red: a sign in the Haar merge, the head's front offset, the window's scale,
+statistics over time in ChannelNorm, the outer bins' imaginary parts left as they are, SiLU
+left out behind a block's second norm, strides of rows and steps swapped.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from melcap.config import CodecConfig
+from melcap.model.layers import (
+    ChannelNorm,
+    Down2d,
+    HaarMerge,
+    HaarSplit,
+    Output2d,
+    ResBlock2d,
+    Up2d,
+)
+from melcap.model.stages import Stage
+from melcap.model.tokenizer import mel_decoder, mel_encoder
+from melcap.model.vocoder import ISTFTHead, vocoder
+from melcap.ops import griffin_lim
+
+
+@given(rows=st.integers(1, 9), columns=st.integers(1, 9), seed=st.integers(0, 2**31))
+def test_haar_is_orthonormal_and_invertible(rows: int, columns: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(2, 3, 2 * rows, 2 * columns, generator=generator, dtype=torch.float64)
+    y = HaarSplit()(x)
+    assert y.shape == (2, 12, rows, columns)
+    torch.testing.assert_close(y.square().sum(), x.square().sum())
+    torch.testing.assert_close(HaarMerge()(y), x)
+
+
+@given(overlap=st.integers(3, 8), hop=st.sampled_from([2, 6, 16]), steps=st.integers(12, 30))
+def test_the_head_inverts_a_short_time_transform(overlap: int, hop: int, steps: int) -> None:
+    """Given the true spectrum of each window, it returns the signal, exactly in its place."""
+    torch.manual_seed(overlap)
+    n_fft, margin = overlap * hop, (overlap - 1) * hop
+    signal = torch.randn(2, steps * hop)
+    left = margin // 2
+    padded = torch.nn.functional.pad(signal, (left, margin - left))
+    frames = padded.unfold(1, n_fft, hop) * torch.hann_window(n_fft)
+    spectrum = torch.fft.rfft(frames)
+    head = ISTFTHead(4, hop, overlap)
+    head.linear = torch.nn.Identity()  # type: ignore[assignment]
+    polar = torch.cat((spectrum.abs().clamp(min=1e-20).log(), spectrum.angle()), dim=-1)
+    wave = head(polar.transpose(1, 2))
+    expected = signal[:, head.left * hop : (steps - head.right) * hop]
+    torch.testing.assert_close(wave, expected, atol=2e-5, rtol=1e-4)
+
+
+def test_the_inverse_transform_is_asked_for_real_waves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """cuFFT adds in imaginary parts of the outer bins, for some numbers of windows; CPUs do not."""
+    spectra = []
+    inverse = torch.fft.irfft
+
+    def watched(spectrum: Tensor, n: int) -> Tensor:
+        spectra.append(spectrum)
+        return inverse(spectrum, n)
+
+    monkeypatch.setattr(torch.fft, "irfft", watched)
+    head = ISTFTHead(4, 8, 4)
+    head(torch.randn(2, 4, 9)).sum().backward()
+    griffin_lim(torch.rand(1, 12, 49), 32, 16, steps=2)
+    assert len(spectra) == 3
+    for spectrum in spectra:
+        assert not spectrum.imag[..., [0, -1]].any()
+        assert spectrum.imag[..., 1:-1].all()
+    assert head.linear.weight.grad is not None
+
+
+def test_norm_looks_at_one_position_only() -> None:
+    norm = ChannelNorm(8)
+    x = torch.randn(1, 8, 5, 7)
+    y = norm(x)
+    torch.testing.assert_close(y.mean(1), torch.zeros(1, 5, 7), atol=1e-6, rtol=0)
+    changed = x.clone()
+    changed[..., 3:] = 100.0
+    assert torch.equal(norm(changed)[..., :3], y[..., :3])
+
+
+def test_blocks_of_the_tokenizer_are_their_formulas() -> None:
+    """Each norm followed by SiLU, where a block has one; no weight at zero or one."""
+    torch.manual_seed(0)
+    block, end, down, up = ResBlock2d(6), Output2d(6, 4), Down2d(6, 4), Up2d(6, 4)
+    for module in (block, end, down, up):
+        for parameter in module.parameters():
+            torch.nn.init.normal_(parameter, std=0.5)
+    x = torch.randn(2, 6, 4, 10)
+
+    def normed(x: Tensor, norm: ChannelNorm) -> Tensor:
+        last = x.movedim(1, -1)
+        return F.layer_norm(last, (6,), norm.weight, norm.bias, 1e-6).movedim(-1, 1)
+
+    middle = block.conv1(F.silu(normed(x, block.norm1)))
+    expected = x[..., 1:-1] + block.conv2(F.silu(normed(middle, block.norm2)))
+    torch.testing.assert_close(block(x), expected)
+    torch.testing.assert_close(end(x), end.conv(F.silu(normed(x, end.norm))))
+    torch.testing.assert_close(down(x), down.conv(normed(x, down.norm)))
+    torch.testing.assert_close(up(x), up.conv(normed(x, up.norm)))
+
+
+def test_a_stride_in_time_alone_keeps_the_rows() -> None:
+    """A row is the same function of its own pairs of steps, whatever the other rows hold."""
+    torch.manual_seed(0)
+    down, up = Down2d(6, 4, (1, 2)), Up2d(6, 4, (1, 2))
+    x = torch.randn(2, 6, 3, 10)
+    assert (down.down, down.up, up.down, up.up) == (2, 1, 1, 2)
+    shorter, longer = down(x), up(x)
+    assert shorter.shape == (2, 4, 3, 5)
+    assert longer.shape == (2, 4, 3, 20)
+    with torch.no_grad():
+        pairs = torch.stack((down.norm(x)[..., 0::2], down.norm(x)[..., 1::2]), dim=-1)
+        expected = torch.einsum("bcrtk,ock->bort", pairs, down.conv.weight[:, :, 0])
+        torch.testing.assert_close(shorter, expected + down.conv.bias[:, None, None])
+        expected = torch.einsum("bcrt,cok->bortk", up.norm(x), up.conv.weight[:, :, 0]).flatten(-2)
+        torch.testing.assert_close(longer, expected + up.conv.bias[:, None, None])
+
+
+def test_networks_are_made_of_stages_without_running_statistics() -> None:
+    config = CodecConfig()
+    for chain in (mel_encoder(config), mel_decoder(config), vocoder(config)):
+        assert all(isinstance(stage, Stage) for stage in chain)
+        for module in chain.modules():
+            assert "BatchNorm" not in type(module).__name__
+            assert "GroupNorm" not in type(module).__name__
+            assert "InstanceNorm" not in type(module).__name__

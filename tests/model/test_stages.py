@@ -1,0 +1,507 @@
+"""Receptive fields, computed from the layers, are right and tight; a stream gives what a run gives.
+
+Seen red with: a context one step too short or too long on either side of a convolution, of the
+front end, of the upsampling, of the inverse transform's head, or one more before and one less
+behind; `inputs_for` without the rounding to whole strides; `outputs_of` rounding down; a stream
+that keeps one step too few, that keeps a view of its input, or does not cut to whole strides; a
+norm over time; a transform half a hop late; a wrong sign in the Haar patches; an unbounded head;
+a layer with a stride in time alone whose arithmetic follows the stride of its rows.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from melcap.codec import Codec
+from melcap.config import CodecConfig
+from melcap.model.griffin_lim import FirstGuess, GriffinLim, Unfold
+from melcap.model.layers import (
+    ChannelNorm,
+    Conv1d,
+    Conv2d,
+    ConvNeXt1d,
+    Down2d,
+    HaarMerge,
+    HaarSplit,
+    Output2d,
+    ResBlock2d,
+    Up2d,
+    Upsample1d,
+)
+from melcap.model.mel import LogMel
+from melcap.model.stages import Chain, Stage, StageStream, inputs_for, outputs_of, rate, run
+from melcap.model.tokenizer import FromPicture, ToPicture, mel_decoder, mel_encoder
+from melcap.model.vocoder import ISTFTHead, vocoder
+from tests.helpers import SMALL, cut, draw_weights, noise, piece_sizes
+
+HALF_RATE = Path(__file__).parents[2] / "profiling" / "half_rate.json"
+IN_TIME = (1, 2)
+"""The stride of a level that halves time alone."""
+
+
+class Windowed(Stage):
+    """Any stage: `up` weighted sums of each window of `left + down + right` steps, none zero."""
+
+    def __init__(self, left: int, right: int, down: int, up: int) -> None:
+        super().__init__()
+        self.left, self.right, self.down, self.up = left, right, down, up
+        width = left + down + right
+        steps, sums = torch.arange(width), torch.arange(up)
+        self.weight = (1 + torch.cos(steps[:, None] + 5.0 * sums).double() / 2) / width
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.unfold(-1, len(self.weight), self.down) @ self.weight).flatten(-2)
+
+
+@st.composite
+def windowed(draw: st.DrawFn) -> list[Stage]:
+    """Stages that stride, then perhaps one that does both, then those that upsample."""
+    context, factor = st.integers(0, 4), st.integers(1, 4)
+    stages: list[Stage] = []
+    for _ in range(draw(st.integers(1, 4))):
+        upsampled = any(stage.up > 1 for stage in stages)
+        down = 1 if upsampled else draw(factor)
+        up = draw(factor) if draw(st.booleans()) else 1
+        stages.append(Windowed(draw(context), draw(context), down, up))
+    return stages
+
+
+@st.composite
+def layers(draw: st.DrawFn) -> list[Stage]:
+    """A chain of a codec's layers, in float64, for [1, 3, steps] or [1, 3, 8, steps]."""
+    seed = draw(st.integers(0, 2**32))
+    made: list[Stage] = []
+    if draw(st.booleans()):
+        for kind in draw(st.lists(st.sampled_from("cnu"), min_size=1, max_size=4)):
+            if kind == "c":
+                made.append(Conv1d(3, 3, draw(st.sampled_from([1, 3, 5, 7]))))
+            elif kind == "n":
+                made.append(ConvNeXt1d(3, 5, 1.0))
+            else:
+                made.append(Upsample1d(3, 3, draw(st.integers(2, 5))))
+        if draw(st.booleans()):
+            overlap = draw(st.integers(3, 6))
+            head = ISTFTHead(3, 2 * draw(st.integers(1, 4)), overlap)
+            steps = draw(st.integers(0, 2))
+            made = griffin_lim(made, head, steps) if steps else [*made, head]
+    else:
+        rows = 8
+        strides = draw(st.integers(0, 2))
+        for _ in range(strides):
+            stage = draw(st.sampled_from([Down2d(3, 3), Down2d(3, 3, IN_TIME), Halved()]))
+            made.append(stage)
+            rows //= stage.conv.stride[0] if isinstance(stage, Down2d) else 2
+            if draw(st.booleans()):
+                made.append(ResBlock2d(3))
+        for kind in draw(st.lists(st.sampled_from("corut"), min_size=not strides, max_size=3)):
+            made.append(
+                {"c": Conv2d(3, 3, rows), "o": Output2d(3, 3), "r": ResBlock2d(3)}.get(kind)
+                or Up2d(3, 3, (2, 2) if kind == "u" else IN_TIME)
+            )
+            rows *= 2 if kind == "u" else 1
+    return [lively(stage, seed) for stage in made]
+
+
+def griffin_lim(before: list[Stage], head: ISTFTHead, steps: int) -> list[Stage]:
+    """The stages and the head as a first guess, then so many steps; 3 channels."""
+    hop = head.up
+    for stage in before:
+        hop *= stage.up
+    guess = FirstGuess(Chain(*before, head), 3, 4 * hop, hop)
+    return [guess, GriffinLim(4 * hop, hop, 0.5, steps), Unfold(hop)]
+
+
+def lively(stage: Stage, seed: int) -> Stage:
+    """The same in float64, with weights drawn anew and nothing left at zero."""
+    generator = torch.Generator().manual_seed(seed)
+    stage.double()
+    with torch.no_grad():
+        for parameter in stage.parameters():
+            parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator))
+    return stage
+
+
+class Halved(HaarSplit):
+    """Haar patches with the channels mixed, so that it fits any chain."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        share = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=x.dtype)
+        return torch.einsum("bkcft,k->bcft", super().forward(x).unflatten(1, (4, -1)), share)
+
+
+def arithmetic(stage: Stage) -> tuple[object, ...]:
+    return type(stage), stage.left, stage.right, stage.down, stage.up
+
+
+def signal(stages: list[Stage], steps: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    shape: tuple[int, ...] = (1, steps)
+    if not isinstance(stages[0], Windowed):
+        flat = isinstance(stages[0], (Conv1d, ConvNeXt1d, Upsample1d, ISTFTHead, FirstGuess))
+        shape = (1, 3, steps) if flat else (1, 3, 8, steps)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+chains = st.one_of(windowed(), layers())
+
+
+@settings(max_examples=50)
+@given(chains, st.integers(-30, 30), st.integers(1, 40), st.integers(0, 2**32))
+def test_a_run_over_the_field_gives_just_what_was_asked(
+    stages: list[Stage], first: int, count: int, seed: int
+) -> None:
+    begin, end = inputs_for(stages, first, first + count)
+    given_first, given_last = outputs_of(stages, begin, end)
+    assert given_first <= first
+    assert given_last >= first + count
+    x = signal(stages, end - begin, seed)
+    assert run(stages, x).shape[-1] == given_last - given_first
+    # no more than the rounding to whole strides: one input less on either side is too little
+    assert outputs_of(stages, begin + 1, end)[0] > first
+    assert outputs_of(stages, begin, end - 1)[1] < first + count
+
+
+@settings(max_examples=50)
+@given(chains, st.integers(-30, 30), st.integers(1, 200), st.integers(0, 2**32))
+def test_what_comes_out_of_any_number_of_inputs(
+    stages: list[Stage], first: int, steps: int, seed: int
+) -> None:
+    """From where a field begins: the outputs that `outputs_of` says, and not one more."""
+    begin, enough = inputs_for(stages, first, first + 1)
+    given_first, given_last = outputs_of(stages, begin, begin + steps)
+    assert given_first <= first
+    _, needed = inputs_for(stages, given_last, given_last + 1)
+    assert needed > begin + steps
+    if begin + steps < enough:
+        assert given_last <= first
+        return
+    x = signal(stages, steps, seed)
+    assert run(stages, x).shape[-1] == given_last - given_first
+
+
+@settings(max_examples=40)
+@given(chains, st.integers(1, 12), st.integers(0, 2**32))
+def test_rate(stages: list[Stage], times: int, seed: int) -> None:
+    up, down = rate(stages)
+    _, enough = inputs_for(stages, 0, up)
+    before = -inputs_for(stages, 0, up)[0]
+    assume(before + enough + times * down < 20_000)
+    x = signal(stages, before + enough + times * down, seed)
+    longer, shorter = run(stages, x), run(stages, x[..., : before + enough])
+    assert longer.shape[-1] - shorter.shape[-1] == times * up
+
+
+@settings(max_examples=50)
+@given(chains, st.integers(0, 30), st.integers(1, 12), st.integers(0, 2**32))
+def test_nothing_outside_the_field_matters(
+    stages: list[Stage], first: int, count: int, seed: int
+) -> None:
+    begin, end = inputs_for(stages, first, first + count)
+    # as much again on both sides, begun where whole strides begin
+    _, stride = rate(stages)
+    before = -(-(end - begin) // stride) * stride
+    around = begin - before
+    x = signal(stages, end - around + before, seed)
+    other = signal(stages, end - around + before, seed + 1)
+    other[..., before : end - around] = x[..., before : end - around]
+    given_first, given_last = outputs_of(stages, around, end + before)
+    assert given_first <= first
+    assert given_last >= first + count
+    asked = slice(first - given_first, first - given_first + count)
+    torch.testing.assert_close(
+        run(stages, x)[..., asked], run(stages, other)[..., asked], rtol=1e-12, atol=1e-12
+    )
+
+
+def sensitivity(stages: list[Stage], x: Tensor, asked: slice) -> Tensor:
+    """How much each input step moves the outputs asked for."""
+    x = x.requires_grad_()
+    output = run(stages, x)[..., asked]
+    direction = torch.randn(output.shape, generator=torch.Generator().manual_seed(1))
+    (gradient,) = torch.autograd.grad((output * direction.to(output)).sum(), x)
+    return gradient.abs().flatten(0, -2).amax(0)
+
+
+ONE_LAYER = [
+    *(Conv1d(3, 3, kernel) for kernel in (1, 3, 7)),
+    ConvNeXt1d(3, 5, 1.0),
+    *(Upsample1d(3, 3, stride) for stride in (2, 3, 5)),
+    *(ISTFTHead(3, 4, overlap) for overlap in (3, 4, 5)),
+    Conv2d(3, 3, 8),
+    Output2d(3, 3),
+    ResBlock2d(3),
+    Down2d(3, 3),
+    Down2d(3, 3, IN_TIME),
+    Up2d(3, 3),
+    Up2d(3, 3, IN_TIME),
+]
+
+
+@settings(max_examples=60)
+@given(
+    # a chain of layers may look at less than their arithmetic says, as not every sample of an
+    # upsampled step looks at both its neighbours: one layer has no such slack
+    st.one_of(windowed(), st.sampled_from(ONE_LAYER).map(lambda layer: [lively(layer, 0)])),
+    st.integers(0, 30),
+    st.integers(1, 8),
+    st.integers(0, 2**32),
+)
+def test_both_ends_of_the_field_matter(
+    stages: list[Stage], block: int, blocks: int, seed: int
+) -> None:
+    up, _ = rate(stages)
+    first, last = block * up, (block + blocks) * up
+    begin, end = inputs_for(stages, first, last)
+    given_first, _ = outputs_of(stages, begin, end)
+    x = signal(stages, end - begin, seed)
+    moved = sensitivity(stages, x, slice(first - given_first, last - given_first))
+    assert moved[0] > 0
+    assert moved[-1] > 0
+
+
+@pytest.fixture(scope="module", params=["lite", "half-rate"])
+def full(request: pytest.FixtureRequest) -> CodecConfig:
+    return (
+        CodecConfig() if request.param == "lite" else CodecConfig.from_json(HALF_RATE.read_text())
+    )
+
+
+@pytest.fixture(scope="module")
+def thin(full: CodecConfig) -> Codec:
+    """The layers of a full codec, a few channels each, with random weights, in float64."""
+    channels = (6,) * len(full.tokenizer.channels)
+    tokenizer = replace(full.tokenizer, channels=channels, codebook_size=50, codebook_dim=4)
+    vocoder = replace(
+        full.vocoder, dim=8, hidden=8, stage_channels=(6,) * len(full.vocoder.strides)
+    )
+    return draw_weights(Codec(replace(full, tokenizer=tokenizer, vocoder=vocoder))).double()
+
+
+def test_the_field_of_a_column_of_tokens(thin: Codec, full: CodecConfig) -> None:
+    """One column looks at just the samples that `inputs_for` says.
+
+    But for the first: a periodic Hann window begins with a zero.
+    """
+    stages = thin.encode_stages
+    assert (*map(arithmetic, stages),) == (*map(arithmetic, Codec(full).encode_stages),)
+    begin, end = inputs_for(stages, 0, 1)
+    wide_begin, wide_end = inputs_for(stages, -2, 3)
+    x = noise(1, wide_end - wide_begin, seed=2).double()
+    moved = sensitivity(stages, x, slice(2, 3))
+    before, after = begin - wide_begin, wide_end - end
+    assert not moved[: before + 1].any()
+    assert moved[before + 1] > 0
+    assert moved[-after - 1] > 0
+    assert not moved[-after:].any()
+
+
+def test_the_field_of_a_column_of_samples(thin: Codec, full: CodecConfig) -> None:
+    """One column of samples looks at just the columns of latents that `inputs_for` says."""
+    stages, unit = thin.decode_stages, thin.config.column_samples
+    assert (*map(arithmetic, stages),) == (*map(arithmetic, Codec(full).decode_stages),)
+    begin, end = inputs_for(stages, 0, unit)
+    wide_begin, wide_end = inputs_for(stages, -2 * unit, 3 * unit)
+    given, _ = outputs_of(stages, wide_begin, wide_end)
+    config = thin.config
+    x = noise(1, config.tokenizer.codebook_dim, config.rows, wide_end - wide_begin).double()
+    moved = sensitivity(stages, x, slice(-given, unit - given))
+    before, after = begin - wide_begin, wide_end - end
+    assert not moved[:before].any()
+    assert moved[before] > 0
+    assert moved[-after - 1] > 0
+    assert not moved[-after:].any()
+
+
+@settings(max_examples=50)
+@given(chains, st.integers(1, 200), piece_sizes(40), st.integers(0, 2**32))
+def test_a_stream_gives_what_a_run_gives(
+    stages: list[Stage], steps: int, sizes: list[int], seed: int
+) -> None:
+    x = signal(stages, steps, seed)
+    stream = StageStream(stages)
+    parts = [part for piece in cut(x, sizes) if (part := stream.push(piece)) is not None]
+    begin, _ = inputs_for(stages, 0, 1)
+    first, last = outputs_of(stages, begin, begin + steps)
+    if last == first:
+        assert not parts
+        return
+    whole = run(stages, x)
+    torch.testing.assert_close(torch.cat(parts, dim=-1), whole, rtol=1e-10, atol=1e-10)
+
+
+@settings(max_examples=25)
+@given(chains, piece_sizes(60), st.integers(0, 2**32))
+def test_a_stream_holds_what_its_next_outputs_need_and_no_more(
+    stages: list[Stage], sizes: list[int], seed: int
+) -> None:
+    stream = StageStream(stages)
+    for piece in cut(signal(stages, 300, seed), sizes):
+        stream.push(piece)
+        for stage, held in zip(stages, stream._pending, strict=True):
+            if held is not None:
+                assert held.shape[-1] < stage.left + stage.down + stage.right
+                storage = held.untyped_storage().nbytes()
+                assert storage <= 2 * held.numel() * held.element_size()
+
+
+def test_streams_do_not_share_state(codec: Codec) -> None:
+    x = noise(2, 60_000)
+    streams = [StageStream(codec.encode_stages) for _ in x]
+    found: list[list[Tensor]] = [[], []]
+    for begin in range(0, 60_000, 3000):
+        for stream, row, parts in zip(streams, x, found, strict=True):
+            part = stream.push(row[None, begin : begin + 3000])
+            if part is not None:
+                parts.append(part)
+    whole = run(codec.encode_stages, x)
+    for parts, expected in zip(found, whole, strict=True):
+        joined = torch.cat(parts, dim=-1)[0]
+        torch.testing.assert_close(joined, expected[..., : joined.shape[-1]], rtol=1e-4, atol=1e-5)
+
+
+# ---- where a layer's outputs stand
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [Conv1d(3, 3, 1), Conv1d(3, 3, 7), ConvNeXt1d(3, 5, 1.0), Conv2d(3, 3, 8), ResBlock2d(3)],
+    ids=lambda stage: type(stage).__name__,
+)
+def test_a_layer_that_passes_its_input_on_does_not_move_it(stage: Stage) -> None:
+    """With the middle of its kernel one and the rest zero, output step i is input step i."""
+    with torch.no_grad():
+        for parameter in stage.parameters():
+            parameter.zero_()
+        if isinstance(stage, (Conv1d, Conv2d)):
+            middle = tuple(size // 2 for size in stage.conv.kernel_size)
+            for channel in range(3):
+                stage.conv.weight[(channel, channel, *middle)] = 1
+            stage.norm = torch.nn.Identity()
+    flat = isinstance(stage, (Conv1d, ConvNeXt1d))
+    signal = noise(*((1, 3, 50) if flat else (1, 3, 8, 50)))
+    first, last = inputs_for([stage], 20, 30)
+    torch.testing.assert_close(run([stage], signal[..., first:last]), signal[..., 20:30])
+
+
+@pytest.mark.parametrize("stride", [2, 4, 8])
+def test_upsampling_does_not_move_its_input(stride: int) -> None:
+    """A straight line, interpolated linearly, stays where it is."""
+    stage = Upsample1d(1, 1, stride)
+    stage.norm = torch.nn.Identity()  # type: ignore[assignment]
+    place = (torch.arange(2 * stride) + 0.5) / stride
+    with torch.no_grad():
+        stage.alpha.fill_(1e-6)  # next to no activation
+        stage.weight.copy_(1 - (place - 1).abs())
+    first, last = inputs_for([stage], 10 * stride, 20 * stride)
+    middles = torch.arange(first, last) + 0.5
+    found = run([stage], middles[None, None])
+    expected = (torch.arange(10 * stride, 20 * stride) + 0.5) / stride
+    given_first, given_last = outputs_of([stage], first, last)
+    assert (given_first, given_last) == (10 * stride, 20 * stride)
+    torch.testing.assert_close(found[0, 0], expected, atol=1e-3, rtol=0)
+
+
+def test_a_frame_stands_in_the_middle_of_its_hop() -> None:
+    """A click there sounds as loud in the frame before as in the frame behind."""
+    spec = replace(SMALL.mel, floor=1e-12)
+    front = LogMel(spec)
+    first, last = inputs_for([front], 9, 12)
+    wave = torch.zeros(1, last - first, dtype=torch.float64)
+    wave[0, 10 * spec.hop + spec.hop // 2 - first] = 1
+    before, at, behind = front(wave)[0].t()
+    torch.testing.assert_close(before, behind)
+    assert (at > before).all()
+
+
+# ---- the layers that are more than a convolution
+
+
+def test_haar_patches_are_orthonormal_and_come_back() -> None:
+    picture = noise(2, 3, 8, 12).double()
+    bands = HaarSplit()(picture)
+    assert bands.shape == (2, 12, 4, 6)
+    assert float(bands.norm()) == pytest.approx(float(picture.norm()))
+    torch.testing.assert_close(HaarMerge()(bands), picture)
+    flat = HaarSplit()(torch.ones(1, 1, 2, 2))
+    assert flat.flatten().tolist() == [2, 0, 0, 0]
+    # one step too many is dropped, as every stage does
+    assert torch.equal(HaarSplit()(picture[..., :11]), HaarSplit()(picture[..., :10]))
+
+
+def test_norms_act_on_one_position() -> None:
+    norm = ChannelNorm(5)
+    x = noise(2, 5, 3, 4, amplitude=3)
+    y = norm(x)
+    torch.testing.assert_close(y.mean(1), torch.zeros(2, 3, 4), atol=1e-5, rtol=0)
+    torch.testing.assert_close(y.var(1, correction=0), torch.ones(2, 3, 4), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("overlap", [3, 4, 5, 8])
+@pytest.mark.parametrize("hop", [2, 16, 64])
+def test_the_head_inverts_a_short_time_transform(overlap: int, hop: int) -> None:
+    """Given the spectra under Hann windows, step i in the middle of hop i: the wave itself."""
+    steps, n_fft = 2 * overlap + 6, overlap * hop
+    head = ISTFTHead(3, hop, overlap)
+    head.linear = torch.nn.Identity()  # type: ignore[assignment]
+    reach = (n_fft - hop) / 2
+    assert reach.is_integer()
+    wave = noise(1, steps * hop + 2 * int(reach), seed=7)
+    window = torch.hann_window(n_fft)
+    spectrum = torch.fft.rfft(wave.unfold(-1, n_fft, hop) * window)
+    found = head(torch.cat((spectrum.abs().log(), spectrum.angle()), dim=-1).transpose(1, 2))
+    assert head.left == head.right
+    asked = wave[:, int(reach) + head.left * hop :][:, : (steps - 2 * head.left) * hop]
+    torch.testing.assert_close(found, asked, atol=2e-5, rtol=0)
+
+
+def test_the_head_bounds_what_it_is_told() -> None:
+    head = ISTFTHead(4, 8, 4)
+    with torch.no_grad():
+        head.linear.weight.mul_(1e6)
+    wave = head(noise(1, 4, 50, amplitude=1e4))
+    assert torch.isfinite(wave).all()
+    assert wave.abs().max() <= math.exp(6) * 4
+
+
+def test_pictures_have_one_channel() -> None:
+    mel = noise(2, 6, 5)
+    assert ToPicture()(mel).shape == (2, 1, 6, 5)
+    assert torch.equal(FromPicture()(ToPicture()(mel)), mel)
+
+
+@pytest.mark.parametrize("name", ["encoder", "vocoder"])
+def test_compiled_networks_are_eager_ones(codec: Codec, name: str) -> None:
+    """One graph each; a second length compiles no more than once again."""
+    network: Any = getattr(codec, name)
+    shape = {
+        "encoder": (2, SMALL.mel.n_mels, 100),
+        "vocoder": (2, SMALL.mel.n_mels, 60),
+    }[name]
+    torch._dynamo.reset()
+    compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+    with (
+        torch.no_grad(),
+        torch._dynamo.config.patch(recompile_limit=2, fail_on_recompile_limit_hit=True),
+    ):
+        for longer in (0, 8):
+            x = noise(*shape[:-1], shape[-1] + longer, amplitude=1)
+            torch.testing.assert_close(compiled(x), network(x), rtol=1e-4, atol=1e-5)
+
+
+def test_networks_are_made_of_stages_without_running_statistics() -> None:
+    lite = CodecConfig()
+    for chain in (mel_encoder(lite), mel_decoder(lite), vocoder(lite)):
+        assert all(isinstance(stage, Stage) for stage in chain)
+        for module in chain.modules():
+            assert "BatchNorm" not in type(module).__name__
+            assert "GroupNorm" not in type(module).__name__
+            assert "InstanceNorm" not in type(module).__name__

@@ -1,0 +1,361 @@
+"""The exported graphs in ONNX Runtime against the codec itself.
+
+Seen red with: no twiddles, conjugates not turned, one column of context too few in the metadata,
+no silence before the clip, the lowest code not chosen among equals, samples not clipped on either
+way, the last column's silence one sample short, phase made of rounding, one Griffin-Lim step too
+few, an initializer that stands for another, the exporter's notes left in.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import runpy
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from typer.testing import CliRunner
+
+import melcap
+from melcap.cli.commands import app
+from melcap.codec import Codec
+from melcap.codes import Codes
+from melcap.errors import InputError, OutputExistsError
+from melcap.evaluation.measures.signals import Wave
+from melcap.model.griffin_lim import FirstGuess
+from melcap.onnx.dft import Grid, InverseRealDFT, RealDFT
+from melcap.onnx.graphs import Part, decoder_parts
+from melcap.onnx.stages import nearest_code as portable_nearest_code
+from melcap.ops import reference
+from tests.helpers import SMALL, count_ties, draw_weights, noise, waves
+
+onnx = pytest.importorskip("onnx")
+soundfile = pytest.importorskip("soundfile")
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+
+from melcap.onnx import export  # noqa: E402
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "onnx_codec.py"
+
+# ---- DFT
+
+
+@given(st.integers(2, 600).map(lambda half: 2 * half), st.integers(0, 99))
+@settings(max_examples=60)
+def test_the_dft_is_its_definition(n: int, seed: int) -> None:
+    x = noise(2, n, 3, seed=seed)
+    grid = Grid(n)
+    expected = torch.fft.rfft(x.double(), dim=1)
+    found = RealDFT(n)(x)
+    assert found.shape == (2, grid.kept, 2, grid.columns, 3)
+    real, imaginary = (part.flatten(1, 2).double() for part in found.unbind(2))
+    complex_found = torch.complex(real, imaginary * grid.sign[:, None])
+    # what rounding makes of the sums in a bin: a prime n / 2 is hardly split
+    rounding = torch.finfo(torch.float32).eps * (2 * grid.columns + grid.rows) ** 0.5
+    assert (complex_found - expected[:, grid.bins]).abs().max() <= rounding * expected.abs().max()
+
+    spectrum = torch.complex(*noise(2, 2, n // 2 + 1, 3, seed=seed + 1).double())
+    expected = torch.fft.irfft(spectrum, n, dim=1)
+    placed = spectrum[:, grid.bins]
+    parts = torch.stack((placed.real, placed.imag * grid.sign[:, None]), dim=1).float()
+    given_grid = parts.unflatten(2, (grid.kept, grid.columns)).transpose(1, 2)
+    assert (InverseRealDFT(n)(given_grid) - expected).abs().max() <= rounding * expected.abs().max()
+
+
+@pytest.mark.parametrize("n", [0, 2, 5, 1025])
+def test_a_dft_that_is_not_built(n: int) -> None:
+    with pytest.raises(ValueError, match=f"DFT of {n} samples"):
+        RealDFT(n)
+
+
+# ---- the nearest code
+
+
+@given(st.integers(1, 40), st.integers(1, 50), st.integers(1, 9), st.integers(0, 2**32 - 1))
+def test_the_nearest_code(rows: int, codes: int, dim: int, seed: int) -> None:
+    """Small whole numbers: many codes are equal or equally far, the lowest must be found."""
+    random = np.random.default_rng(seed)
+    x, codebook = (
+        torch.from_numpy(random.integers(-2, 3, (n, dim))).float() for n in (rows, codes)
+    )
+    distance = (x[:, None] - codebook).norm(dim=2)
+    tied = (distance == distance.amin(1, keepdim=True)).sum(1)
+    few = tied <= 16  # the promise
+    expected = reference.nearest_code(x, codebook)
+    assert torch.equal(portable_nearest_code(x, codebook)[few], expected[few])
+
+
+# ---- the graphs
+
+
+@pytest.fixture(scope="module")
+def graphs(codec: Codec, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("onnx") / "graphs"
+    paths = export(codec, folder)
+    assert paths == (folder / "encoder.onnx", folder / "decoder.onnx")
+    assert sorted(folder.iterdir()) == sorted(paths)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def example() -> SimpleNamespace:
+    return SimpleNamespace(**runpy.run_path(str(EXAMPLE)))
+
+
+def test_the_files(codec: Codec, graphs: Path) -> None:
+    """Valid, of standard operators, with named axes, and they say what they are."""
+    shapes = {
+        "encoder": (("wave", ["batch", "samples"]), ("tokens", ["batch", 3, "columns"])),
+        "decoder": (("tokens", ["batch", 3, "columns"]), ("wave", ["batch", "samples"])),
+    }
+    for name, expected in shapes.items():
+        model = onnx.load(graphs / f"{name}.onnx")
+        onnx.checker.check_model(model, full_check=True)
+        assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 18)]
+        for value, (label, axes) in zip(
+            (*model.graph.input, *model.graph.output), expected, strict=True
+        ):
+            dims = value.type.tensor_type.shape.dim
+            assert value.name == label
+            assert [dim.dim_param or dim.dim_value for dim in dims] == axes
+        described = {entry.key: entry.value for entry in model.metadata_props}["melcap"]
+        told = json.loads(described)
+        assert told["model"] == codec.model
+        assert told["silence"] == codec.silence.tolist()
+        assert (told["sample_rate"], told["column_samples"], told["rows"]) == (44100, 1024, 3)
+        assert not any(node.metadata_props or node.doc_string for node in model.graph.node)
+        assert str(Path(melcap.__file__).parent).encode() not in model.SerializeToString()
+
+
+@given(waves(longest=9000, batch=4), st.integers(1, 5))
+@settings(max_examples=40)
+def test_encoding(
+    codec: Codec, graphs: Path, example: SimpleNamespace, wave: Tensor, piece: int
+) -> None:
+    """Any clip, in one piece and in several: the codec's tokens, but for ties."""
+    encoder = example.Graph(graphs / "encoder.onnx", threads=1)
+    expected = codec.encode(wave, 44100).tokens
+    for found in (encoder.run(wave.numpy()), example.encode(encoder, wave.numpy(), piece)):
+        for row, clip in enumerate(wave):
+            count_ties(codec, clip.clamp(-1, 1), expected[row], torch.from_numpy(found[row]))
+
+
+@given(st.integers(1, 3), st.integers(1, 40), st.integers(1, 9), st.integers(0, 2**32 - 1))
+@settings(max_examples=40)
+def test_decoding(
+    codec: Codec,
+    graphs: Path,
+    example: SimpleNamespace,
+    batch: int,
+    columns: int,
+    piece: int,
+    seed: int,
+) -> None:
+    """Any tokens, in one piece and in several: the codec's samples within 1e-4."""
+    random = np.random.default_rng(seed)
+    tokens = random.integers(0, 300, (batch, 3, columns), dtype=np.int32)
+    samples = columns * 1024
+    codes = Codes(
+        torch.from_numpy(tokens),
+        (columns,) * batch,
+        (samples,) * batch,
+        44100,
+        codec.tokenizer_id,
+    )
+    expected = codec.decode(codes).numpy()
+    decoder = example.Graph(graphs / "decoder.onnx", threads=1)
+    for found in (decoder.run(tokens), example.decode(decoder, tokens, piece)):
+        assert found.shape == expected.shape
+        assert found.dtype == np.float32
+        assert np.abs(found - expected).max() <= 1e-4
+    assert np.abs(expected).max() > 1e-2
+
+
+def test_what_lies_beyond_the_context_does_not_matter(
+    graphs: Path, example: SimpleNamespace
+) -> None:
+    """To the bit; what lies within does."""
+    decoder = example.Graph(graphs / "decoder.onnx", threads=1)
+    before, after = decoder.facts["decoder_context"]
+    middle = slice(20 * 1024, 21 * 1024)
+    tokens = np.random.default_rng(0).integers(0, 300, (1, 3, 41), dtype=np.int32)
+    right = decoder.run(tokens)[:, middle]
+    for column in range(41):
+        other = tokens.copy()
+        other[..., column] = (other[..., column] + 150) % 300
+        same = np.array_equal(decoder.run(other)[:, middle], right)
+        assert same == (not 20 - before <= column <= 20 + after), column
+
+
+def test_a_padded_batch(codec: Codec, graphs: Path, example: SimpleNamespace) -> None:
+    """Zeros behind the shorter clip, columns of silence behind its tokens: as when alone."""
+    encoder = example.Graph(graphs / "encoder.onnx", threads=1)
+    decoder = example.Graph(graphs / "decoder.onnx", threads=1)
+    clip = noise(1, 5000).numpy()
+    batch = np.zeros((2, 20000), np.float32)
+    batch[0], batch[1, :5000] = noise(20000, seed=1).numpy(), clip
+    alone = encoder.run(clip)
+    tokens = encoder.run(batch)
+    assert np.array_equal(tokens[1, :, :5], alone[0])
+    tokens[1, :, 5:] = np.array(encoder.facts["silence"])[:, None]
+    assert np.abs(decoder.run(tokens)[1, : 5 * 1024] - decoder.run(alone)[0]).max() <= 1e-4
+
+
+def test_what_comes_out_too_loud_is_clipped(small_weights: Path) -> None:
+    """Before it is exported: loud magnitudes, any tokens."""
+    loud = melcap.load(small_weights)
+    (guess,) = (stage for stage in loud.vocoder if isinstance(stage, FirstGuess))
+    guess.magnitude.bias += 6
+    tokens = torch.arange(90, dtype=torch.int32).view(1, 3, 30)
+    codes = Codes(tokens, (30,), (30 * 1024,), 44100, loud.tokenizer_id)
+    heard = run_parts(decoder_parts(loud), tokens)
+    assert heard.abs().max() == 1
+    torch.testing.assert_close(heard, loud.decode(codes), rtol=0, atol=1e-3)
+
+
+def test_a_vocoder_without_griffin_lim_steps() -> None:
+    """Before it is exported: the graph is then one part."""
+    vocoder = replace(SMALL.vocoder, griffin_lim_steps=0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        codec = draw_weights(Codec(replace(SMALL, vocoder=vocoder)))
+    tokens = torch.arange(90, dtype=torch.int32).view(1, 3, 30)
+    codes = Codes(tokens, (30,), (30 * 1024,), 44100, codec.tokenizer_id)
+    found = run_parts(decoder_parts(codec), tokens)
+    torch.testing.assert_close(found, codec.decode(codes), rtol=0, atol=1e-4)
+
+
+def run_parts(parts: list[Part], x: Tensor) -> Tensor:
+    """Run the modules that are exported, one after the other, in PyTorch."""
+    state: tuple[Tensor, ...] = (x,)
+    with torch.no_grad():
+        for module, times in parts:
+            for _ in range(times):
+                state = module(*state)
+    return state[0]
+
+
+def test_what_is_too_loud_is_clipped(codec: Codec, graphs: Path, example: SimpleNamespace) -> None:
+    encoder = example.Graph(graphs / "encoder.onnx", threads=1)
+    loud = noise(1, 9000, amplitude=3).numpy()
+    assert np.array_equal(encoder.run(loud), encoder.run(loud.clip(-1, 1)))
+
+
+def test_lite(
+    lite: Codec, speech: Wave, music: Wave, tmp_path: Path, example: SimpleNamespace
+) -> None:
+    """The weights that ship, through the command, on real clips."""
+    folder = tmp_path / "a" / "graphs"
+    result = CliRunner().invoke(app, ["export", "--onnx", str(folder), "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == {
+        name: str(folder / f"{name}.onnx") for name in ("encoder", "decoder")
+    }
+    encoder, decoder = (example.Graph(folder / f"{name}.onnx") for name in ("encoder", "decoder"))
+    longest = min(len(speech), len(music))
+    batch = np.stack((speech[:longest], music[:longest]))
+    codes = lite.encode(batch, 44100)
+    tokens = example.encode(encoder, batch)
+    for row, clip in enumerate(torch.from_numpy(batch)):
+        assert count_ties(lite, clip, codes.tokens[row], torch.from_numpy(tokens[row])) <= 3
+    expected = lite.decode(codes).numpy()
+    found = example.decode(decoder, codes.tokens.numpy())[:, : batch.shape[1]]
+    assert np.abs(found - expected).max() <= 1e-3
+
+
+def test_the_example(
+    graphs: Path, tmp_path: Path, example: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a user calls it, on two channels; audio of another rate is refused in a sentence."""
+    samples = noise(7001, 2).numpy()
+    heard = tmp_path / "heard.wav"
+    for rate in (44100, 48000):
+        source = tmp_path / f"{rate}.wav"
+        soundfile.write(source, samples, rate)
+        monkeypatch.setattr(sys, "argv", ["onnx_codec.py", str(graphs), str(source), str(heard)])
+        if rate == 44100:
+            example.main()
+            assert soundfile.read(heard)[0].shape == (7001, 2)
+        else:
+            with pytest.raises(SystemExit, match="has 48000 Hz: resample it to 44100"):
+                example.main()
+
+
+# ---- what is refused
+
+
+def test_the_codec_is_not_changed(codec: Codec, graphs: Path) -> None:
+    changed = [type(module).__name__ for module in codec.modules()]
+    assert not [name for name in changed if name.startswith("Portable")]
+
+
+def test_files_that_exist(graphs: Path, small_weights: Path) -> None:
+    before = (graphs / "encoder.onnx").stat().st_mtime_ns
+    command = ["export", "--onnx", str(graphs), "--weights", str(small_weights)]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 1
+    assert "encoder.onnx exists: say --force to replace it" in result.output
+    assert (graphs / "encoder.onnx").stat().st_mtime_ns == before
+    with pytest.raises(OutputExistsError):
+        export(melcap.load(small_weights), graphs)
+
+
+def test_a_window_of_broken_hops(tmp_path: Path) -> None:
+    vocoder = replace(SMALL.vocoder, griffin_lim_steps=0)
+    config = replace(SMALL, mel=replace(SMALL.mel, n_fft=640, hop=256), vocoder=vocoder)
+    with pytest.raises(InputError, match="whole hops, not 640 with hop 256"):
+        export(draw_weights(Codec(config)), tmp_path / "graphs")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_made(codec: Codec, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(melcap.errors.MelcapError, match=r"file.*: cannot write the graphs"):
+        export(codec, tmp_path / "file")
+
+
+def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    result = CliRunner().invoke(app, ["export", "--onnx", str(tmp_path / "graphs")])
+    assert result.exit_code == 1
+    assert 'pip install "melcap[onnx]"' in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_graphs_are_made_as_in_a_fresh_process(
+    codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exporter traces with tensors of its own, whose dtype and device are the defaults."""
+    module = importlib.import_module("melcap.onnx.export")
+
+    def model(parts: list[Part], example: Tensor, given: Any, *_: object) -> Any:
+        made = torch.ones(1) / 2
+        assert (made.dtype, made.device.type) == (torch.float32, "cpu")
+        assert example.device.type == "cpu"
+        assert example.dtype == (torch.float32 if given.name == "wave" else torch.int32)
+        tensors = [tensor for part in parts for tensor in part.module.buffers()]
+        assert {tensor.device.type for tensor in tensors} == {"cpu"}
+        assert not torch.is_autocast_enabled("cpu")
+        assert not torch.is_inference_mode_enabled()
+        return onnx.ModelProto()
+
+    monkeypatch.setattr(module, "_model", model)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.autocast("cpu", torch.bfloat16), torch.inference_mode(), torch.device("meta"):
+            export(codec, tmp_path)
+            assert torch.get_default_dtype() == torch.bfloat16
+            assert torch.is_autocast_enabled("cpu")
+    finally:
+        torch.set_default_dtype(before)

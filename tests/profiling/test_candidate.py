@@ -1,0 +1,178 @@
+"""profiling/candidate.py: what came back is compared clip by clip, and ships whole or not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import melcap
+from melcap.pretrained import DEFAULT, load
+from tests.helpers import SMALL
+from tests.training.helpers import cache_of_clips, files_of, stage_1, stage_2, train_to
+
+ROOT = Path(__file__).parents[2]
+
+
+pytestmark = pytest.mark.usefixtures("profiling_scripts")
+
+
+def row(mean: float, change: float, width: float) -> dict[str, float]:
+    return {"mean": mean, "change": change, "low": change - width, "high": change + width}
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "expected"),
+    [
+        ("pesq", row(2.6, 0.1, 0.05), True),
+        ("pesq", row(2.6, -0.1, 0.05), False),
+        ("pesq", row(2.6, 0.1, 0.2), None),
+        ("mel_l1", row(0.3, -0.1, 0.05), True),
+        ("lsd", row(0.7, 0.1, 0.05), False),
+        ("over_smoothing", row(0.9, 0.1, 0.05), True),
+        ("over_smoothing", row(1.3, 0.2, 0.05), False),
+        ("over_smoothing", row(1.02, -0.2, 0.05), True),
+    ],
+)
+def test_better_or_worse(name: str, found: dict[str, float], expected: bool | None) -> None:
+    from candidate import better
+
+    assert better(name, found) is expected
+
+
+def test_only_the_two_are_compared_and_clip_by_clip() -> None:
+    from candidate import changelog, compare, table
+
+    rows = [
+        {"codec": codec, "clip": f"{clip}", "class": "speech", "pesq": 2 + clip + gain}
+        for codec, gain in (("melcap", 0.0), ("new", 0.25), ("other", 9.0))
+        for clip in range(4)
+    ]
+    found = compare(rows, "new")
+    assert found.keys() == {"pesq"}
+    assert found["pesq"]["change"] == pytest.approx(0.25)
+    assert found["pesq"]["low"] == pytest.approx(0.25), "the same difference on every clip"
+    assert "| pesq | 3.500 | 3.750 | +0.250 (+0.250 to +0.250) | better |" in table(found)
+    assert changelog(found, "melcap-lite-1", True) == (
+        "- New weights, melcap-lite-1: pesq 3.75 (3.50) (in brackets the weights before); the "
+        "tokens are the same.\n"
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of both stages, of the small codec."""
+    folder = tmp_path_factory.mktemp("run")
+    cache = cache_of_clips(folder)
+    first = stage_1(codebook_warmup=0)
+    train_to(2, first, cache, folder / "stage1")
+    tokens = {name: module.state_dict() for name, module in first.modules().items()}
+    train_to(2, stage_2(tokens), cache, folder / "stage2")
+    return folder
+
+
+@pytest.fixture
+def shipped(tmp_path: Path, small_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository of which nothing but changelog, card and weights is there."""
+    import candidate
+
+    weights = tmp_path / "melcap" / "weights"
+    weights.mkdir(parents=True)
+    (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## Unreleased\n\n- First.\n")
+    (weights / "README.md").write_text("# Card\n")
+    (weights / "melcap-lite.mel-decoder.safetensors").write_bytes(b"of the weights before")
+    shutil.copyfile(small_weights, weights / DEFAULT)
+    monkeypatch.setattr(candidate, "ROOT", tmp_path)
+    monkeypatch.setattr(candidate, "SHIPPED", weights)
+    monkeypatch.setattr(melcap, "load", lambda path=None: load(path or small_weights))
+    return tmp_path
+
+
+def measured(data: Path, names: list[str], out: Path, **settings: Any) -> dict[str, Any]:
+    """Scores as `melcap.evaluation` writes them, with an earlier candidate's among them."""
+    models = {"melcap": melcap.load().model, names[1]: melcap.load(Path(names[1])).model}
+    rows = [
+        {
+            "codec": name,
+            "identity": models[name],
+            "clip": str(clip),
+            "class": "speech",
+            "pesq": 2.0 + (name != "melcap"),
+            "visqol": 4.0,
+        }
+        for name in names
+        for clip in range(3)
+    ]
+    rows.append({**rows[-1], "identity": "an earlier one", "pesq": 99.0})
+    (out / "scores.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"failures": [], "data": data.name, "clips_per_class": 8, "date": "2026-11-29T10:00:00"}
+
+
+def command(run: Path, out: Path, *arguments: str) -> Any:
+    import candidate
+    import typer
+
+    app = typer.Typer()
+    app.command()(candidate.main)
+    words = [str(run), "--data", "valid.tar", "--out", str(out), *arguments]
+    return CliRunner().invoke(app, words)
+
+
+def test_from_a_run_to_the_package(
+    run: Path, shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import candidate
+
+    monkeypatch.setattr(candidate, "score", measured)
+    out = tmp_path / "out"
+    before = files_of(shipped / "melcap")
+    done = command(run, out)
+    assert done.exit_code == 0, done.output
+    assert "| pesq | 2.000 | 3.000 | +1.000 (+1.000 to +1.000) | better |" in done.output
+    assert files_of(shipped / "melcap") == before, "nothing is shipped that was not asked for"
+    done = command(run, out, "--ship")
+    assert done.exit_code == 0, done.output
+    weights = shipped / "melcap" / "weights"
+    for name in (DEFAULT, "melcap-lite.sha256", "melcap-lite.mel-decoder.safetensors"):
+        assert (weights / name).read_bytes() == (out / name).read_bytes()
+    model = load(weights / DEFAULT).model
+    line = f"- New weights, {model}: visqol 4.00 (4.00), pesq 3.00 (2.00)"
+    assert (
+        (shipped / "CHANGELOG.md").read_text().endswith("tokens of the earlier weights differ.\n")
+    )
+    assert line in (shipped / "CHANGELOG.md").read_text()
+    card = (weights / "README.md").read_text()
+    assert "| stage2, batch 2 x 6 columns, peak rate 0.0007 | CPU, " in card
+    assert f"| these are {model} | | | |" in card
+    assert load(weights / DEFAULT).config == SMALL
+
+
+def test_the_mel_decoder_of_other_weights_does_not_stay(
+    run: Path, shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import candidate
+
+    monkeypatch.setattr(candidate, "score", measured)
+    alone = tmp_path / "alone"
+    shutil.copytree(run / "stage2", alone / "stage2")
+    assert command(alone, tmp_path / "out", "--ship").exit_code == 0
+    assert not (shipped / "melcap" / "weights" / "melcap-lite.mel-decoder.safetensors").exists()
+
+
+def test_a_clip_that_failed_stops_it(
+    run: Path, shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import candidate
+
+    monkeypatch.setattr(
+        candidate, "score", lambda *_, **__: {"failures": ["pesq: no speech"], "table": []}
+    )
+    before = files_of(shipped / "melcap")
+    done = command(run, tmp_path / "out", "--ship")
+    assert done.exit_code == 1
+    assert "not compared: pesq: no speech" in done.stderr
+    assert files_of(shipped / "melcap") == before

@@ -1,0 +1,367 @@
+"""profiling/rtf.py: its gates refuse, its rounds are fair, its tables say what was measured.
+
+Seen red with: the gate not looking at samples, at a single one, or at tokens; a peer's NaN let
+through; one round instead of three for slow calls; the quartiles swapped; a stage left out of the
+profile; kernels of another run or card in the table, a share of training in the wrong place.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from typer.testing import CliRunner
+
+import melcap
+from melcap.codec import Codec
+from melcap.errors import MelcapError
+from melcap.model.stages import inputs_for, run
+from melcap.ops.flops import count
+
+SCRIPTS = Path(__file__).parents[2] / "profiling"
+
+
+pytestmark = pytest.mark.usefixtures("profiling_scripts")
+
+
+def contender(name: str, decode: Callable[[Any], Tensor] = lambda codes: codes) -> Any:
+    from contenders import Contender
+
+    return Contender(name, 1000, "cpu", lambda wave: wave, decode)
+
+
+class TestGate:
+    def test_melcap_passes(self) -> None:
+        from clips import clip
+        from contenders import melcap_on
+        from gates import agreement
+
+        assert agreement(melcap_on("torch")("cpu"), clip(1.0, 44100)) is None
+
+    @pytest.mark.parametrize(
+        ("where", "by", "words"),
+        [
+            (slice(20000, 20001), 0.05, r"95% of the samples by 0.0e\+00 \(rms\), one by 5.0e-02"),
+            (slice(None), 5e-5, r"95% of the samples by 5.0e-05 \(rms\), one by 5.0e-05"),
+        ],
+    )
+    def test_other_samples(self, where: slice, by: float, words: str) -> None:
+        from clips import clip
+        from contenders import melcap_on
+        from gates import agreement
+
+        right = melcap_on("torch")("cpu")
+
+        def decode(codes: Any) -> Tensor:
+            heard = right.decode(codes)
+            heard[0, where] += by
+            return heard
+
+        reason = agreement(replace(right, decode=decode), clip(1.0, 44100))
+        assert reason is not None
+        assert re.fullmatch("0 of 264 tokens differ, " + words, reason)
+
+    def test_other_tokens(self) -> None:
+        from clips import clip
+        from contenders import melcap_on
+        from gates import agreement
+
+        right = melcap_on("torch")("cpu")
+
+        def encode(wave: Tensor) -> Any:
+            codes = right.encode(wave)
+            codes.tokens[0, 3, 4] ^= 1
+            return codes
+
+        reason = agreement(replace(right, encode=encode), clip(1.0, 44100))
+        assert reason is not None
+        assert reason.startswith("1 of 264 tokens")
+
+    @pytest.mark.parametrize("heard", [torch.full((1, 10000), torch.nan), torch.zeros(1, 2000)])
+    def test_a_peer_that_does_not_work(self, heard: Tensor) -> None:
+        from gates import agreement
+
+        wave = torch.zeros(10000)
+        assert agreement(contender("peer"), wave) is None
+        reason = agreement(contender("peer", lambda codes: heard), wave)
+        assert reason is not None
+        assert "for 10000" in reason
+
+
+def test_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In turns; fewer for slow calls; none for what takes too long."""
+    import rtf
+
+    order: list[str] = []
+    clock = {"quick": iter([9.0, *(0.1 * n for n in range(1, 100))]), "slow": iter([20.0] * 99)}
+
+    def timed(call: Callable[[], object], device: str) -> tuple[float, object]:
+        name = str(call())
+        order.append(name)
+        return 31.0 if name == "endless" else next(clock[name]), name
+
+    def of(name: str) -> Any:
+        return replace(contender(name, lambda codes: name), encode=lambda wave: name)
+
+    monkeypatch.setattr(rtf, "timed", timed)
+    monkeypatch.setattr(rtf, "LONGEST_CALL", 30.0)
+    contenders = {name: of(name) for name in ("quick", "slow", "endless")}
+    rows, left_out = rtf.in_turns(contenders, 2.0, 3, 7, 1)
+    assert left_out == ["endless: encode of 3 clips of 2 s takes 31 s"]
+    assert order[:5] == ["quick", "quick", "slow", "slow", "endless"]
+    assert order[5:9] == ["quick", "quick", "slow", "slow"]
+    by = {(row["codec"], row["way"]): row for row in rows}
+    assert by["slow", "encode"]["rounds"] == 3
+    assert by["slow", "decode"]["x_real_time"] == pytest.approx(2 * 3 / 20)
+    quick = by["quick", "decode"]
+    assert quick["rounds"] == 7
+    assert quick["p25"] < quick["x_real_time"] < quick["p75"]
+
+
+def test_what_needs_too_much_memory_is_named() -> None:
+    import rtf
+
+    def decode(codes: Any) -> Tensor:
+        raise torch.OutOfMemoryError("out of memory")
+
+    contenders = {"small": contender("small"), "large": contender("large", decode)}
+    rows, left_out = rtf.in_turns(contenders, 1.0, 64, 3, None)
+    assert left_out == ["large: no memory for decode of 64 clips of 1 s"]
+    found = [(row["codec"], row["way"]) for row in rows]
+    assert found == [("small", "encode"), ("small", "decode"), ("large", "encode")]
+
+
+def test_a_copy_without_history_is_told_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    import machine
+
+    monkeypatch.setenv("MELCAP_COMMIT", "c0ffee")
+    assert machine.commit() == "c0ffee"
+
+
+def test_the_quick_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command, with a peer that is not there: named, and the run goes on."""
+    import rtf
+
+    monkeypatch.setitem(sys.modules, "snac", None)
+    words = ["--quick", "--device", "cpu", "--seconds", "1", "--threads", "1"]
+    words += ["--codec", "melcap-torch", "--codec", "snac", "--out", str(tmp_path)]
+    app = rtf.typer.Typer()
+    app.command()(rtf.main)
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "rtf-cpu.json").read_text())
+    assert [(row["codec"], row["way"]) for row in found["rows"]] == [
+        ("melcap, torch", "encode"),
+        ("melcap, torch", "decode"),
+    ]
+    assert {row["rounds"] for row in found["rows"]} == {5}
+    assert "snac cannot be imported" in found["skipped"]["snac"]
+    assert {"machine", "torch", "model", "commit", "date"} <= found["origin"].keys()
+    text = (tmp_path / "rtf-cpu.md").read_text()
+    speeds = [
+        format(row["x_real_time"], ".1f" if row["x_real_time"] < 100 else ".0f")
+        for row in found["rows"]
+    ]
+    (line,) = (line for line in text.splitlines() if line.startswith("| melcap, torch | 1 | 1 s |"))
+    assert [cell.split()[0] for cell in line.split(" | ")[4:6]] == speeds
+    assert "- snac: " in text
+
+
+def test_the_profile(lite: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every stage, and together the operations of the whole."""
+    import layers
+    import report
+
+    monkeypatch.setattr(layers, "SECONDS", 1.0)
+    monkeypatch.setattr(layers, "ROUNDS", 1)
+    with torch.no_grad():
+        found = {"origin": {"machine": "this"}} | layers.profile("cpu")
+    columns = lite.columns(44100)
+    first, last = inputs_for(lite.encode_stages, 0, columns)
+    kinds, _ = count(
+        lambda x: lite.codebook.tokens(run(lite.encode_stages, x)), torch.zeros(1, last - first)
+    )
+    encoding = [row for row in found["rows"] if row["way"] == "encode"]
+    assert len(encoding) == len(lite.encode_stages) + 3
+    assert encoding[-1]["stage"] == "all"
+    assert encoding[-1]["gflop"] == pytest.approx(kinds.total() / 1e9)
+    text = report.write(tmp_path / "profile", "profile", found).read_text()
+    assert all(f"| {row['stage']} |" in text for row in found["rows"])
+
+
+def test_growth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import growth
+    import report
+
+    asked = []
+
+    def peak_memory(name: str, seconds: float, batch: int) -> dict[str, float]:
+        asked.append((name, seconds, batch))
+        return {"peak_mb": 300.0, "before_mb": 200.0}
+
+    monkeypatch.setattr(growth, "peak_memory", peak_memory)
+    monkeypatch.setattr(growth, "LENGTHS", (0.3, 1.0))
+    monkeypatch.setattr(growth, "BATCHES", (1, 2))
+    monkeypatch.setattr(growth, "BATCH_SECONDS", 0.3)
+    found = {"origin": {"machine": "this"}} | growth.growth()
+    assert asked == [("melcap-torch", 0.3, 1), ("melcap-torch", 1.0, 1), ("melcap-torch", 0.3, 2)]
+    assert all(row["encode_ms_per_s"] > 0 and row["work_mb"] == 100 for row in found["rows"])
+    text = report.write(tmp_path / "growth", "growth", found).read_text()
+    assert "| 1 s | 1 |" in text
+
+
+def test_memory_is_that_of_the_work() -> None:
+    from memory import peak_memory
+
+    short, long = (peak_memory("melcap-torch", seconds) for seconds in (1.0, 8.0))
+    assert short["peak_mb"] >= short["before_mb"] > 50
+    assert long["peak_mb"] - long["before_mb"] > short["peak_mb"] - short["before_mb"]
+
+
+def test_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    import streams
+
+    monkeypatch.setattr(streams, "_cold", lambda rounds: [1.0] * rounds)
+    monkeypatch.setattr(streams, "PIECES", (1, 20))
+    rows = streams.streaming(rounds=2)
+    assert len(rows) == 3 * 2 + 1
+    assert [row["what"].partition("pieces of ")[2] for row in rows[1:5]] == [
+        *(["46 ms"] * 2),
+        *(["929 ms"] * 2),
+    ]
+    assert all(0 < row["p25"] <= row["median"] <= row["p75"] for row in rows)
+
+
+def test_a_cold_start_decodes() -> None:
+    """The command has succeeded, and said how long it took."""
+    import streams
+
+    assert all(seconds > 0 for seconds in streams._cold(1))
+
+
+class TestBulk:
+    def test_the_figures(
+        self, small_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pytest.importorskip("pyarrow")
+        import bulk
+
+        small = melcap.load(small_weights)
+        monkeypatch.setattr(melcap, "load", lambda: small)
+        bulk.main(clips=6, rounds=1, lanes=1, readers=1, out=tmp_path / "x.json")
+        found = json.loads((tmp_path / "x.json").read_text())
+        assert found["clips"] == 6
+        assert found["folder, times real time"] == found["folder, of each round"][0] > 0
+        alone = found["codec alone, times real time"]
+        assert found["ratio"] == pytest.approx(found["folder, times real time"] / alone)
+
+    def test_other_tokens_are_not_timed(self, codec: Codec, tmp_path: Path) -> None:
+        pytest.importorskip("pyarrow")
+        import bulk
+
+        from melcap.bulk.run import Options, tokenize
+        from tests.helpers import draw_weights
+
+        bulk.make_folder(tmp_path / "clips", 6)
+        options = Options(readers=1, lanes=1)
+        tokenize([str(tmp_path / "clips")], tmp_path / "tokens", codec, options)
+        bulk.gate(tmp_path / "clips", tmp_path / "tokens", codec)
+        with pytest.raises(SystemExit, match="tokens differ: not timed"):
+            bulk.gate(tmp_path / "clips", tmp_path / "tokens", draw_weights(Codec(codec.config), 1))
+        (tmp_path / "clips" / "more.wav").write_bytes(b"")
+        with pytest.raises(SystemExit, match="6 rows for 7 clips"):
+            bulk.gate(tmp_path / "clips", tmp_path / "tokens", codec)
+
+    def test_the_arithmetic_of_scale(self) -> None:
+        from scale import Plan
+
+        row = Plan("x", 100.0, 2.0).row(1e6, 10, 0.5)
+        assert row == ["x", "100", "20,000", "84", "67", "40,000"]
+
+
+def test_the_table_of_kernels_has_the_last_run_of_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import kernels
+
+    monkeypatch.setattr(kernels, "RESULTS", tmp_path)
+    columns = [*kernels.COLUMNS, "gpu", "torch", "triton", "melcap", "commit", "date"]
+    runs = [
+        *(("log_mel", "A", "old"), ("nearest_code", "A", "old"), ("convnext1d", "B", "old")),
+        *(("griffin_lim", "B", "old"), ("convnext1d", "A", "old"), ("log_mel", "A", "new")),
+    ]
+    with (tmp_path / "kernels.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="x")
+        writer.writeheader()
+        for operation, gpu, commit in runs:
+            case = f"{commit} on {gpu}"
+            writer.writerow({"operation": operation, "case": case, "gpu": gpu, "commit": commit})
+    kernels.write({"copy B/s": 1e12})
+    text = (tmp_path / "kernels.md").read_text()
+    rows = [line.split(" | ")[:2] for line in text.splitlines() if line.startswith("| ")][2:]
+    assert rows == [
+        *(["| nearest_code", "old on A"], ["| convnext1d", "old on A"], ["| log_mel", "new on A"]),
+    ]
+    assert text.startswith("# Kernels on A\n")
+
+
+def test_the_table_of_training_says_what_was_measured(tmp_path: Path) -> None:
+    import training
+
+    timed = training.Row("stage 1", 2, False, "log_mel", 9.0, 70.0, 0.0, 0, 0, 0.0, [])
+    profiled = ("stage 1", 32, True, "", 43.2, 2489.8, 2.05, 1904, 5, 0.31, [("gemm", 0.25)])
+    rows = [training.Row(*profiled), timed]
+    training.write(tmp_path / "training-cuda", rows, {"machine": "a GPU"})
+    text = (tmp_path / "training-cuda.md").read_text()
+    assert "| stage 1 | 32 | yes |  | 43 ms | 2490 s | 2.0 GB | 1904 | 5 | 31% |" in text
+    assert "| stage 1 | 2 | no | log_mel | 9 ms | 70 s |  |  |  |  |" in text
+    assert "- 25.0% `gemm`" in text
+    found = json.loads((tmp_path / "training-cuda.json").read_text())
+    assert found["rows"][0]["busy"] == 0.31
+
+
+class TestQuality:
+    def test_the_levels_are_timed_and_told(
+        self, small_weights: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import quality
+
+        monkeypatch.setattr(quality, "SECONDS", 0.5)
+        codecs = {level: melcap.load(small_weights, quality=level) for level in quality.QUALITIES}
+        quality.check(codecs)
+        before = torch.get_num_threads()
+        rows = quality.speeds(codecs, rounds=3)
+        torch.set_num_threads(before)
+        assert {(row["codec"], row["threads"]) for row in rows} == {
+            (level, threads) for level in quality.QUALITIES for threads in (1, 2)
+        }
+        measures = {name: {"mean": 1.0} for name in quality.MEASURES}
+        names = ("melcap", "melcap-fast", "melcap-best")
+        found = {
+            "origin": {"machine": "this"},
+            "steps": dict.fromkeys(quality.QUALITIES, 4),
+            "rounds": 3,
+            "speeds": rows,
+            "scores": [{"codec": name, "class": "mean", **measures} for name in names],
+            "clips": 3,
+            "data": "clips",
+        }
+        text = quality.text(found)
+        assert "| default | 4 | " in text
+        assert text.count("(1.00)") >= 2
+
+    def test_what_is_not_the_level_it_says_is_not_timed(self, small_weights: Path) -> None:
+        import quality
+
+        codecs = {level: melcap.load(small_weights, quality=level) for level in quality.QUALITIES}
+        with pytest.raises(MelcapError, match="fast does not sound as"):
+            quality.check({**codecs, "fast": codecs["best"]})
