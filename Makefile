@@ -1,10 +1,14 @@
-# make demo    hear it: round-trips examples/audio into demo/
-# make test    the whole test suite (WORKERS=1 for one process)
-# make gpu-budget    rehearse what a GPU of a few minutes is spent on
-# make gpu     what needs a CUDA device, and its benchmarks
-# make lint types kernels    what a change must pass besides the tests; the last compiles every kernel for two targets on the
-#                            installed triton, and for one on the oldest that is supported
-# make kernels-all    every kernel for every target, on both versions
+# make demo           encode and decode examples/audio into demo/, to listen to
+# make check          the quick part of the test suite, for every save (WORKERS=1 for one process)
+# make test           the whole test suite
+# make mutations      break the code on purpose, and check that the tests notice
+# make lint types     style, import contracts and types
+# make kernels        compile every kernel for two targets on the installed triton, and for one on the oldest that is supported
+# make kernels-all    compile every kernel for every target on both
+# make docs           build the documentation into site/
+# make dist           build wheel and sdist into dist/, and try the wheel in an environment of its own
+# make gpu            the tests that need a CUDA device, and the benchmarks
+# make gpu-budget     rehearse on a CPU what a few minutes of GPU time are spent on
 #
 # Everything runs in .venv, made on the first call. PYTHON=python3 uses that interpreter as it is instead and installs nothing.
 # PyTorch for the CPU alone: PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
@@ -30,19 +34,26 @@ installed = $(or $(wildcard $(VENV)/.installed-dev),$(VENV)/.installed-$(1))
 older_triton = $(older_folder)/.installed
 endif
 
-.PHONY: demo test lint types kernels kernels-all gpu gpu-budget gpu-tests gpu-sanitize gpu-absent
+.PHONY: demo check test mutations lint types kernels kernels-all docs dist gpu gpu-budget gpu-tests gpu-sanitize gpu-absent
 # pip must not run twice at once in one environment
 .NOTPARALLEL:
 
 demo: $(call installed,plot)
 	$(PYTHON) examples/demo.py
 
+check: $(call installed,test)
+	$(PYTHON) -m pytest -n $(WORKERS) --dist worksteal --quick
+
 test: $(call installed,test)
-	$(PYTHON) -m pytest -n $(WORKERS) --dist worksteal
+	$(PYTHON) -m pytest -n $(WORKERS) --dist worksteal --durations 25
+
+mutations: $(call installed,test)
+	$(PYTHON) tests/mutations/run.py --workers $(WORKERS)
 
 lint: $(call installed,dev)
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -c 'from importlinter.cli import lint_imports_command as lint; lint()' --no-logo
 
 types: $(call installed,dev)
 	$(PYTHON) -m mypy
@@ -54,6 +65,14 @@ kernels: $(call installed,test) $(older_triton)
 kernels-all: $(call installed,test) $(older_triton)
 	TRITON_INTERPRET=0 $(PYTHON) profiling/aot.py --check
 	$(if $(older_triton),PYTHONPATH=$(older_folder) TRITON_INTERPRET=0 $(PYTHON) profiling/aot.py --check)
+
+docs: $(call installed,docs)
+	$(PYTHON) -m mkdocs build --strict
+
+dist: $(call installed,dev)
+	rm -rf dist
+	$(PYTHON) -m build --no-isolation --outdir dist
+	$(PYTHON) tests/packaging/try_wheel.py dist/*.whl
 
 gpu: $(call installed,test)
 	@$(PYTHON) -c 'import importlib.util as u, sys; sys.exit(u.find_spec("melcap.kernels") is None)' || { \
@@ -76,14 +95,14 @@ gpu-sanitize:
 	  TRITON_INTERPRET=0 PYTORCH_NO_CUDA_MEMORY_CACHING=1 $$sanitizer --tool $$tool --error-exitcode 1 \
 	    $(PYTHON) -m pytest -m gpu tests/kernels/test_sanitized.py || exit 1; done
 
-# Rehearse on a CPU what a GPU of a few minutes is spent on; docs/gpu-budget.md says how it goes on.
+# docs/gpu-budget.md says how it goes on.
 gpu-budget: $(call installed,test)
 	$(PYTHON) profiling/gpu_budget.py --dry
 
 gpu-absent:
 	@echo 'No CUDA device here: the GPU tests and benchmarks are left out, the checks that need none follow.'
 	$(PYTHON) -m melcap doctor
-	$(PYTHON) -m pytest -m 'not gpu' tests/test_ops*.py tests/test_kernel*.py
+	$(PYTHON) -m pytest -m 'not gpu' tests/ops tests/kernels
 
 # The newest Python that the pinned versions have wheels for is 3.14.
 $(VENV)/.created:

@@ -1,11 +1,11 @@
-"""A folder of audio to tokens and back, with a manifest that says what became of each file.
+"""Encode and decode a folder of audio, with a manifest of the results.
 
     python batch_transcode.py recordings/ out/
     python batch_transcode.py recordings/ out/ --device cuda
 
 `recordings/a/b.mp3` becomes `out/a/b.mp3.melcap` and `out/a/b.mp3.wav`, and a line of
-`out/manifest.jsonl`. A bad file is written down there and passed by. Started again, it goes on
-where it stopped: what the manifest has without an error is not done twice.
+`out/manifest.jsonl`. A file that cannot be read gets a line with its error, and the run continues.
+Started again, the script skips files that the manifest lists without an error.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from melcap.errors import MelcapError
 
 
 def transcode(source: Path, place: Path, codec: melcap.Codec) -> dict[str, Any]:
-    """One file, in pieces: memory does not grow with its length. Returns what the manifest says."""
-    # The whole name and one more suffix, so that a.wav and a.mp3 do not meet in one a.melcap.
+    """Encode and decode one file in bounded memory, and return its line of the manifest."""
+    # The whole name and one more suffix, so that a.wav and a.mp3 do not share one a.melcap.
     tokens, audio = (place.with_name(f"{place.name}.{suffix}") for suffix in ("melcap", "wav"))
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -43,10 +43,11 @@ def transcode(source: Path, place: Path, codec: melcap.Codec) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("target", type=Path)
-    parser.add_argument("--weights", type=Path, help="instead of the built-in ones")
+    parser.add_argument("folder", type=Path, help="the folder of audio")
+    parser.add_argument("target", type=Path, help="the folder for the results")
+    parser.add_argument("--weights", type=Path, help="a weights file instead of the default one")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     arguments = parser.parse_args()
     folder, target = arguments.folder, arguments.target

@@ -1,80 +1,70 @@
-"""Hear the codec: `python examples/demo.py` makes tokens, audio and a picture of each clip.
+"""Encode and decode clips, to hear and see what the codec does to them.
 
-The clips are those of the repository's `examples/audio`, or files named on the command line.
+    python examples/demo.py                                the clips of examples/audio
+    python examples/demo.py song.mp3 talk.wav --out heard  other clips
+
+The folder `demo` (or --out) receives three files for each clip: the tokens (.melcap), the decoded
+audio (.wav) and a picture of both (.png). A table shows the bit rate, the speed in times real time,
+and the log-spectral distance to the original, 0 for a perfect copy.
 """
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Annotated
 
 import torch
-import typer
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from melcap import Codec, audio, decode_file, encode_file, load
+import melcap
+from melcap import audio
 from melcap.audio import AUDIO_SUFFIXES
-from melcap.cli.batch import prepare_process, sentences
-from melcap.cli.plan import plan
-from melcap.errors import AudioFileError
-from melcap.evaluation.measures.metrics import log_spectral_distance
-from melcap.io.container import read as read_tokens
-from melcap.plot.spectrogram import picture
+from melcap.errors import MelcapError
+from melcap.evaluation.measures.spectral import log_spectral_distance
+from melcap.plot.spectrogram import write_picture
 
 CLIPS = Path(__file__).parent / "audio"
 RUNS = 3
 COLUMNS = ("clip", "seconds", "bytes", "kbps", "encode", "decode", "distance")
 
 
-def demo(
-    clips: Annotated[
-        list[Path] | None, typer.Argument(help="Audio files; default: those of the repository.")
-    ] = None,
-    out: Annotated[str, typer.Option("--out", "-o", help="Folder to write to.")] = "demo",
-    weights: Annotated[
-        Path | None, typer.Option(help="Weights file instead of the built-in one.")
-    ] = None,
-) -> None:
-    """Clips to tokens and back: a .melcap, a wav, a picture, and a line of a table for each."""
-    with sentences():
-        if not clips and not CLIPS.is_dir():
-            raise AudioFileError(f"{CLIPS} is not there: name audio files to listen to")
-        codec = load(weights)
-        jobs = plan(clips or [CLIPS], f"{out}/", AUDIO_SUFFIXES, (".melcap",))
-        table = Table(*COLUMNS, caption="speed in times real time; log-spectral distance, 0 best")
-        for column in table.columns[1:]:
-            column.justify = "right"
-        for job in track(jobs, "round trip", console=Console(stderr=True), transient=True):
-            job.target.parent.mkdir(parents=True, exist_ok=True)
-            table.add_row(*_round_trip(job.source, job.target, codec))
+def demo(clips: list[Path], out: Path, codec: melcap.Codec) -> None:
+    """Write the files of all clips, and print the table."""
+    out.mkdir(parents=True, exist_ok=True)
+    table = Table(*COLUMNS, caption="speed in times real time; log-spectral distance, 0 best")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for clip in track(clips, "round trip", console=Console(stderr=True), transient=True):
+        table.add_row(*round_trip(clip, out / f"{clip.stem}.melcap", codec))
     console = Console()
     console.print(f"{codec.model} on {torch.get_num_threads()} threads", highlight=False)
     console.print(table)
-    heard = sorted({str(job.source.parent) for job in jobs})
-    typer.echo(f"Listen: {out}/*.wav, against {', '.join(heard)}; look: {out}/*.png")
+    originals = sorted({str(clip.parent) for clip in clips})
+    print(f"Listen: {out}/*.wav, against {', '.join(originals)}; look: {out}/*.png")
 
 
-def _round_trip(clip: Path, tokens: Path, codec: Codec) -> tuple[str, ...]:
-    """The files of one clip, and its row of the table."""
-    decoded = tokens.with_suffix(".wav")
-    encoded = encode_file(clip, tokens, codec, force=True)
-    decode_file(tokens, decoded, codec, force=True)
-    before, rate = audio.read(clip)
-    after, _ = audio.read(decoded)
+def round_trip(clip: Path, target: Path, codec: melcap.Codec) -> tuple[str, ...]:
+    """Write the files of one clip, and return its row of the table."""
+    encoded = melcap.encode_file(clip, target, codec, force=True)
+    decoded = melcap.decode_file(target, target.with_suffix(".wav"), codec, force=True)
+    before, rate = audio.read(clip)  # float32 [channels, samples]
+    after, _ = audio.read(decoded.target)
     codes = codec.encode(before, rate)
-    picture(
-        tokens.with_suffix(".png"),
+    write_picture(
+        target.with_suffix(".png"),
         before[0],
         after[0],
-        read_tokens(tokens)[1][0],
+        codes[0].numpy(),
         rate,
         f"{clip.name}, {encoded.kbps:.2f} kbps",
-        codebook_size=codec.config.tokenizer.codebook_size,
+        codebook_size=codec.vocab_size,
+        column_seconds=1 / codec.frame_rate,
     )
     distances = [log_spectral_distance(*pair, rate) for pair in zip(before, after, strict=True)]
     return (
@@ -82,14 +72,14 @@ def _round_trip(clip: Path, tokens: Path, codec: Codec) -> tuple[str, ...]:
         f"{encoded.seconds:.2f}",
         str(encoded.file_bytes),
         f"{encoded.kbps:.2f}",
-        f"{encoded.seconds / _time(lambda: codec.encode(before, rate)):.0f}x",
-        f"{encoded.seconds / _time(lambda: codec.decode(codes)):.0f}x",
+        f"{encoded.seconds / seconds_of(lambda: codec.encode(before, rate)):.0f}x",
+        f"{encoded.seconds / seconds_of(lambda: codec.decode(codes)):.0f}x",
         f"{sum(distances) / len(distances):.2f}",
     )
 
 
-def _time(work: Callable[[], object]) -> float:
-    """Median seconds; once before, so that nothing is done for the first time."""
+def seconds_of(work: Callable[[], object]) -> float:
+    """Return the median time of a few calls, after one call that fills the caches."""
     work()
     seconds = []
     for _ in range(RUNS):
@@ -100,8 +90,24 @@ def _time(work: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    prepare_process()
-    typer.run(demo)
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("clips", type=Path, nargs="*", help="default: those of examples/audio")
+    parser.add_argument("--out", "-o", type=Path, default=Path("demo"), help="folder to write to")
+    parser.add_argument("--weights", type=Path, help="a weights file instead of the default one")
+    arguments = parser.parse_args()
+
+    clips = arguments.clips or sorted(
+        path for path in CLIPS.glob("*") if path.suffix in AUDIO_SUFFIXES
+    )
+    if not clips:
+        parser.error(f"{CLIPS} holds no audio: name the files to encode")
+    if len({clip.stem for clip in clips}) < len(clips):
+        parser.error("two clips have the same name, and so would their decoded files")
+    try:
+        demo(clips, arguments.out, melcap.load(arguments.weights))
+    except (MelcapError, OSError) as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

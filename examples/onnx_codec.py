@@ -1,11 +1,11 @@
-"""The codec without PyTorch: numpy, soundfile and ONNX Runtime.
+"""Run the codec without PyTorch, with numpy, soundfile and ONNX Runtime.
 
     melcap export --onnx graphs
     pip install numpy soundfile onnxruntime
-    python onnx_codec.py graphs song.flac heard.wav
+    python onnx_codec.py graphs song.flac decoded.wav
 
-Any length goes through in bounded memory, in pieces with the context that the graphs ask for, and
-comes out as in one piece. To decode alone, decoder.onnx is enough.
+Clips of any length need bounded memory. They are computed in pieces with the context that the
+graphs ask for, and the result is that of one piece. decoder.onnx is enough for decoding alone.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Tokens = npt.NDArray[np.int32]
 
 
 class Graph:
-    """One of the two files; `facts` is what it says about the codec."""
+    """An exported graph in ONNX Runtime; `facts` holds what the file says about the codec."""
 
     def __init__(self, path: Path, threads: int = 0) -> None:
         options = onnxruntime.SessionOptions()
@@ -35,11 +35,12 @@ class Graph:
         self.given = self.session.get_inputs()[0].name
 
     def run(self, x: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        """Return the output of the graph for one input."""
         return self.session.run(None, {self.given: x})[0]
 
 
 def encode(graph: Graph, wave: Wave, piece: int = 256) -> Tokens:
-    """float32 [batch, samples] at the codec's rate -> int32 [batch, rows, columns]."""
+    """Return the tokens, int32 [batch, rows, columns], of float32 [batch, samples]."""
     unit = graph.facts["column_samples"]
     before, after = graph.facts["encoder_context"]
     columns = -(-wave.shape[1] // unit)
@@ -53,7 +54,7 @@ def encode(graph: Graph, wave: Wave, piece: int = 256) -> Tokens:
 
 
 def decode(graph: Graph, tokens: Tokens, piece: int = 256) -> Wave:
-    """int32 [batch, rows, columns] -> float32 [batch, columns * column_samples]."""
+    """Return float32 [batch, columns * column_samples] for tokens [batch, rows, columns]."""
     unit = graph.facts["column_samples"]
     before, after = graph.facts["decoder_context"]
     columns = tokens.shape[-1]
@@ -67,6 +68,7 @@ def decode(graph: Graph, tokens: Tokens, piece: int = 256) -> Wave:
 
 
 def main() -> None:
+    """Read the command line, and encode or decode."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("graphs", type=Path, help="the folder that `melcap export` wrote")
     parser.add_argument("audio", type=Path, help="what to encode and decode")
@@ -79,8 +81,8 @@ def main() -> None:
     if rate != encoder.facts["sample_rate"]:
         sys.exit(f"{arguments.audio} has {rate} Hz: resample it to {encoder.facts['sample_rate']}")
     tokens = encode(encoder, np.ascontiguousarray(samples.T))  # one row for each channel
-    heard = decode(decoder, tokens)[:, : len(samples)]
-    soundfile.write(arguments.out, heard.T, rate)
+    decoded = decode(decoder, tokens)[:, : len(samples)]
+    soundfile.write(arguments.out, decoded.T, rate)
     print(f"{arguments.audio}: {tokens.size} tokens of {tokens.shape[1]} rows -> {arguments.out}")
 
 

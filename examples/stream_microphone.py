@@ -1,10 +1,10 @@
-"""Live audio through the codec, 100 ms at a time: microphone to tokens to a wav file.
+"""Stream live audio through the codec, 100 ms at a time, from a microphone to a wav file.
 
     python stream_microphone.py --seconds 10           # the microphone; pip install sounddevice
-    python stream_microphone.py --file clip.flac       # a file in its place
+    python stream_microphone.py --file clip.flac       # a file instead
 
-Between encoder and decoder there are only tokens: in an application that is where the network goes.
-Prints the latency that the codec needs by design (it looks ahead) and what computing adds to it.
+Only tokens pass from the encoder to the decoder; an application would send them over a network. The
+script prints the latency of the codec itself, which looks ahead, and the time of computing.
 """
 
 from __future__ import annotations
@@ -28,17 +28,18 @@ Piece = npt.NDArray[np.float32]
 
 
 def from_file(path: Path) -> Iterator[tuple[Piece, int]]:
-    """Pieces, float32 [samples], mixed down to mono, and their rate in Hz."""
+    """Yield pieces of a file, float32 [samples], mixed down to mono, and their rate in Hz."""
     with AudioReader(path) as reader:
         for block in reader.blocks(round(PIECE_SECONDS * reader.sample_rate)):
             yield block.mean(axis=0), reader.sample_rate
 
 
 def from_microphone(seconds: float) -> Iterator[tuple[Piece, int]]:
+    """Yield pieces from the microphone, float32 [samples], and their rate in Hz."""
     try:
         import sounddevice
     except (ImportError, OSError) as error:  # OSError: without the PortAudio library
-        sys.exit(f"no microphone ({error}): pip install sounddevice, or give a --file")
+        sys.exit(f"no microphone ({error}): pip install sounddevice, or name a --file")
     size = round(PIECE_SECONDS * MICROPHONE_RATE)
     with sounddevice.InputStream(MICROPHONE_RATE, channels=1, dtype="float32") as stream:
         for _ in range(round(seconds / PIECE_SECONDS)):
@@ -47,10 +48,11 @@ def from_microphone(seconds: float) -> Iterator[tuple[Piece, int]]:
 
 
 def stream(pieces: Iterator[tuple[Piece, int]], out: Path, codec: melcap.Codec) -> None:
+    """Encode and decode pieces as they come, write the audio, and print the latency."""
     first, rate = next(pieces)
     encoder = melcap.StreamEncoder(codec, rate)
     decoder = melcap.StreamDecoder(codec, rate)
-    taken, given, tokens_sent, busy, heard_after = 0, 0, 0, [], None
+    taken, given, tokens_sent, busy, first_after = 0, 0, 0, [], None
     with AudioWriter(out, rate, channels=1) as writer:
         piece: Piece | None = first
         while piece is not None:
@@ -61,8 +63,8 @@ def stream(pieces: Iterator[tuple[Piece, int]], out: Path, codec: melcap.Codec) 
             writer.write(wave)
             taken, given = taken + len(piece), given + wave.shape[1]
             tokens_sent += tokens.numel()
-            if given and heard_after is None:
-                heard_after = taken / rate
+            if given and first_after is None:
+                first_after = taken / rate
             piece, _ = next(pieces, (None, rate))
         tokens = encoder.flush()
         writer.write(decoder.push(tokens).cpu().numpy())
@@ -77,8 +79,8 @@ def stream(pieces: Iterator[tuple[Piece, int]], out: Path, codec: melcap.Codec) 
         f"latency by design: {latency:.3f} s (column {column:.3f}, encoder {encoder.latency:.3f}, "
         f"decoder {decoder.latency:.3f})"
     )
-    if heard_after is not None:
-        print(f"the first sound came out after {heard_after:.1f} s of input")
+    if first_after is not None:
+        print(f"the first samples came out after {first_after:.1f} s of input")
     print(
         f"computing, for each {1000 * PIECE_SECONDS:.0f} ms: {1000 * np.median(busy):.1f} ms, at "
         f"most {1000 * max(busy):.1f} ms"
@@ -86,11 +88,12 @@ def stream(pieces: Iterator[tuple[Piece, int]], out: Path, codec: melcap.Codec) 
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--file", type=Path, help="audio to take the microphone's place")
-    parser.add_argument("--seconds", type=float, default=10, help="to record")
+    parser.add_argument("--file", type=Path, help="an audio file instead of the microphone")
+    parser.add_argument("--seconds", type=float, default=10, help="how long to record")
     parser.add_argument("--out", type=Path, default=Path("streamed.wav"))
-    parser.add_argument("--weights", type=Path, help="instead of the built-in ones")
+    parser.add_argument("--weights", type=Path, help="a weights file instead of the default one")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     arguments = parser.parse_args()
 

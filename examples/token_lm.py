@@ -7,15 +7,16 @@
     python token_lm.py continue lm/model.safetensors unseen/ --out continued/
 
 `train` fits a `melcap.lm.ContextModel` for five minutes. It then prints the bits per token of
-unseen clips, by class and by row, beside a unigram model, which knows how often each token occurs
-in each row. A class is the name of the folder that a clip was in. `train` writes to OUT:
+unseen clips, by class and by row, beside those of a unigram model, which counts how often each
+token occurs in each row. A class is the name of the folder that a clip was in. `train` writes to
+OUT:
 
     checkpoint.pt        model and optimisers; the same command resumes from it
     model.safetensors    the model
     bits.md              the table
 
-`continue` writes audio: the first seconds of unseen clips, continued by the model. Minutes of
-training give texture, and no words or melodies.
+`continue` writes audio: the first seconds of unseen clips, continued by the model. After minutes of
+training the model generates texture, but no words or melodies.
 """
 
 from __future__ import annotations
@@ -51,13 +52,13 @@ except ImportError as error:
     ) from error
 
 COLUMNS = 96
-"""A training sequence has at most so many columns: 4.5 s."""
+"""The most columns of a training sequence, 4.5 s."""
 BATCH = 8
 RATES = (4e-3, 8e-3)
-"""AdamW and Muon have these learning rates."""
+"""The learning rates of AdamW and Muon."""
 WARM_UP = 50
 DECAY = 0.6
-"""The rates fall to zero over this fraction of the run, at its end."""
+"""The last fraction of the run, over which the learning rates fall to zero."""
 SAVE_SECONDS = 60
 CONSOLE = Console(stderr=True)
 
@@ -143,7 +144,7 @@ def optimisers_of(model: ContextModel) -> list[torch.optim.Optimizer]:
 
 
 class Run:
-    """A training run has a model, its optimisers, its settings, and the step it has reached."""
+    """A training run: a model, its optimisers, its settings, and the step it has reached."""
 
     def __init__(self, model: ContextModel, settings: dict[str, Any], path: Path) -> None:
         self.model, self.settings, self.path = model, settings, path
@@ -153,11 +154,11 @@ class Run:
             self.resume()
 
     def resume(self) -> None:
-        """Go on from the checkpoint; refuse one that was begun with other settings."""
+        """Continue from the checkpoint, unless it was begun with other settings."""
         try:
             state = torch.load(self.path, map_location=self.device, weights_only=True)
             settings = state["settings"]
-        except Exception as error:  # whatever torch makes of a file that is damaged
+        except Exception as error:  # torch raises many kinds of errors for a damaged file
             raise InputError(f"{self.path} is not a checkpoint of this example: {error}") from error
         if settings != self.settings:
             raise InputError(
@@ -187,18 +188,18 @@ class Run:
 
     @property
     def done(self) -> float:
-        """Return how much of the run is over, from 0 to 1; time counts over all of its parts."""
+        """Return the fraction of the run that is done; time counts over all its sessions."""
         if self.settings["steps"] is not None:
             return self.step / self.settings["steps"]
         return self.seconds / (60 * self.settings["minutes"])
 
     def stop(self, *_: object) -> None:
-        """Stop after this step, as the handler of Ctrl-C; a second Ctrl-C stops at once."""
+        """Handle Ctrl-C: stop after this step. A second Ctrl-C stops at once."""
         self.stopped = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def train(self, sequences: Dataset) -> None:
-        """Train until all is done or `stop` was called, and save."""
+        """Train until the run is done or `stop` was called, and save the checkpoint."""
         saved = before = time.monotonic()
         bits = smooth = math.nan
         with Progress(*Progress.get_default_columns(), console=CONSOLE) as progress:
@@ -272,6 +273,7 @@ def measure(model: ContextModel, clips: Dataset, counts: Tensor) -> str:
 
 
 def train(arguments: argparse.Namespace) -> None:
+    """Run the command `train`."""
     codec = melcap.load(arguments.weights)
     clips, unseen = (open_tokens(each, codec) for each in (arguments.tokens, arguments.unseen))
     sequences = cut(clips, codec.rows).with_format("numpy")
@@ -300,6 +302,7 @@ def train(arguments: argparse.Namespace) -> None:
 
 
 def measure_model(arguments: argparse.Namespace) -> None:
+    """Run the command `measure`."""
     codec = melcap.load(arguments.weights)
     model = load_model(arguments.model, codec, arguments.device)
     counts = count(open_tokens(arguments.counts, codec), codec.rows, codec.vocab_size)
@@ -307,6 +310,7 @@ def measure_model(arguments: argparse.Namespace) -> None:
 
 
 def continue_clips(arguments: argparse.Namespace) -> None:
+    """Run the command `continue`."""
     codec = melcap.load(arguments.weights, arguments.device)
     model = load_model(arguments.model, codec, arguments.device)
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -340,25 +344,26 @@ def positive_int(text: str) -> int:
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    trains = commands.add_parser("train", help="fit a model, and measure it on unseen clips")
-    trains.add_argument("tokens", type=Path, help="folder of Parquet shards to learn from")
+    trains = commands.add_parser("train", help="train a model, and measure it on unseen clips")
+    trains.add_argument("tokens", type=Path, help="folder of Parquet shards to train on")
     trains.add_argument("--unseen", type=Path, required=True, help="folder of other clips' tokens")
     trains.add_argument("--out", type=Path, default=Path("lm"))
     trains.add_argument("--minutes", type=positive, default=5.0)
-    trains.add_argument("--steps", type=positive_int, help="instead of minutes")
+    trains.add_argument("--steps", type=positive_int, help="length in steps instead of minutes")
     trains.add_argument(
-        "--bf16", action=argparse.BooleanOptionalAction, help="default: on a GPU alone"
+        "--bf16", action=argparse.BooleanOptionalAction, help="train in bfloat16; default: on a GPU"
     )
-    trains.add_argument("--seed", type=int, default=0, help="of the weights that it starts from")
+    trains.add_argument("--seed", type=int, default=0, help="seed of the initial weights")
     trains.set_defaults(run=train)
-    measures = commands.add_parser("measure", help="bits per token under a model")
+    measures = commands.add_parser("measure", help="measure the bits per token under a model")
     measures.add_argument("model", type=Path, help="model.safetensors of a run")
     measures.add_argument("unseen", type=Path, help="folder of tokens")
     measures.add_argument("--counts", type=Path, required=True, help="tokens for the unigram model")
     measures.set_defaults(run=measure_model)
-    continues = commands.add_parser("continue", help="audio of clips that the model continues")
+    continues = commands.add_parser("continue", help="write clips that the model continues")
     continues.add_argument("model", type=Path, help="model.safetensors of a run")
     continues.add_argument("unseen", type=Path, help="folder of tokens")
     continues.add_argument("--out", type=Path, default=Path("continued"))
@@ -369,7 +374,9 @@ def main() -> None:
     continues.add_argument("--seed", type=int, default=0)
     continues.set_defaults(run=continue_clips)
     for command in (trains, measures, continues):
-        command.add_argument("--weights", type=Path, help="instead of the built-in ones")
+        command.add_argument(
+            "--weights", type=Path, help="a weights file instead of the default one"
+        )
         command.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     arguments = parser.parse_args()
     try:

@@ -1,12 +1,12 @@
-"""A collection to tokens on a Ray cluster, or on this machine as if it were one.
+"""Tokenize a collection on a Ray cluster, or on the processors of this machine.
 
     python tokenize_ray.py recordings/ tokens/
     RAY_ADDRESS=auto python tokenize_ray.py s3://bucket/recordings/ tokens/ --device cuda
 
-melcap and its extra `ray` must be installed on every machine, and the sources be readable from
-each (URLs are opened with fsspec: s3fs, gcsfs). Tokens come back to this machine, which writes the
-shards and the journal: started again after whatever happened, it goes on. `melcap tokenize --engine
-ray` is the same from the command line.
+melcap and its extra `ray` must be installed on every machine, and every machine must be able to
+read the sources (fsspec opens URLs, with s3fs or gcsfs). Tokens come back to this machine, which
+writes the shards and the journal. Started again after an interruption, the script resumes. `melcap
+tokenize --engine ray` does the same from the command line.
 """
 
 from __future__ import annotations
@@ -15,26 +15,28 @@ import argparse
 from pathlib import Path
 
 import melcap
-from melcap.bulk.run import Options, Progress, tokenize
+from melcap.bulk.tokenize import Options, Progress, tokenize
 
 
 def show(state: Progress) -> None:
+    """Print the state of the run."""
     print(f"{state.done} of {state.clips} clips, {state.bad} bad, {state.speed:.0f}x real time")
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("source")
-    parser.add_argument("target", type=Path)
-    parser.add_argument("--weights", type=Path, help="instead of the built-in ones")
-    parser.add_argument("--device", default="cpu", help="cpu, or cuda for actors with a GPU each")
+    parser.add_argument("source", help="a folder, file, manifest or URL of audio")
+    parser.add_argument("target", type=Path, help="the folder for the token set")
+    parser.add_argument("--weights", type=Path, help="a weights file instead of the default one")
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda for one GPU for each actor")
     parser.add_argument(
-        "--actors", type=int, help="at most so many; default: what there is room for"
+        "--actors", type=int, help="the most actors; default: as many as there is room for"
     )
     arguments = parser.parse_args()
 
     codec = melcap.load(arguments.weights)
-    options = Options(engine="ray", device=arguments.device, lanes=arguments.actors)
+    options = Options(engine="ray", device=arguments.device, encoders=arguments.actors)
     end = tokenize([arguments.source], arguments.target, codec, options, progress=show)
     print(f"{end.done} clips in {arguments.target}; {end.bad} bad: see errors.jsonl there")
 

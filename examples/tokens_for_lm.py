@@ -1,18 +1,18 @@
-"""Audio to the flat token sequences that a language model reads, and such sequences back to audio.
+"""Convert audio to flat token sequences for a language model, and such sequences to audio.
 
     python tokens_for_lm.py encode clip1.flac clip2.mp3 --out tokens.npz
     python tokens_for_lm.py decode tokens.npz --out decoded/
 
-The npz holds one sequence for each clip, mixed down to mono, time-major: 12 tokens for each column
-of 46 ms, from the lowest band to the highest, then the next column. What a model has generated is
-decoded in the same way: any whole number of columns is audio.
+The npz holds one sequence for each clip, mixed down to mono. A sequence has 12 tokens for each
+column of 46 ms, from the lowest row to the highest, column by column. `Codec.decode_tokens` decodes
+sequences that a model has generated.
 
     tokens        uint16 [all clips' tokens, one after the other]
     offsets       int64 [clips + 1]: clip i is tokens[offsets[i]:offsets[i + 1]]
     lengths       int64 [clips]: samples, at the clip's own rate
     sample_rates  int64 [clips]
     names         str [clips]
-    tokenizer_id  str: what the tokens mean; any weights of this tokenizer decode them
+    tokenizer_id  str: the tokenizer of the tokens; all weights of this tokenizer decode them
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from melcap import audio
 
 
 def encode(clips: list[Path], out: Path, codec: melcap.Codec) -> None:
+    """Write the tokens of all clips to one file."""
     sequences, lengths, rates = [], [], []
     for clip in clips:
         wave, rate = audio.read(clip)  # float32 [channels, samples]
@@ -52,6 +53,7 @@ def encode(clips: list[Path], out: Path, codec: melcap.Codec) -> None:
 
 
 def decode(tokens_file: Path, out: Path, codec: melcap.Codec) -> None:
+    """Write a wav file for each sequence of a file of tokens."""
     with np.load(tokens_file) as data:
         offsets, lengths, rates = data["offsets"], data["lengths"], data["sample_rates"]
         tokens, names = data["tokens"].astype(np.int32), data["names"]
@@ -71,16 +73,19 @@ def decode(tokens_file: Path, out: Path, codec: melcap.Codec) -> None:
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    to_tokens = commands.add_parser("encode", help="audio files to one .npz")
+    to_tokens = commands.add_parser("encode", help="convert audio files to one .npz")
     to_tokens.add_argument("clips", type=Path, nargs="+")
     to_tokens.add_argument("--out", type=Path, default=Path("tokens.npz"))
-    to_audio = commands.add_parser("decode", help="a .npz to a folder of wav files")
+    to_audio = commands.add_parser("decode", help="convert a .npz to a folder of wav files")
     to_audio.add_argument("tokens", type=Path)
     to_audio.add_argument("--out", type=Path, default=Path("decoded"))
     for command in (to_tokens, to_audio):
-        command.add_argument("--weights", type=Path, help="instead of the built-in ones")
+        command.add_argument(
+            "--weights", type=Path, help="a weights file instead of the default one"
+        )
         command.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     arguments = parser.parse_args()
 

@@ -1,6 +1,6 @@
-"""The activations of `melcap.ops.reference.activate`, in float32 and in registers.
+"""Compute the activations of `melcap.ops.activations` in float32, in registers.
 
-All of them give zero for zero: what is masked out as it is loaded stays out.
+All of them give zero for zero, so masked loads stay zero.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import triton.language as tl
 from torch import Tensor
 
 _ROUND = tl.constexpr(1.5 * 2**23)
-"""Added and taken away again, it rounds a number under 2^22 to the nearest integer."""
+"""Adding and subtracting this rounds a number under 2^22 to the nearest integer."""
 
 
 @triton.jit
 def activate(x, half_turns, inverse, ACTIVATION: tl.constexpr):
-    """`half_turns` and `inverse` (see `snake_table`) matter to snake alone."""
+    """Return the activation of x; only snake uses `half_turns` and `inverse` (`snake_table`)."""
     if ACTIVATION == "snake":
         # sin^2 repeats every half turn, so only the distance to the nearest one counts. The
-        # polynomial is sin(pi d) / d on 0..1/2, least squares reweighted to a level error (3e-9).
+        # polynomial is sin(pi d) / d on 0..1/2, by least squares reweighted until the error is even
+        # (3e-9).
         angle = x * half_turns
         nearest = (angle + _ROUND) - _ROUND
         distance = tl.minimum(tl.abs(x * half_turns - nearest), 0.5)
@@ -39,6 +40,6 @@ def activate(x, half_turns, inverse, ACTIVATION: tl.constexpr):
 
 
 def snake_table(alpha: Tensor) -> Tensor:
-    """alpha [channels] -> float32 [2, channels]: alpha in half turns, and 1 / (alpha + 1e-9)."""
+    """Return float32 [2, channels]: alpha in half turns, and 1 / (alpha + 1e-9)."""
     exact = alpha.detach().double()
     return torch.stack((exact / torch.pi, 1 / (exact + 1e-9))).float()

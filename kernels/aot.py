@@ -1,7 +1,7 @@
-"""Kernels compiled ahead of time for a target that need not be here, and what came out.
+"""Compile kernels ahead of time, for targets that need not be in this machine, and check them.
 
-The specialisation is the one that a launch would get: an integer of 1 becomes a constant, integers
-and addresses that are multiples of 16 are known to be (torch's allocations are).
+The specialisation is the one that a launch would get: an integer of 1 becomes a constant, and
+integers and addresses that are multiples of 16 are known to be (torch's allocations are).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.compiler import compile as compile_source
 
-from melcap.kernels.launch import Launch
+from .launch import Launch
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -36,7 +36,7 @@ SHARED_LIMIT = {
     "sm_100": 232448,
     "gfx942": 65536,
 }
-"""Bytes of shared memory that one block may have."""
+"""The bytes of shared memory that one block may have."""
 
 _CUDA = {
     "float64": r"\.f64",
@@ -52,7 +52,7 @@ _AMD = {
     "64-bit": r"\b(global|buffer)_load_dwordx2",
     "128-bit": r"\b(global|buffer)_load_dwordx4",
 }
-"""Patterns of the instructions that promises are about."""
+"""The patterns of the instructions that promises are about."""
 
 _POINTERS = {
     torch.float32: "*fp32",
@@ -66,10 +66,10 @@ _POINTERS = {
 
 @dataclass(frozen=True)
 class Compiled:
-    """What a launch became: assembly (PTX or AMDGCN) and the resources it needs.
+    """A compiled launch: assembly (PTX or AMDGCN) and the resources it needs.
 
-    `local` counts bytes a thread in device memory that stand in for registers: spills, stack and
-    indexed arrays. `shared` is bytes a block.
+    `local` counts the bytes of a thread in device memory that replace registers: spills, stack and
+    indexed arrays. `shared` is the bytes of a block.
     """
 
     kernel: str
@@ -81,7 +81,7 @@ class Compiled:
 
 
 def signature(launch: Launch) -> tuple[dict[str, str], dict[str, Any], dict[tuple[int], Any]]:
-    """The types, constants and alignments that the launch is specialised for."""
+    """Return the types, constants and alignments that a launch is specialised for."""
     types, constants, alignments = {}, dict(launch.constants), {}
     for place, parameter in enumerate(launch.kernel.params):
         name = parameter.name
@@ -104,7 +104,7 @@ def signature(launch: Launch) -> tuple[dict[str, str], dict[str, Any], dict[tupl
 
 
 def compile_launch(launch: Launch, target: str) -> Compiled:
-    """Compile `launch` for one of `TARGETS`."""
+    """Compile a launch for one of `TARGETS`."""
     types, constants, alignments = signature(launch)
     source = ASTSource(fn=launch.kernel, signature=types, constexprs=constants, attrs=alignments)
     built = compile_source(source, target=TARGETS[target], options=launch.options)
@@ -118,7 +118,7 @@ def compile_launch(launch: Launch, target: str) -> Compiled:
 
 
 def broken_promises(launch: Launch, built: Compiled) -> list[str]:
-    """What the compiled launch does that it must not, or lacks of its promises; [] if all holds."""
+    """Return the promises that a compiled launch breaks; [] if all of them hold."""
     cuda = TARGETS[built.target].backend == "cuda"
     instructions = _CUDA if cuda else _AMD
     has = {
@@ -142,7 +142,7 @@ def broken_promises(launch: Launch, built: Compiled) -> list[str]:
 
 
 def _cuda_resources(cubin: bytes) -> tuple[int, int]:
-    """Registers and bytes of local memory, from the cuobjdump that triton's package brings."""
+    """Return registers and bytes of local memory, from the cuobjdump in triton's package."""
     tool = Path(triton.backends.nvidia.__file__).parent / "bin" / "cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
@@ -157,7 +157,7 @@ def _cuda_resources(cubin: bytes) -> tuple[int, int]:
 
 
 def _amd_resources(assembly: str) -> tuple[int, int]:
-    """Vector registers and bytes of scratch, from the metadata at the end of the assembly."""
+    """Return vector registers and bytes of scratch, from the metadata in the assembly."""
     (registers,) = re.findall(r"\.vgpr_count: +(\d+)", assembly)
     (scratch,) = re.findall(r"\.private_segment_fixed_size: +(\d+)", assembly)
     return int(registers), int(scratch)

@@ -1,18 +1,18 @@
 """channel_norm on Triton, forward and backward: a tile of positions with all their channels.
 
-A layer norm over few channels has nothing to share between positions: a tile is read once, mean,
-variance and activation stay in registers, and it is written once. What a library's layer norm does
-on a GPU is made for long rows, a block of threads for each; lite's rows have 32 to 128 channels,
-and there are millions. The backward pass reads input and upstream gradient, computes mean,
-variance and activation again, and writes one tensor; the gradients of weight and bias are summed up
-by a fixed number of programs and added in a fixed order, so that they are the same every time.
+A layer norm over few channels has nothing to share between positions. A tile is read once, mean,
+variance and activation stay in registers, and the result is written once. Layer norms of libraries
+are made for long rows, with a block of threads for each; lite has millions of rows of 32 to 128
+channels. The backward pass reads input and upstream gradient, computes mean, variance and
+activation again, and writes one tensor. A fixed number of programs sums up the gradients of weight
+and bias, and these sums are added in a fixed order, so that the gradients are the same every time.
 
-Count for each number: forward one read and one write, backward two reads and one write, of the
-input's dtype. The plain chain with SiLU reads and writes twice forward; under autocast, on
-bfloat16, it moves 28 bytes (cast, norm and SiLU in float32, cast) where this one moves 4.
+Traffic for each number: forward one read and one write, backward two reads and one write, of the
+input's dtype. The plain chain with SiLU reads and writes twice forward. Under autocast, on
+bfloat16, it moves 28 bytes (cast, norm and SiLU in float32, cast) where this kernel moves 4.
 
-Mean, variance and activation are float32 in two passes over registers, and only the result is
-rounded: against float64 the error is that of an input rounded to float32, at most 6e-8 of the
+Mean and variance are computed in float32, in two passes over registers, and only the result is
+rounded. The error against float64 is that of an input rounded to float32: at most 6e-8 of the
 largest channel, magnified by 1 / deviation.
 """
 
@@ -23,25 +23,37 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from melcap.kernels.activations import activate
-from melcap.kernels.launch import Launch, interpreted, out_of_reach, run
-from melcap.ops import reference, registry
+from melcap.ops.numerics import EPSILON
+from melcap.ops.registry import Implementation, Tolerance, register
+
+from .activations import activate
+from .launch import Launch, interpreted, out_of_reach, run
 
 _MOST_CHANNELS = 4096
 _NUMBERS = 4096
-"""Numbers of one tensor that a program of the forward pass holds at a time."""
+"""The numbers of one tensor that a program of the forward pass holds at a time."""
 _PROGRAMS = 1024
-"""At most so many sum up the gradients of weight and bias."""
+"""The most programs that sum up the gradients of weight and bias."""
 
 
 @triton.jit(do_not_specialize=["steps"])
 def channel_norm_kernel(
-    x, weight, bias, out, steps,
-    CHANNELS: tl.constexpr, EPSILON: tl.constexpr, ACTIVATION: tl.constexpr,
-    PACKED: tl.constexpr, C_TILE: tl.constexpr, STEPS: tl.constexpr,
-):  # fmt: skip
-    """Fills out [clips, steps, CHANNELS] from x, of that shape (`PACKED`) or [clips, CHANNELS,
-    steps]."""
+    x,
+    weight,
+    bias,
+    out,
+    steps,
+    CHANNELS: tl.constexpr,
+    EPSILON: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    PACKED: tl.constexpr,
+    C_TILE: tl.constexpr,
+    STEPS: tl.constexpr,
+):
+    """Fill out [clips, steps, CHANNELS] from x, which has that shape if `PACKED`.
+
+    Otherwise x is [clips, CHANNELS, steps].
+    """
     programs = tl.cdiv(steps, STEPS)
     clip = (tl.program_id(0) // programs).to(tl.int64)
     step = (tl.program_id(0) % programs) * STEPS + tl.arange(0, STEPS)[:, None]
@@ -60,12 +72,24 @@ def channel_norm_kernel(
 
 @triton.jit(do_not_specialize=["steps"])
 def channel_norm_gradient_kernel(
-    upstream, x, weight, bias, out, sums, steps,
-    CHANNELS: tl.constexpr, EPSILON: tl.constexpr, ACTIVATION: tl.constexpr,
-    C_TILE: tl.constexpr, STEPS: tl.constexpr,
-):  # fmt: skip
-    """Fills out [steps, CHANNELS] from `upstream` and `x` of that shape, and sums [programs, 2,
-    CHANNELS]: what each program's steps give to the gradients of weight and bias."""
+    upstream,
+    x,
+    weight,
+    bias,
+    out,
+    sums,
+    steps,
+    CHANNELS: tl.constexpr,
+    EPSILON: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    C_TILE: tl.constexpr,
+    STEPS: tl.constexpr,
+):
+    """Fill out [steps, CHANNELS] from `upstream` and `x` of that shape, and `sums`.
+
+    sums [programs, 2, CHANNELS] are the shares of each program's steps in the gradients of weight
+    and bias.
+    """
     channel = tl.arange(0, C_TILE)[None, :]
     real = channel < CHANNELS
     gain = _vector(weight, channel, CHANNELS)
@@ -98,8 +122,10 @@ def channel_norm_gradient_kernel(
 
 @triton.jit
 def _normed(x, channel, CHANNELS: tl.constexpr, EPSILON: tl.constexpr):
-    """x [steps, channels] with mean 0 and variance 1, zero behind the channels, and the factor
-    [steps, 1] that made it so."""
+    """Return x [steps, channels] with mean 0 and variance 1, and the factor [steps, 1] for that.
+
+    The result is zero behind the channels.
+    """
     x = x.to(tl.float32)
     mean = tl.sum(x, axis=1)[:, None] / CHANNELS
     x = tl.where(channel < CHANNELS, x - mean, 0.0)
@@ -109,14 +135,14 @@ def _normed(x, channel, CHANNELS: tl.constexpr, EPSILON: tl.constexpr):
 
 @triton.jit
 def _vector(values, channel, CHANNELS: tl.constexpr):
+    """Return the values of the channels in float32."""
     return tl.load(values + channel, mask=channel < CHANNELS, other=0.0).to(tl.float32)
 
 
 def plan(x: Tensor, weight: Tensor, bias: Tensor, activation: str, out: Tensor) -> Launch:
-    """The launch that fills out [clips, steps, channels], contiguous.
+    """Return the launch that fills out [clips, steps, channels], contiguous.
 
-    x is [clips, steps, channels] as well, and contiguous, or contiguous with the last two axes the
-    other way round.
+    x is [clips, steps, channels] too, and contiguous, or contiguous with its last two axes swapped.
     """
     clips, steps, channels = out.shape
     c_tile = triton.next_power_of_2(channels)
@@ -134,7 +160,7 @@ def plan(x: Tensor, weight: Tensor, bias: Tensor, activation: str, out: Tensor) 
         },
         {
             "CHANNELS": channels,
-            "EPSILON": reference.EPSILON,
+            "EPSILON": EPSILON,
             "ACTIVATION": activation,
             "PACKED": packed,
             "C_TILE": c_tile,
@@ -153,7 +179,7 @@ def plan_gradient(
     out: Tensor,
     sums: Tensor,
 ) -> Launch:
-    """The launch that fills out [steps, channels], and sums [programs, 2, channels].
+    """Return the launch that fills out [steps, channels] and sums [programs, 2, channels].
 
     `upstream` and x are of out's shape; all are contiguous.
     """
@@ -174,13 +200,13 @@ def plan_gradient(
         },
         {
             "CHANNELS": channels,
-            "EPSILON": reference.EPSILON,
+            "EPSILON": EPSILON,
             "ACTIVATION": activation,
             "C_TILE": c_tile,
             "STEPS": _gradient_steps(channels),
         },
-        # Of 4 warps a thread holds 16 numbers of each tensor. That is too many where rows are long,
-        # or are read in narrow pieces, each with a mask of its own.
+        # With 4 warps a thread holds 16 numbers of each tensor. That is too many where rows are
+        # long, or are read in narrow pieces, each with a mask of its own.
         warps=4 if aligned and c_tile <= 128 else 8,
         registers=128 if c_tile <= 2048 else 255,
         wide=128 if aligned else 0,
@@ -188,7 +214,7 @@ def plan_gradient(
 
 
 def scratch(steps: int, channels: int, device: torch.device) -> Tensor:
-    """Memory for what the programs sum up: [programs, 2, channels]."""
+    """Allocate [programs, 2, channels] for the sums of the programs."""
     programs = min(_PROGRAMS, triton.cdiv(steps, _gradient_steps(channels)))
     return torch.empty((programs, 2, channels), dtype=torch.float32, device=device)
 
@@ -198,7 +224,7 @@ def _gradient_steps(channels: int) -> int:
 
 
 def channel_norm(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Tensor:
-    """See `melcap.ops.channel_norm`."""
+    """Compute `melcap.ops.channel_norm`."""
     out = x.new_empty((len(x), *x.shape[2:], x.shape[1]))
     if out.numel():
         last = x.movedim(1, -1)
@@ -215,7 +241,7 @@ def channel_norm(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Te
 def channel_norm_gradient(
     upstream: Tensor, x: Tensor, weight: Tensor, bias: Tensor, activation: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of x, weight and bias, given that of the result."""
+    """Return the gradients of x, weight and bias, given that of the result."""
     shape, channels = (len(x), *x.shape[2:], x.shape[1]), x.shape[1]
     out = x.new_empty(shape)
     if not out.numel():
@@ -229,12 +255,12 @@ def channel_norm_gradient(
 
 
 def _rows(tensor: Tensor, rows: Tensor) -> Tensor:
-    """[batch, channels, ...] in the order of `rows` [steps, channels]."""
+    """Return [batch, channels, ...] in the order of `rows` [steps, channels]."""
     return tensor.movedim(1, -1).contiguous().view(rows.shape)
 
 
 def unsupported(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> list[str]:
-    """Why the kernels cannot run on these arguments; [] if they can."""
+    """Return why the kernels cannot run on these arguments; [] if they can."""
     reasons = out_of_reach(x, weight, bias)
     if not x.device == weight.device == bias.device:
         devices = sorted({str(tensor.device) for tensor in (x, weight, bias)})
@@ -250,7 +276,7 @@ def unsupported(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> lis
 
 
 def shipped() -> dict[str, Launch]:
-    """What the model, its training and the benchmarks launch, and the other tilings."""
+    """Return the launches of the model, its training and the benchmarks, and the other tilings."""
     single, half, bfloat = torch.float32, torch.float16, torch.bfloat16
     found: dict[str, Launch] = {}
     for name, channels, dtype, activation, packed in (
@@ -280,15 +306,15 @@ def shipped() -> dict[str, Launch]:
     return found
 
 
-registry.register(
+register(
     "channel_norm",
     "triton",
-    registry.Implementation(
+    Implementation(
         channel_norm,
         {
-            torch.float32: registry.Tolerance(atol=5e-6, rtol=5e-6),
-            torch.float16: registry.Tolerance(atol=1e-5, rtol=6e-4),
-            torch.bfloat16: registry.Tolerance(atol=1e-5, rtol=4.5e-3),
+            torch.float32: Tolerance(atol=5e-6, rtol=5e-6),
+            torch.float16: Tolerance(atol=1e-5, rtol=6e-4),
+            torch.bfloat16: Tolerance(atol=1e-5, rtol=4.5e-3),
         },
         unsupported,
         gradient=channel_norm_gradient,

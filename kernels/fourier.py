@@ -1,7 +1,7 @@
-"""A complex Fourier transform in registers: radix 8, whole digits exchanged between threads.
+"""Compute a complex Fourier transform in registers, in radix 8.
 
-`points` complex values lie as eight registers times `points // 8` threads. A stage is a DFT over
-the register digit, then a twiddle; between two stages the register digit changes places with the
+`points` complex values are held in eight registers of `points // 8` threads. A stage is a DFT over
+the register digit, then a twiddle. Between two stages the register digit changes places with the
 next digit of the thread index, which the compiler turns into one pass through shared memory. Only
 reshapes, permutes, splits and joins are used, so the same code runs in the interpreter.
 (Decimation in frequency: Gentleman and Sande, 1966.)
@@ -19,7 +19,7 @@ RADIX = 8
 
 @triton.jit
 def registers(x):
-    """[8, threads] -> eight [threads]; each split stays within a thread."""
+    """Split [8, threads] into eight [threads]; each split stays within a thread."""
     low, high = tl.split(tl.permute(tl.reshape(x, [2, 2, 2, x.shape[1]]), [0, 1, 3, 2]))
     even, odd = tl.split(tl.permute(low, [0, 2, 1]))
     x0, x4 = tl.split(tl.permute(even, [1, 0]))
@@ -32,7 +32,7 @@ def registers(x):
 
 @triton.jit
 def together(x):
-    """Eight [threads] -> [threads, 8]."""
+    """Join eight [threads] into [threads, 8]."""
     low = tl.join(tl.join(x[0], x[4]), tl.join(x[2], x[6]))
     high = tl.join(tl.join(x[1], x[5]), tl.join(x[3], x[7]))
     return tl.reshape(tl.join(low, high), [x[0].shape[0], 8])
@@ -40,9 +40,11 @@ def together(x):
 
 @triton.jit
 def exchange(x, DONE: tl.constexpr, DIGIT: tl.constexpr):
-    """Threads (done, r, p), registers (high, low) -> threads (done, low, p), registers (r, high).
+    """Exchange the register digit `low` with the digit `r` of the thread index.
 
-    `low` and `r` have DIGIT values each: 8 between full stages, fewer before a last, smaller one.
+    Threads (done, r, p) and registers (high, low) become threads (done, low, p) and registers
+    (r, high). `low` and `r` have DIGIT values each: 8 between full stages, fewer before a last,
+    smaller one.
     """
     threads: tl.constexpr = x[0].shape[0]
     rest: tl.constexpr = threads // (DONE * DIGIT)
@@ -52,6 +54,7 @@ def exchange(x, DONE: tl.constexpr, DIGIT: tl.constexpr):
 
 @triton.jit
 def dft4(r0, i0, r1, i1, r2, i2, r3, i3):
+    """Return the DFT of four complex registers."""
     ar, ai, br, bi = r0 + r2, i0 + i2, r0 - r2, i0 - i2
     cr, ci, dr, di = r1 + r3, i1 + i3, r1 - r3, i1 - i3
     return ar + cr, ai + ci, br + di, bi - dr, ar - cr, ai - ci, br - di, bi + dr
@@ -59,7 +62,7 @@ def dft4(r0, i0, r1, i1, r2, i2, r3, i3):
 
 @triton.jit
 def dft8(r, i):
-    """Eight complex registers, transformed."""
+    """Return the DFT of eight complex registers, real parts and imaginary parts."""
     half: tl.constexpr = 0.7071067811865476
     e0r, e0i, e1r, e1i, e2r, e2i, e3r, e3i = dft4(
         r[0] + r[4], i[0] + i[4], r[1] + r[5], i[1] + i[5],
@@ -79,7 +82,7 @@ def dft8(r, i):
 
 @triton.jit
 def dft_last(r, i, DIGIT: tl.constexpr):
-    """A DFT of DIGIT (8, 4 or 2) points over the upper part of the register index."""
+    """Return the DFT of DIGIT (8, 4 or 2) points over the upper part of the register index."""
     if DIGIT == 8:
         r, i = dft8(r, i)
     elif DIGIT == 4:
@@ -97,14 +100,15 @@ def dft_last(r, i, DIGIT: tl.constexpr):
 
 @triton.jit
 def turned(r, i, cosine, sine):
+    """Return a complex number multiplied by (cosine, sine)."""
     return r * cosine - i * sine, r * sine + i * cosine
 
 
 @triton.jit
 def twiddle(r, i, roots, SIZE: tl.constexpr, POINTS: tl.constexpr):
-    """Register k of remaining position p times exp(-2 pi j p k / SIZE); see `root_table`."""
+    """Multiply register k at remaining position p by exp(-2 pi j p k / SIZE); see `root_table`."""
     rest: tl.constexpr = SIZE // 8
-    # tables of the larger sizes stand before: 2 (POINTS + POINTS / 8 + ... + 8 SIZE) values
+    # The tables of the larger sizes come first: 2 (POINTS + POINTS / 8 + ... + 8 SIZE) values.
     place = roots + 16 * (POINTS - SIZE) // 7 + tl.arange(0, r[0].shape[0]) % rest
     sine: tl.constexpr = 7 * rest
     r1, i1 = turned(r[1], i[1], tl.load(place), tl.load(place + sine))
@@ -119,7 +123,7 @@ def twiddle(r, i, roots, SIZE: tl.constexpr, POINTS: tl.constexpr):
 
 @triton.jit
 def natural_order(x, POINTS: tl.constexpr):
-    """Registers and threads after the last stage -> [POINTS], by frequency."""
+    """Return the values after the last stage as [POINTS], in the order of frequencies."""
     second: tl.constexpr = min(8, POINTS // 64)
     third: tl.constexpr = POINTS // (64 * second)
     digits = tl.reshape(together(x), [8, second, third, 8])
@@ -128,7 +132,10 @@ def natural_order(x, POINTS: tl.constexpr):
 
 @triton.jit
 def transform(r, i, roots, POINTS: tl.constexpr):
-    """Registers k, threads t holding point k * POINTS / 8 + t -> (real, imaginary) [POINTS]."""
+    """Return the transform as (real, imaginary), each [POINTS].
+
+    Register k of thread t holds point k * POINTS / 8 + t.
+    """
     r, i = dft8(r, i)
     r, i = twiddle(r, i, roots, POINTS, POINTS)
     r, i = exchange(r, 1, 8), exchange(i, 1, 8)
@@ -146,7 +153,7 @@ def transform(r, i, roots, POINTS: tl.constexpr):
 
 
 def root_table(points: int) -> Tensor:
-    """The twiddles of every stage, float32, computed in float64 and rounded once.
+    """Return the twiddles of every stage, float32, computed in float64 and rounded once.
 
     For each size s = points, points / 8, ... there are 7 x s / 8 cosines, then as many sines, of
     -2 pi p k / s for k = 1..7 and p < s / 8, padded to 2 s values.

@@ -1,44 +1,82 @@
-"""griffin_lim in two launches a step: no spectrum ever touches device memory.
+"""griffin_lim on Triton, in two launches a step; no spectrum is ever written to memory.
 
-A program turns consecutive frames of one clip, one after the other, into windows that have the
-magnitudes wanted: the momentum is applied as samples are read, a frame's even samples are the real
-and its odd ones the imaginary parts of a transform in registers (see `fourier`), which is untangled
-bin and mirrored bin together, scaled, tangled again and transformed back: the inverse is the
-transform of the conjugate. A second launch adds up the windows that overlap in a block.
+A program turns consecutive frames of one clip, one after the other, into windows with the wanted
+magnitudes. It applies the momentum as it reads samples. A frame's even samples are the real and its
+odd samples the imaginary parts of a transform in registers (see `fourier`). The program untangles
+each bin together with its mirrored bin, scales and tangles them again, and transforms back: the
+inverse is the transform of the conjugate. A second launch adds up the windows that overlap in a
+block.
 
-Count, 1024 samples and a hop of 256: a frame of a step reads 1 KiB of each wave and 2 KiB of
-magnitudes, writes its 4 KiB window and reads that again, and writes 1 KiB of wave: 13 KiB, where
-PyTorch's chain of FFTs and operations on each bin moves about 100. Arithmetic is two transforms of
-25 kFLOP, a window before and behind, and 10 kFLOP for the bins: 5 FLOP a byte.
+Traffic for windows of 1024 samples and a hop of 256: a frame of a step reads 1 KiB of each wave and
+2 KiB of magnitudes, writes its 4 KiB window and reads that again, and writes 1 KiB of wave, 13 KiB
+in all. PyTorch's chain of FFTs and operations on each bin moves about 100. Arithmetic is two
+transforms of 25 kFLOP, two windows, and 10 kFLOP for the bins: 5 FLOP a byte.
 """
 
 from __future__ import annotations
 
 from functools import cache
+from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from melcap.kernels import fourier
-from melcap.kernels.launch import Launch, out_of_reach, run
-from melcap.ops import reference, registry
+from melcap.ops.griffin_lim import LEAST_SHARE, QUIETEST_POWER, STEP, inverse_window
+from melcap.ops.numerics import hann_window
+from melcap.ops.registry import Implementation, register
+
+from . import fourier
+from .launch import Launch, out_of_reach, run
 
 _FRAMES_EACH = 8
 _ENOUGH_PROGRAMS = 4096
 _ADDED = 2048
-"""Samples that one program of `griffin_lim_overlap_add` writes."""
+"""The samples that one program of `griffin_lim_overlap_add` writes."""
+
+
+class Tables(NamedTuple):
+    """The constants that depend on window and hop alone.
+
+    Attributes:
+        analysis: the window before the transform.
+        synthesis: the window behind it, over the transform's length.
+        roots: the twiddles of the transform, see `fourier.root_table`.
+        untangle: cosines, then sines, that separate the spectra of even and odd samples.
+    """
+
+    analysis: Tensor
+    synthesis: Tensor
+    roots: Tensor
+    untangle: Tensor
 
 
 @triton.jit(do_not_specialize=["frames", "frames_each"])
 def griffin_lim_windows(
-    wave, before, magnitude, windows, analysis, synthesis, roots, untangle,
-    frames, frames_each, wave_clip, wave_row, before_clip, before_row,
-    magnitude_clip, magnitude_row, momentum,
-    N_FFT: tl.constexpr, HOP: tl.constexpr,
-    LEAST_POWER: tl.constexpr, QUIETEST_POWER: tl.constexpr,
-):  # fmt: skip
+    wave,
+    before,
+    magnitude,
+    windows,
+    analysis,
+    synthesis,
+    roots,
+    untangle,
+    frames,
+    frames_each,
+    wave_clip,
+    wave_row,
+    before_clip,
+    before_row,
+    magnitude_clip,
+    magnitude_row,
+    momentum,
+    N_FFT: tl.constexpr,
+    HOP: tl.constexpr,
+    LEAST_POWER: tl.constexpr,
+    QUIETEST_POWER: tl.constexpr,
+):
+    """Fill windows [clips, frames, N_FFT], each with the wanted magnitudes."""
     POINTS: tl.constexpr = N_FFT // 2
     THREADS: tl.constexpr = POINTS // 8
     HALF: tl.constexpr = POINTS // 2
@@ -69,7 +107,7 @@ def griffin_lim_windows(
         ar, mr = _halves(real, HALF)
         ai, mi = _halves(imaginary, HALF)
         br, bi = tl.gather(mr, mirrored, 0), tl.gather(mi, mirrored, 0)
-        # bin 0 mirrors itself; in its place stands the middle bin, whose spectrum is its conjugate
+        # Bin 0 mirrors itself; in its place is the middle bin, whose spectrum is its conjugate.
         alone = bins == 0
         middle = _gain(br, bi, tl.load(wanted + HALF), LEAST_POWER, QUIETEST_POWER)
         cr, ci = br * middle, bi * middle
@@ -97,10 +135,17 @@ def griffin_lim_windows(
 
 @triton.jit
 def _pair(
-    now, now_row, then, then_row, analysis, momentum,
-    register: tl.constexpr, THREADS: tl.constexpr, HOP: tl.constexpr,
-):  # fmt: skip
-    """The even and the odd samples of a register, with momentum, windowed."""
+    now,
+    now_row,
+    then,
+    then_row,
+    analysis,
+    momentum,
+    register: tl.constexpr,
+    THREADS: tl.constexpr,
+    HOP: tl.constexpr,
+):
+    """Return the even and the odd samples of a register, with momentum, windowed."""
     tap = 2 * THREADS * register + 2 * tl.arange(0, THREADS)[:, None] + tl.arange(0, 2)[None, :]
     row, column = tap // HOP, tap % HOP
     new = tl.load(now + row * now_row + column)
@@ -110,26 +155,35 @@ def _pair(
 
 @triton.jit
 def _halves(x, HALF: tl.constexpr):
+    """Split [2 * HALF] into its lower and its upper half."""
     return tl.split(tl.permute(tl.reshape(x, [2, HALF]), [1, 0]))
 
 
 @triton.jit
 def _whole(lower, upper, POINTS: tl.constexpr):
+    """Join a lower and an upper half into [POINTS]."""
     return tl.reshape(tl.permute(tl.join(lower, upper), [1, 0]), [POINTS])
 
 
 @triton.jit
 def _gain(real, imaginary, wanted, LEAST_POWER: tl.constexpr, QUIETEST_POWER: tl.constexpr):
-    """See `melcap.ops.reference.gain`."""
+    """Return the factor that `melcap.ops.griffin_lim.gain` computes."""
     power = real * real + imaginary * imaginary
     return wanted * tl.rsqrt(power + LEAST_POWER * wanted * wanted + QUIETEST_POWER)
 
 
 @triton.jit(do_not_specialize=["frames"])
 def griffin_lim_overlap_add(
-    windows, out, frames, out_clip, out_row,
-    N_FFT: tl.constexpr, HOP: tl.constexpr, ROWS: tl.constexpr,
-):  # fmt: skip
+    windows,
+    out,
+    frames,
+    out_clip,
+    out_row,
+    N_FFT: tl.constexpr,
+    HOP: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    """Fill out [clips, blocks, HOP] with the sums of the windows that overlap in each block."""
     BLOCKS: tl.constexpr = N_FFT // HOP
     whole = frames - BLOCKS + 1
     tiles = tl.cdiv(whole, ROWS)
@@ -147,14 +201,16 @@ def griffin_lim_overlap_add(
 def plan(
     wave: Tensor, before: Tensor, magnitude: Tensor, windows: Tensor, out: Tensor, momentum: float
 ) -> tuple[Launch, Launch]:
-    """The launches of one step: they fill `windows` [batch, frames, n_fft], which is contiguous,
-    and from them `out` [batch, blocks, hop]. Each row of the others is contiguous."""
+    """Return the two launches of a step.
+
+    They fill `windows` [batch, frames, n_fft], which is contiguous, and from them `out` [batch,
+    blocks, hop]. Each row of the other tensors is contiguous.
+    """
     batch, frames, n_fft = windows.shape
     hop = out.shape[2]
-    analysis, synthesis, roots, untangle = _tables(n_fft, hop, wave.device)
+    tables = _tables(n_fft, hop, wave.device)
     each = _FRAMES_EACH if batch * frames >= _ENOUGH_PROGRAMS * _FRAMES_EACH else 1
     rows = max(1, _ADDED // hop)
-    sizes = {"N_FFT": n_fft, "HOP": hop}
     impose = Launch(
         griffin_lim_windows,
         (batch * triton.cdiv(frames, each),),
@@ -163,10 +219,10 @@ def plan(
             "before": before,
             "magnitude": magnitude[:, n_fft // hop // 2 :],
             "windows": windows,
-            "analysis": analysis,
-            "synthesis": synthesis,
-            "roots": roots,
-            "untangle": untangle,
+            "analysis": tables.analysis,
+            "synthesis": tables.synthesis,
+            "roots": tables.roots,
+            "untangle": tables.untangle,
             "frames": frames,
             "frames_each": each,
             "wave_clip": wave.stride(0),
@@ -177,12 +233,13 @@ def plan(
             "magnitude_row": magnitude.stride(1),
             "momentum": momentum,
         },
-        sizes
-        | {
-            "LEAST_POWER": reference.LEAST_SHARE**2,
-            "QUIETEST_POWER": reference.QUIETEST_POWER,
+        {
+            "N_FFT": n_fft,
+            "HOP": hop,
+            "LEAST_POWER": LEAST_SHARE**2,
+            "QUIETEST_POWER": QUIETEST_POWER,
         },
-        # fewer than two warps would gather bins by shuffles
+        # Fewer than two warps would gather bins by shuffles.
         warps=max(2, n_fft // 512),
     )
     overlap_add = Launch(
@@ -195,26 +252,32 @@ def plan(
             "out_clip": out.stride(0),
             "out_row": out.stride(1),
         },
-        sizes | {"ROWS": rows},
+        {
+            "N_FFT": n_fft,
+            "HOP": hop,
+            "ROWS": rows,
+        },
         wide=128,
     )
     return impose, overlap_add
 
 
-@cache  # small, and a CUDA graph goes on reading those that it was recorded with
-def _tables(n_fft: int, hop: int, device: torch.device) -> tuple[Tensor, ...]:
-    """The windows before and behind, the second over the transform's length; roots, untangling."""
+@cache  # they are small, and a CUDA graph goes on reading those it was captured with
+def _tables(n_fft: int, hop: int, device: torch.device) -> Tables:
+    """Compute the tables in float64 and round them once."""
     cpu, double = torch.device("cpu"), torch.float64
-    analysis = reference.hann_window(n_fft, double, cpu)
-    synthesis = reference.inverse_window(n_fft, hop, double, cpu) / (n_fft // 2)
     angle = -2 * torch.pi * torch.arange(n_fft // 4, dtype=double) / n_fft
-    untangle = torch.cat((angle.cos(), angle.sin()))
-    found = (analysis, synthesis, fourier.root_table(n_fft // 2), untangle)
-    return tuple(table.float().to(device) for table in found)
+    tables = Tables(
+        analysis=hann_window(n_fft, double, cpu),
+        synthesis=inverse_window(n_fft, hop, double, cpu) / (n_fft // 2),
+        roots=fourier.root_table(n_fft // 2),
+        untangle=torch.cat((angle.cos(), angle.sin())),
+    )
+    return Tables(*(table.float().to(device) for table in tables))
 
 
 def griffin_lim(x: Tensor, n_fft: int, hop: int, momentum: float, steps: int) -> Tensor:
-    """See `melcap.ops.griffin_lim`; float32 out whatever x's dtype."""
+    """Compute `melcap.ops.griffin_lim`; the result is float32 whatever x's dtype."""
     x = x.float()
     x = x if x.stride(2) == 1 else x.contiguous()
     batch, frames, channels = x.shape
@@ -239,7 +302,7 @@ def griffin_lim(x: Tensor, n_fft: int, hop: int, momentum: float, steps: int) ->
 
 
 def unsupported(x: Tensor, n_fft: int, hop: int, momentum: float, steps: int) -> list[str]:
-    """Why the kernels cannot run on these arguments; [] if they can."""
+    """Return why the kernels cannot run on these arguments; [] if they can."""
     reasons = out_of_reach(x)
     if n_fft not in (256, 512, 1024, 2048, 4096):
         reasons.append(f"n_fft must be a power of two from 256 to 4096, not {n_fft}")
@@ -250,7 +313,7 @@ def unsupported(x: Tensor, n_fft: int, hop: int, momentum: float, steps: int) ->
 
 
 def shipped() -> dict[str, Launch]:
-    """What the model and the benchmarks launch: the first step of a stage, and a later one."""
+    """Return the launches of the model and the benchmarks: a first step, and a later one."""
     found: dict[str, Launch] = {}
     for n_fft, hop in ((1024, 256), (256, 64), (512, 128), (2048, 512), (4096, 1024)):
         x = torch.empty(1, 40, 2 * hop + n_fft // 2 + 1, device="meta")
@@ -266,12 +329,12 @@ def shipped() -> dict[str, Launch]:
     return found
 
 
-registry.register(
+register(
     "griffin_lim",
     "triton",
-    registry.Implementation(
+    Implementation(
         griffin_lim,
-        dict.fromkeys((torch.float32, torch.float16, torch.bfloat16), reference.STEP),
+        {torch.float32: STEP, torch.float16: STEP, torch.bfloat16: STEP},
         unsupported,
     ),
 )

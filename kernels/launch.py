@@ -1,7 +1,7 @@
 """Kernel launches as plain data: what runs on a device is what the ahead-of-time gate compiles.
 
-An operation plans its launches from shapes alone; `run` executes a plan, and `kernels.aot` compiles
-the same plan for any target. Every launch is counted, so that a test can tell which kernel ran.
+An operation plans its launches from shapes alone; `run` executes a plan, and `aot` compiles the
+same plan for any target. Every launch is counted, so that a test can tell which kernel ran.
 """
 
 from __future__ import annotations
@@ -17,23 +17,27 @@ import triton
 from torch import Tensor
 
 launched: Counter[str] = Counter()
-"""How often each kernel has been launched in this process, by name."""
+"""The number of launches of each kernel in this process, by name."""
 
 
 @dataclass(frozen=True)
 class Launch:
-    """One kernel with all that it is launched with.
+    """A kernel with everything that it is launched with.
 
-    `arguments` (tensors, ints, floats) and `constants` (`tl.constexpr`) are named as the kernel's
-    parameters are. `fused` lets the compiler contract a * b + c into one rounding; it is always
-    said, because triton's default differs between versions.
-
-    `products` and `wide` are promises that the ahead-of-time gate holds the launch to: what its dot
-    products run on ("" for none, "tf32" three times for float32, "half" for 16-bit operands), and
-    how many bits its widest reads take at a time (64 or 128; 0 promises nothing).
-
-    `registers` is how many of them a thread may use on a CUDA device. Without it (0) ptxas chooses,
-    and may spill some so that more blocks run at the same time.
+    Attributes:
+        kernel: the function that `triton.jit` decorates.
+        grid: number of programs along each axis.
+        arguments: tensors, ints and floats by the names of the kernel's parameters.
+        constants: the kernel's `tl.constexpr` parameters.
+        warps: warps of a program.
+        stages: stages of the software pipeline.
+        fused: lets the compiler contract a * b + c into one rounding. It is always set, because
+            triton's default differs between versions.
+        products: a promise that the ahead-of-time gate checks: what dot products run on, "" for
+            none, "tf32" (three for each float32 product) or "half" (16-bit operands).
+        wide: another promise: bits of the widest loads, 64 or 128; 0 promises nothing.
+        registers: limit of the registers of a thread on a CUDA device. With 0 ptxas chooses, and
+            may spill some so that more blocks run at the same time.
     """
 
     kernel: Any
@@ -49,29 +53,30 @@ class Launch:
 
     @property
     def name(self) -> str:
+        """Return the kernel's name."""
         return str(self.kernel.__name__)
 
     @property
     def options(self) -> dict[str, Any]:
-        """Return the options of the compiler."""
+        """Return the options for the compiler."""
         found = {
             "num_warps": self.warps,
             "num_stages": self.stages,
             "enable_fp_fusion": self.fused,
         }
-        # a launch on ROCm refuses this option
+        # A launch on ROCm refuses this option.
         if self.registers and torch.version.hip is None:
             found["maxnreg"] = self.registers
         return found
 
 
 def interpreted() -> bool:
-    """Whether kernels run in triton's interpreter, on the CPU (TRITON_INTERPRET=1)."""
+    """Return whether kernels run in triton's interpreter, on the CPU (TRITON_INTERPRET=1)."""
     return bool(triton.knobs.runtime.interpret)
 
 
 def run(launch: Launch) -> None:
-    """Launch on the device of the launch's tensors."""
+    """Launch a kernel on the device of its tensors."""
     device = next(value.device for value in launch.arguments.values() if isinstance(value, Tensor))
     here = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
     with here:
@@ -80,7 +85,7 @@ def run(launch: Launch) -> None:
 
 
 def out_of_reach(*tensors: Tensor | None) -> list[str]:
-    """Why a kernel cannot work on these tensors: where they lie, or their dtype; [] if it can."""
+    """Return why no kernel can work on these tensors, by device or dtype; [] if one can."""
     reasons = []
     for tensor in tensors:
         if tensor is None:

@@ -1,23 +1,26 @@
-"""log_mel in one launch: no frame, spectrum or magnitude ever touches device memory.
+"""log_mel on Triton, in one launch; frames, spectra and magnitudes are never written to memory.
 
-A program turns consecutive frames of one clip into columns of log-mel, one after the other. Padding
-and framing are index arithmetic; a frame's samples, even ones as real and odd ones as imaginary
-parts (both in one load, but at the clip's edges), are windowed as they are read and transformed in
-registers (see `fourier`); the spectrum of the real frame is untangled from it bin and mirrored bin
-together; each filter sums the few bins that it covers, out of shared memory.
+A program turns consecutive frames of one clip into frames of log-mel, one after the other. Padding
+and framing are index arithmetic. A frame's even samples are the real and its odd samples the
+imaginary parts of a transform in registers (see `fourier`); except at the clip's edges one load
+reads both, and they are windowed as they are read. The program untangles the spectrum of the real
+frame, each bin together with its mirrored bin. Each filter sums the few bins that it covers, from
+shared memory.
 
-Count, 1024/256/96 at 44.1 kHz (172 frames), for a second of audio: 0.18 MB of samples read from
-DRAM once (neighbouring frames share them in the cache) and 0.07 MB written, so the floor is
-0.24 MB. Arithmetic 172 x 36 kFLOP = 6.2 MFLOP: 512-point complex FFT 25 k, window 1 k, untangling
-and magnitudes 8 k, filters 2 k. Through shared memory go two exchanges (4 KiB out and in), the
-mirrored half (2 KiB), magnitudes (2 KiB out for each step of filters): about 172 x 36 KiB = 6 MB.
-The same transform as a 32 x 32 product on tensor cores takes 35 MFLOP, 105 with the three products
-that float32 needs there: seventeen times the arithmetic, so butterflies have the higher ceiling.
+Traffic for a second of audio with 1024/256/96 at 44.1 kHz (172 frames): 0.18 MB of samples are read
+from DRAM once (neighbouring frames share them in the cache) and 0.07 MB written, so the floor is
+0.24 MB. Arithmetic is 172 x 36 kFLOP = 6.2 MFLOP: a 512-point complex FFT 25 k, window 1 k,
+untangling and magnitudes 8 k, filters 2 k. Shared memory carries two exchanges (4 KiB out and in),
+the mirrored half (2 KiB) and magnitudes (2 KiB out for each step of filters): about 172 x 36 KiB =
+6 MB. The same transform as a 32 x 32 product on tensor cores takes 35 MFLOP, 105 with the three
+products that float32 needs there. That is seventeen times the arithmetic, so butterflies have the
+higher ceiling.
 """
 
 from __future__ import annotations
 
 from functools import cache
+from typing import NamedTuple
 
 import torch
 import triton
@@ -25,25 +28,69 @@ import triton.language as tl
 from torch import Tensor
 
 from melcap.config import MelSpec
-from melcap.kernels import fourier
-from melcap.kernels.launch import Launch, out_of_reach, run
-from melcap.ops import reference, registry
+from melcap.ops.log_mel import mel_filters
+from melcap.ops.numerics import hann_window
+from melcap.ops.registry import Implementation, Tolerance, register
+
+from . import fourier
+from .launch import Launch, out_of_reach, run
 
 GROUP = 32
-"""Filters that are summed side by side."""
+"""The filters that are summed side by side."""
 STEP = 16
-"""Bins of each that are summed in one step."""
+"""The bins of each filter that are summed in one step."""
 _FRAMES_EACH = 8
 _ENOUGH_PROGRAMS = 4096
 
 
+class Tables(NamedTuple):
+    """The constants that depend on the front end alone.
+
+    Attributes:
+        window: the Hann window.
+        roots: the twiddles of the transform, see `fourier.root_table`.
+        untangle: cosines, then sines, that separate the spectra of even and odd samples.
+        first: int32 [filters to a whole GROUP], the first bin of each filter.
+        width: int32 [groups], the bins of the widest filter of each group.
+        weight: [groups, bins, GROUP], the weight of bin `first + b` in filter f, zero behind its
+            end.
+    """
+
+    window: Tensor
+    roots: Tensor
+    untangle: Tensor
+    first: Tensor
+    width: Tensor
+    weight: Tensor
+
+
 @triton.jit(do_not_specialize=["samples", "frames", "frames_each"])
 def log_mel_kernel(
-    wave, lengths, out, window, roots, untangle, first, width, weight,
-    samples, wave_stride, frames, left, frames_each, floor, mean, inverse_std,
-    N_FFT: tl.constexpr, HOP: tl.constexpr, N_MELS: tl.constexpr,
-    GROUP: tl.constexpr, STEP: tl.constexpr, LONGEST: tl.constexpr,
-):  # fmt: skip
+    wave,
+    lengths,
+    out,
+    window,
+    roots,
+    untangle,
+    first,
+    width,
+    weight,
+    samples,
+    wave_stride,
+    frames,
+    left,
+    frames_each,
+    floor,
+    mean,
+    inverse_std,
+    N_FFT: tl.constexpr,
+    HOP: tl.constexpr,
+    N_MELS: tl.constexpr,
+    GROUP: tl.constexpr,
+    STEP: tl.constexpr,
+    LONGEST: tl.constexpr,
+):
+    """Fill out [clips, N_MELS, frames]."""
     POINTS: tl.constexpr = N_FFT // 2
     THREADS: tl.constexpr = POINTS // 8
     programs = tl.cdiv(frames, frames_each)
@@ -76,7 +123,7 @@ def log_mel_kernel(
                 GROUP,
                 STEP,
             )
-            # a sample that is NaN must be seen in the end, as in the reference
+            # A NaN among the samples must show in the result, as in the reference.
             mel = tl.maximum(mel, floor, propagate_nan=tl.PropagateNan.ALL)
             scaled = (tl.log(mel) - mean) * inverse_std
             bins = group * GROUP + tl.arange(0, GROUP)
@@ -85,13 +132,18 @@ def log_mel_kernel(
 
 @triton.jit
 def _pair(
-    wave, window, start, register: tl.constexpr, samples,
-    THREADS: tl.constexpr, N_FFT: tl.constexpr,
-):  # fmt: skip
-    """The even and the odd samples of a register, windowed; silence outside the clip."""
+    wave,
+    window,
+    start,
+    register: tl.constexpr,
+    samples,
+    THREADS: tl.constexpr,
+    N_FFT: tl.constexpr,
+):
+    """Return the even and the odd samples of a register, windowed; zeros outside the clip."""
     tap = 2 * THREADS * register + 2 * tl.arange(0, THREADS)[:, None] + tl.arange(0, 2)[None, :]
     if (start >= 0) & (start + N_FFT <= samples):
-        # without a mask both samples come in one load
+        # Without a mask one load reads both samples.
         pair = tl.load(wave + start + tap)
     else:
         place = start + tap
@@ -101,10 +153,10 @@ def _pair(
 
 @triton.jit
 def _magnitudes(real, imaginary, untangle, POINTS: tl.constexpr):
-    """Magnitudes of a real frame's spectrum, from the transform of its even and odd samples.
+    """Return magnitudes of a real frame, from the transform of its even and odd samples.
 
-    [POINTS]: bins 0 to POINTS / 2 - 1 in order (in place of bin 0, which no filter covers, bin
-    POINTS / 2), then bins POINTS, POINTS - 1, ... down to POINTS / 2 + 1.
+    Their order [POINTS] is: bins 0 to POINTS / 2 - 1, with bin POINTS / 2 in place of bin 0, which
+    no filter covers; then bins POINTS, POINTS - 1, ... down to POINTS / 2 + 1.
     """
     HALF: tl.constexpr = POINTS // 2
     bins = tl.arange(0, HALF)
@@ -124,15 +176,21 @@ def _magnitudes(real, imaginary, untangle, POINTS: tl.constexpr):
 
 @triton.jit
 def _length(real, imaginary):
+    """Return the magnitude of a complex number."""
     return tl.sqrt(real * real + imaginary * imaginary)
 
 
 @triton.jit
 def _filtered(
-    magnitudes, first, weight, width,
-    POINTS: tl.constexpr, GROUP: tl.constexpr, STEP: tl.constexpr,
-):  # fmt: skip
-    """[GROUP] filters: the sum over each one's own bins of weight times magnitude."""
+    magnitudes,
+    first,
+    weight,
+    width,
+    POINTS: tl.constexpr,
+    GROUP: tl.constexpr,
+    STEP: tl.constexpr,
+):
+    """Return the sums [GROUP] over each filter's own bins of weight times magnitude."""
     item = tl.arange(0, STEP * GROUP)
     start = tl.load(first + item % GROUP) + item // GROUP
     mel = tl.zeros([GROUP], tl.float32)
@@ -147,12 +205,11 @@ def _filtered(
 def plan(
     wave: Tensor, out: Tensor, spec: MelSpec, left: int, lengths: Tensor | None = None
 ) -> Launch:
-    """The launch that fills `out` [batch, n_mels, frames] from `wave` [batch, samples].
+    """Return the launch that fills `out` [batch, n_mels, frames] from `wave` [batch, samples].
 
     `lengths` [batch] is contiguous.
     """
     tables = _tables(spec.sample_rate, spec.n_fft, spec.n_mels, wave.device)
-    window, roots, untangle, first, width, weight = tables
     batch, _, frames = out.shape
     each = _FRAMES_EACH if batch * frames >= _ENOUGH_PROGRAMS * _FRAMES_EACH else 1
     return Launch(
@@ -162,12 +219,12 @@ def plan(
             "wave": wave,
             "lengths": lengths,
             "out": out,
-            "window": window,
-            "roots": roots,
-            "untangle": untangle,
-            "first": first,
-            "width": width,
-            "weight": weight,
+            "window": tables.window,
+            "roots": tables.roots,
+            "untangle": tables.untangle,
+            "first": tables.first,
+            "width": tables.width,
+            "weight": tables.weight,
             "samples": wave.shape[1],
             "wave_stride": wave.stride(0),
             "frames": frames,
@@ -183,24 +240,19 @@ def plan(
             "N_MELS": spec.n_mels,
             "GROUP": GROUP,
             "STEP": STEP,
-            "LONGEST": weight.shape[1],
+            "LONGEST": tables.weight.shape[1],
         },
-        # fewer than two warps would gather magnitudes by shuffles, ten times the instructions
+        # Fewer than two warps would gather magnitudes by shuffles, with ten times the instructions.
         warps=max(2, spec.n_fft // 512),
         wide=64,
     )
 
 
-@cache  # small, and a CUDA graph goes on reading those that it was recorded with
-def _tables(
-    sample_rate: int, n_fft: int, n_mels: int, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Window, roots, untangling roots, and the filters: first bin, width of each group, weights.
-
-    Weights are [groups, bins, GROUP]: bin `first + b` of filter f, zero behind the filter's end.
-    """
+@cache  # they are small, and a CUDA graph goes on reading those it was captured with
+def _tables(sample_rate: int, n_fft: int, n_mels: int, device: torch.device) -> Tables:
+    """Compute the tables in float64 and round them once."""
     cpu, double = torch.device("cpu"), torch.float64
-    filters = reference.mel_filters(sample_rate, n_fft, n_mels, double, cpu).t()
+    filters = mel_filters(sample_rate, n_fft, n_mels, double, cpu).t()
     groups = -(-n_mels // GROUP)
     covered = filters > 0
     first = torch.zeros(groups * GROUP, dtype=torch.int32)
@@ -214,18 +266,21 @@ def _tables(
         if count:
             weight[index // GROUP, :count, index % GROUP] = filters[index, begin : begin + count]
     angle = -2 * torch.pi * torch.arange(n_fft // 4, dtype=double) / n_fft
-    untangle = torch.cat((angle.cos(), angle.sin())).float()
-    window = reference.hann_window(n_fft, torch.float32, cpu)
-    roots = fourier.root_table(n_fft // 2)
-    found = (window, roots, untangle, first, width, weight.float())
-    a, b, c, d, e, f = (table.to(device) for table in found)
-    return a, b, c, d, e, f
+    tables = Tables(
+        window=hann_window(n_fft, torch.float32, cpu),
+        roots=fourier.root_table(n_fft // 2),
+        untangle=torch.cat((angle.cos(), angle.sin())).float(),
+        first=first,
+        width=width,
+        weight=weight.float(),
+    )
+    return Tables(*(table.to(device) for table in tables))
 
 
 def log_mel(
     wave: Tensor, spec: MelSpec, left: int, right: int, lengths: Tensor | None = None
 ) -> Tensor:
-    """See `melcap.ops.log_mel`; float32 out whatever the wave's dtype."""
+    """Compute `melcap.ops.log_mel`; the result is float32 whatever the wave's dtype."""
     frames = _frames(wave.shape[1], spec, left, right)
     out = torch.empty((wave.shape[0], spec.n_mels, frames), dtype=torch.float32, device=wave.device)
     if out.numel():
@@ -265,7 +320,7 @@ def unsupported(
 
 
 def shipped() -> dict[str, Launch]:
-    """What the model and the benchmarks launch."""
+    """Return the launches of the model and the benchmarks."""
     cases = {
         "lite, 1 x 0.1 s": (MelSpec(), 1, 17, torch.float32),
         "lite, 64 x 30 s": (MelSpec(), 64, 5168, torch.float32),
@@ -286,13 +341,13 @@ def shipped() -> dict[str, Launch]:
     return found
 
 
-_GRADE = registry.Tolerance(atol=1e-3, rtol=0.0)
-registry.register(
+_TOLERANCE = Tolerance(atol=1e-3, rtol=0.0)
+register(
     "log_mel",
     "triton",
-    registry.Implementation(
+    Implementation(
         log_mel,
-        {torch.float32: _GRADE, torch.float16: _GRADE, torch.bfloat16: _GRADE},
+        {torch.float32: _TOLERANCE, torch.float16: _TOLERANCE, torch.bfloat16: _TOLERANCE},
         unsupported,
     ),
 )

@@ -1,8 +1,14 @@
-"""melcap: a runtime for single-codebook neural audio codecs.
+"""A runtime for single-codebook neural audio codecs.
 
-codec = melcap.load()
-codes = codec.encode(wave, sample_rate)
-wave = codec.decode(codes)
+Example:
+    >>> import torch, melcap
+    >>> codec = melcap.load()  # melcap.load(device="cuda") on a GPU
+    >>> wave, sample_rate = torch.zeros(2, 48000), 48000  # or melcap.audio.read("speech.flac")
+    >>> codes = codec.encode(wave, sample_rate)
+    >>> codes.tokens.shape  # channels, rows, columns
+    torch.Size([2, 12, 22])
+    >>> codec.decode(codes).shape  # as many samples as went in
+    torch.Size([2, 48000])
 """
 
 from importlib import import_module
@@ -46,7 +52,10 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imported when asked for: `melcap --help`, and processes that read audio, need no torch."""
+    """Import a public name at its first use.
+
+    So `melcap --help`, and processes that only read audio, do not import torch.
+    """
     if name not in _HOMES:
         raise AttributeError(f"module 'melcap' has no attribute {name!r}")
     value = getattr(import_module(f"melcap.{_HOMES[name]}"), name)

@@ -1,4 +1,4 @@
-"""`python -m melcap`: the command line."""
+"""The command line as `python -m melcap`."""
 
 from melcap.cli.commands import main
 

@@ -1,4 +1,4 @@
-"""The codec: waves to tokens and back, in batches of any lengths."""
+"""`Codec`, which turns audio into tokens and tokens into audio."""
 
 from __future__ import annotations
 
@@ -8,42 +8,35 @@ import os
 import torch
 from torch import Tensor
 
+from melcap import hub
 from melcap.codes import UNKNOWN, Codes
-from melcap.config import CodecConfig
 from melcap.errors import InputError, ModelMismatchError
 from melcap.flat_tokens import OnInvalid, grid_of
 from melcap.inputs import Tokens, Wave, as_tokens, clips_of, described, with_rate
 from melcap.io.resample import resample, resampled_length
 from melcap.limits import checked_rate
 from melcap.model.network import Network
-from melcap.model.quality import Quality, griffin_lim_steps
+from melcap.model.quality import Quality
 from melcap.ops.precision import exact_float32
 
 
 class Codec(Network):
-    """A neural audio codec with one codebook; `melcap.load` gives one with weights.
+    """A neural audio codec with one codebook; `melcap.load` returns one with trained weights.
 
-    A clip is coded as if silence went on for ever before and after it, so chunks, padded batches
-    and streams give the tokens and the samples of the whole clip. Work is done in chunks of
-    `chunk_columns` columns, at most `GPU_CHUNKS` of them at once on a GPU. Memory grows with the
-    length and the batch only by the audio and the tokens themselves.
+    A clip is coded as if endless silence stood before and after it. So chunks, padded batches and
+    streams give the tokens and the samples of the whole clip. Work is done in chunks of
+    `chunk_columns` columns, at most `GPU_CHUNKS` of them at once on a GPU. Beyond that, memory
+    grows only by the audio and the tokens themselves.
 
     Args:
         config: every size of the codec.
-        model: the name and the hash of the weights, for people.
-        quality: of decoding; "fast" takes a quarter of the configuration's Griffin-Lim steps,
+        model: name and hash of the weights, for information.
+        quality: of decoding. "fast" takes a quarter of the configuration's Griffin-Lim steps,
             "best" four times as many. The tokens are the same.
 
     Raises:
         InputError: for another quality, or one that a vocoder without such steps cannot have.
     """
-
-    def __init__(
-        self, config: CodecConfig, model: str = "untrained", quality: Quality = "default"
-    ) -> None:
-        super().__init__(config, griffin_lim_steps(config, quality))
-        self.model = model
-        self.quality = quality
 
     @classmethod
     def from_pretrained(
@@ -57,83 +50,89 @@ class Codec(Network):
         """Return the codec of a folder that `save_pretrained` wrote, or of the Hugging Face Hub.
 
         Args:
-            name: the folder, or `user/model`, for which `huggingface_hub` must be installed.
+            name: a local folder, or a name such as `user/model`, for which `huggingface_hub` must
+                be installed.
             device: where to compute.
             quality: of decoding.
             revision: branch, tag or commit of a repository of the Hub.
 
         Raises:
             WeightsError: where there is no such folder or repository, or it holds no codec.
-            MelcapError: for a hub name where `huggingface_hub` is not installed.
-        """
-        from melcap.hub import load_pretrained
+            MelcapError: for a name on the Hub where `huggingface_hub` is not installed.
 
-        return load_pretrained(name, device, quality, revision)
+        Example:
+            >>> import tempfile, melcap
+            >>> codec = melcap.load()
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     codec.save_pretrained(folder, license="mit")
+            ...     again = melcap.Codec.from_pretrained(folder)
+            >>> again.tokenizer_id == codec.tokenizer_id
+            True
+        """
+        return hub.load_pretrained(cls, name, quality, revision).to(device)
 
     def save_pretrained(
         self, folder: str | os.PathLike[str], license: str | None = None, card: str = ""
     ) -> None:
         """Write config.json, model.safetensors and README.md, a model card, to a folder.
 
-        Weights are rounded to half precision. A README.md that is there already is left as it is.
+        Weights are rounded to half precision. An existing README.md is left as it is.
 
         Args:
-            folder: made if it is not there.
+            folder: it is created if it does not exist.
             license: the name of the weights' licence, as the Hub spells it, such as "mit".
             card: Markdown for the end of the model card.
 
         Raises:
             WeightsError: for weights that are not finite, or a folder that cannot be written.
         """
-        from melcap.hub import save_pretrained
-
-        save_pretrained(self, folder, license, card)
+        hub.save_pretrained(self, folder, license, card)
 
     @property
     def sample_rate(self) -> int:
-        """Samples a second of the codec's own audio, in Hz."""
+        """Return the rate of the audio that the networks process, in Hz."""
         return self.config.mel.sample_rate
 
     @property
     def rows(self) -> int:
-        """Tokens of one column."""
+        """Return the number of tokens in one column."""
         return self.config.rows
 
     @property
     def frame_rate(self) -> float:
-        """Columns of tokens a second."""
-        return self.sample_rate / self.config.column_samples
+        """Return the number of columns per second."""
+        return self.config.frame_rate
 
     @property
     def tokens_per_second(self) -> float:
-        """Tokens a second, of one channel."""
+        """Return the number of tokens per second, for one channel."""
         return self.config.tokens_per_second
 
     @property
     def bitrate(self) -> float:
-        """Bits a second, of one channel."""
+        """Return the number of bits per second, for one channel."""
         return self.config.bits_per_second
 
     @property
     def vocab_size(self) -> int:
-        """Entries of the codebook: tokens are 0 to `vocab_size` - 1."""
+        """Return the size of the codebook; tokens are 0 to `vocab_size` - 1."""
         return self.config.tokenizer.codebook_size
 
     def require_float32(self) -> None:
-        """Refuse to encode with weights of another dtype, where tokens would differ.
+        """Refuse to encode with weights of another dtype, because the tokens would differ.
 
         Raises:
-            InputError: for a codec that `double()` was called on; it can decode.
+            InputError: after a call of `double()`. Such a codec can still decode.
         """
         dtype = self.codebook.vectors.dtype
         if dtype != torch.float32:
             raise InputError(
                 "encoding is defined in float32, and this codec is "
-                f"{str(dtype).removeprefix('torch.')}: float() makes it float32 again"
+                f"{str(dtype).removeprefix('torch.')}: call float() to make it float32 again"
             )
 
     def columns(self, samples: int) -> int:
-        """Columns of a clip of so many samples at the codec's own rate."""
+        """Return how many columns a clip of `samples` at the codec's own rate has."""
         return -(-samples // self.config.column_samples)
 
     @torch.no_grad()
@@ -144,20 +143,20 @@ class Codec(Network):
         """Turn audio into tokens.
 
         Args:
-            wave: floating point [..., samples], full scale 1.0; what lies beyond is clipped. Each
-                [samples] is coded by itself: in [channels, samples] every channel, in
+            wave: floating point [..., samples]. Full scale is 1.0, and louder samples are clipped.
+                Each [samples] is coded by itself: in [channels, samples] every channel, in
                 [batch, channels, samples] every channel of every clip. A dictionary
                 {"array": wave, "sampling_rate": Hz} brings its own rate.
-            sample_rate: of `wave` in Hz; anything but the codec's own rate is resampled.
+            sample_rate: of `wave` in Hz; audio at another rate than the codec's is resampled.
             lengths: samples of each clip of the first axis, where they differ, or of each channel
-                of each clip; what lies behind is not looked at.
+                of each clip. Samples behind these are not read.
 
         Returns:
             `Codes` with tokens [..., rows, columns], on the codec's device.
 
         Raises:
-            InputError: for empty audio, NaN or infinity, [samples, channels] in the place of its
-                transpose, or lengths or a sample rate that do not fit.
+            InputError: for empty audio, NaN or infinity, [samples, channels] instead of
+                [channels, samples], or lengths or a sample rate that do not fit.
 
         Example:
             >>> import torch, melcap
@@ -170,7 +169,7 @@ class Codec(Network):
         clips, axes = clips_of(samples, lengths)
         counted = tuple(clip.shape[-1] for clip in clips)
         if sample_rate != self.sample_rate:
-            # clipped before as well: a filter would make infinities of the loudest numbers
+            # clipped before resampling as well: a filter would turn huge samples into infinities
             clips = [_resample(clip.clamp(-1, 1), sample_rate, self.sample_rate) for clip in clips]
         columns = tuple(self.columns(clip.shape[-1]) for clip in clips)
         tokens = self._encode_clips(clips, max(columns))[..., : max(columns)]
@@ -188,9 +187,12 @@ class Codec(Network):
     def decode(self, codes: Codes) -> Tensor:
         """Turn tokens back into audio.
 
+        Args:
+            codes: the tokens, of this codec's tokenizer.
+
         Returns:
-            float32 [..., samples], in -1..1, at `codes.sample_rate`, on the codec's device: every
-            clip exactly as long as the one that was encoded, zeros behind the shorter ones.
+            float32 [..., samples], in -1..1, at `codes.sample_rate`, on the codec's device. Every
+            clip is exactly as long as the one that was encoded, with zeros behind shorter ones.
 
         Raises:
             ModelMismatchError: where the tokens are those of another tokenizer.
@@ -230,24 +232,24 @@ class Codec(Network):
     def decode_tokens(
         self, ids: Tokens, sample_rate: int | None = None, on_invalid: OnInvalid = "error"
     ) -> Tensor:
-        """Turn a flat sequence of tokens, as a language model writes it, into audio.
+        """Turn a flat sequence of tokens, such as a language model generates, into audio.
 
         Args:
-            ids: integers [n], a list, an array or a tensor, as `Codes.flatten` gives them: column
+            ids: integers [n], a list, an array or a tensor, in the order of `Codes.flatten`: column
                 by column, each from the lowest row to the highest. The audio ends with the last
                 whole column.
             sample_rate: of the audio in Hz; None for the codec's own.
-            on_invalid: what becomes of an id outside the codebook. "error" raises; "silence" puts
-                silence's token of the same row in its place; "drop" leaves it out, so that the ids
-                after it move up. Drop ids that stand between tokens, such as separators; replace
-                those that stand for one.
+            on_invalid: what to do with an id outside the codebook. "error" raises. "silence"
+                replaces it with the token of the same row of the silence column. "drop" removes it,
+                so that the ids after it move up. Drop ids that stand between tokens, such as
+                separators. Replace ids that stand in place of a token.
 
         Returns:
-            float32 [samples], in -1..1, on the codec's device; no samples for less than a column.
+            float32 [samples], in -1..1, on the codec's device; empty for less than a column.
 
         Raises:
-            InputError: for ids that are not one flat sequence, or, with "error", outside the
-                codebook.
+            InputError: for ids that are not one flat sequence, or, with "error", for an id outside
+                the codebook.
 
         Example:
             >>> import melcap
@@ -261,17 +263,23 @@ class Codec(Network):
         return self.decode(self.codes_of(grid, sample_rate))
 
     def codes_of(self, tokens: Tokens, sample_rate: int | None = None) -> Codes:
-        """Return the codes of whole columns of tokens, for audio whose length nobody has told.
+        """Return the codes of whole columns of tokens, for audio of unknown length.
 
         Args:
             tokens: integers [..., rows, columns].
-            sample_rate: that decoding will give, in Hz; None for the codec's own.
+            sample_rate: of the decoded audio, in Hz; None for the codec's own.
 
         Returns:
             `Codes` as long as the columns, to the last whole sample.
 
         Raises:
-            InputError: for another shape, or what is no rate.
+            InputError: for another shape, or a wrong sample rate.
+
+        Example:
+            >>> import torch, melcap
+            >>> codec = melcap.load()
+            >>> codec.codes_of(torch.zeros(12, 3, dtype=torch.int32)).lengths  # 3 * 2048
+            (6144,)
         """
         rate = self.sample_rate if sample_rate is None else checked_rate(sample_rate)
         grid = as_tokens(tokens)
@@ -286,14 +294,18 @@ class Codec(Network):
     def forward(
         self, wave: Wave, sample_rate: int | None = None, lengths: Tokens | None = None
     ) -> Tensor:
-        """Return the audio as the codec gives it back: `decode` of `encode`, in the same shape."""
+        """Return the audio after `encode` and `decode`, in the same shape."""
         return self.decode(self.encode(wave, sample_rate, lengths))
 
     def require_tokenizer(self, tokenizer_id: str, model: str) -> None:
-        """Refuse tokens of another tokenizer; `model` is what made them.
+        """Refuse tokens of another tokenizer.
+
+        Args:
+            tokenizer_id: the tokenizer of the tokens.
+            model: name and hash of the weights that made them.
 
         Raises:
-            ModelMismatchError: it names both tokenizers, and the weights that would do.
+            ModelMismatchError: it names both tokenizers, and weights that can decode the tokens.
         """
         if tokenizer_id != self.tokenizer_id:
             made = such = ""

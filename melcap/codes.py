@@ -1,4 +1,4 @@
-"""`Codes`: what encoding gives and decoding takes."""
+"""`Codes`, the tokens that `Codec.encode` returns and `Codec.decode` takes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from melcap.errors import InputError
+from melcap import stored_codes
+from melcap.errors import ContainerError, InputError
 from melcap.inputs import as_tokens, described
-from melcap.io.container import check_tokenizer_id
+from melcap.io.container import check_tokenizer_id, read_bytes
 from melcap.limits import checked_rate
+from melcap.stored_codes import StoredCodes
 
 UNKNOWN = "unknown"
-"""The model of tokens that came without the name of one."""
+"""The model of tokens whose weights are not recorded."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,14 +30,14 @@ class Codes:
     """The tokens of one clip or of many.
 
     Attributes:
-        tokens: int32 [..., rows, columns], with the axes of the audio before samples; row 0 is the
-            lowest band, columns follow time. Beyond a clip's own columns stands the column of
-            silence. Arrays and lists of any integers become tensors.
-        columns: columns of each clip, in the order of the tokens' first axes.
+        tokens: int32 [..., rows, columns]. The leading axes are those of the audio before samples.
+            Row 0 is the lowest band, and columns follow time. The silence column fills what lies
+            behind a clip's own columns. Arrays and lists of any integers become tensors.
+        columns: columns of each clip, in the order of the leading axes.
         lengths: samples of each clip, at `sample_rate`, in the same order.
-        sample_rate: of the audio that was encoded, and that decoding gives back.
-        tokenizer_id: what the tokens mean; any weights of this tokenizer decode them.
-        model: name and hash of the weights that made the tokens, for people.
+        sample_rate: of the audio that was encoded and that decoding returns, in Hz.
+        tokenizer_id: the tokenizer of the tokens; all weights of this tokenizer decode them.
+        model: name and hash of the weights that made the tokens, for information.
 
     Raises:
         InputError: where the parts do not fit together.
@@ -82,16 +84,17 @@ class Codes:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The axes of the clips: () for one clip, (batch,), or (batch, channels)."""
+        """Return the axes of the clips: () for one clip, (batch,), or (batch, channels)."""
         return tuple(self.tokens.shape[:-2])
 
     def __len__(self) -> int:
+        """Return the size of the first axis of the clips."""
         if not self.shape:
             raise TypeError("these are the tokens of one clip, which has no len()")
         return self.shape[0]
 
     def __getitem__(self, index: int) -> Codes:
-        """The tokens of one index of the first axis, cut to the columns of their clips."""
+        """Return the codes at an index of the first axis, without columns behind their clips."""
         index = range(len(self))[index]
         clips = math.prod(self.shape[1:])
         own = slice(index * clips, (index + 1) * clips)
@@ -117,9 +120,16 @@ class Codes:
         return array
 
     def flatten(self) -> list[Tensor]:
-        """Return each clip as the sequence a language model reads: int32 [columns * rows].
+        """Return each clip as a flat sequence, int32 [columns * rows], for a language model.
 
-        Column by column (time), and within a column from the lowest row to the highest.
+        The order is column by column (time), and within a column from the lowest row to the
+        highest.
+
+        Example:
+            >>> import melcap
+            >>> codes = melcap.load().codes_of([[token] * 3 for token in range(12)])
+            >>> codes.flatten()[0][:14].tolist()
+            [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0, 1]
         """
         grids = self.tokens.reshape(-1, *self.tokens.shape[-2:])
         return [
@@ -136,17 +146,37 @@ class Codes:
         tokenizer_id: str,
         model: str = UNKNOWN,
     ) -> Codes:
-        """Undo `flatten`: one sequence of integers [columns * rows] for each clip.
+        """Return the codes of flat sequences, the inverse of `flatten`.
 
-        Sequences are lists, arrays or tensors of any integers. Clips may differ in length; shorter
-        ones are filled up with their last column, which decoding ignores. For what a language model
-        wrote, without a length, see `Codec.decode_tokens`.
+        For tokens that a language model generated, which have no length in samples, see
+        `Codec.decode_tokens`.
+
+        Args:
+            flat: one sequence of integers [columns * rows] for each clip: lists, arrays or tensors.
+                Clips may differ in length. The last column of a shorter clip is repeated, and
+                decoding ignores the repetitions.
+            rows: tokens of one column.
+            lengths: samples of each clip, at `sample_rate`.
+            sample_rate: of the audio, in Hz.
+            tokenizer_id: the tokenizer of the tokens.
+            model: name and hash of the weights that made the tokens.
 
         Raises:
-            InputError: where a sequence is no whole number of columns, or holds no integers.
+            InputError: for a sequence that is not a whole number of columns, or is not of integers.
+
+        Example:
+            >>> import melcap
+            >>> codec = melcap.load()
+            >>> flat = [list(range(24)), list(range(12))]
+            >>> codes = melcap.Codes.from_flat(flat, 12, [4000, 2000], 44100, codec.tokenizer_id)
+            >>> codes.tokens.shape, codes.columns
+            (torch.Size([2, 12, 2]), (2, 1))
         """
         if rows < 1 or not len(flat):
-            raise InputError(f"at least one sequence and rows are needed, not {len(flat)}, {rows}")
+            raise InputError(
+                "rows must be at least 1, and at least one sequence is needed, "
+                f"not {rows} and {len(flat)}"
+            )
         grids = []
         for index, values in enumerate(flat):
             sequence = as_tokens(values, f"sequence {index}")
@@ -167,39 +197,47 @@ class Codes:
     def to_bytes(self, *, compact: bool = False) -> bytes:
         """Return the codes as the bytes of a file, for `from_bytes` to read.
 
-        The tokens of one clip, [rows, columns] or [channels, rows, columns] of equal lengths, make
-        a `.melcap` file, where they fit into one; all others make a safetensors file.
+        The tokens of one clip, [rows, columns] or [channels, rows, columns] of equal lengths,
+        become a `.melcap` file if they fit into one. All others become a safetensors file.
 
         Args:
-            compact: code the tokens of a `.melcap` file by the row tables of their tokenizer, which
-                makes it about a tenth smaller.
+            compact: code the tokens of a `.melcap` file with the row tables of their tokenizer,
+                which makes it about a tenth smaller.
 
         Raises:
-            InputError: for `compact`, where the codes make a safetensors file.
-            ContainerError: for `compact`, where the row tables are not at hand.
-        """
-        from melcap.stored_codes import to_bytes
+            InputError: where `compact` is asked for and the codes need a safetensors file.
+            ContainerError: where `compact` is asked for and the row tables are not at hand.
 
-        return to_bytes(self, compact)
+        Example:
+            >>> import torch, melcap
+            >>> codes = melcap.load().encode(torch.zeros(44100), 44100)
+            >>> data = codes.to_bytes()
+            >>> torch.equal(melcap.Codes.from_bytes(data).tokens, codes.tokens)
+            True
+        """
+        return stored_codes.to_bytes(self._stored(), compact)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Codes:
-        """Return the codes that `to_bytes` or `save` wrote, or that `melcap encode` did.
+        """Return the codes in bytes that `to_bytes`, `save` or `melcap encode` wrote.
 
         Raises:
             ContainerError: for other bytes, or damaged ones.
         """
-        from melcap.stored_codes import from_bytes
-
-        return from_bytes(data)
+        stored = stored_codes.from_bytes(data)
+        try:
+            return cls(*stored)
+        except InputError as error:
+            raise ContainerError(f"its codes do not fit together: {error}") from error
 
     def save(self, path: str | os.PathLike[str], *, compact: bool = False) -> None:
         """Write the codes to a file: `.melcap` for one clip, `.safetensors` for any.
 
-        The file appears whole, in the place of one of that name, or not at all.
+        The file is written under a temporary name and then renamed, so it is never seen half
+        written. It replaces a file of the same name.
 
         Args:
-            path: the file.
+            path: the file; its suffix chooses the format.
             compact: make a smaller `.melcap` file; see `to_bytes`.
 
         Raises:
@@ -207,26 +245,37 @@ class Codes:
             ContainerError: where the file cannot be written.
 
         Example:
-            >>> import torch, melcap
+            >>> import tempfile, torch, melcap
             >>> codes = melcap.load().encode(torch.zeros(44100), 44100)
-            >>> codes.save("silence.melcap")  # doctest: +SKIP
-            >>> melcap.Codes.load("silence.melcap").lengths  # doctest: +SKIP
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     codes.save(f"{folder}/silence.melcap")
+            ...     melcap.Codes.load(f"{folder}/silence.melcap").lengths
             (44100,)
         """
-        from melcap.stored_codes import save
-
-        save(self, path, compact)
+        stored_codes.save(self._stored(), path, compact)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Codes:
         """Read a file that `save` or `melcap encode` wrote.
 
         Raises:
-            ContainerError: for a file that cannot be read, is neither, or is damaged.
+            ContainerError: for a file that cannot be read, is of another kind, or is damaged.
         """
-        from melcap.stored_codes import load
+        data = read_bytes(path)
+        try:
+            return cls.from_bytes(data)
+        except ContainerError as error:
+            raise ContainerError(f"{os.fspath(path)!r} cannot be read: {error}") from error
 
-        return load(path)
+    def _stored(self) -> StoredCodes:
+        return StoredCodes(
+            self.tokens,
+            self.columns,
+            self.lengths,
+            self.sample_rate,
+            self.tokenizer_id,
+            self.model,
+        )
 
 
 def _whole(values: Iterable[Any], name: str) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Every hyper-parameter of a codec: frozen dataclasses, self-validating, JSON in and out."""
+"""The configuration of a codec: frozen dataclasses that check themselves, to and from JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from melcap.errors import WeightsError
 from melcap.limits import MAX_RATE, MIN_RATE
 
 MAX_TEXT = 1 << 20
-"""Characters of a configuration as JSON; a real one has about a thousand."""
+"""The most characters of a configuration as JSON; a real one has about a thousand."""
 _NAME = re.compile("[ -~]{1,64}")
 _MAX_LEVELS = 8
 _KINDS = {
@@ -31,16 +31,16 @@ def _require(holds: bool, message: str) -> None:
 
 
 def _bounded(default: Any, low: float, high: float) -> Any:
-    """Return a field for numbers from `low` to `high`: all of them, where it is a tuple.
+    """Return a field for a number from `low` to `high`, or for a tuple of such numbers.
 
-    A weights file may come from anywhere, and what it asks for is built before its weights are
-    looked at. The bounds are far beyond what is useful.
+    A weights file may come from anywhere, and its network is built before its weights are read. The
+    bounds are far beyond what is useful.
     """
     return field(default=default, metadata={"bounds": (low, high)})
 
 
 def _check_bounds(config: Any) -> None:
-    """Check the type of every field of a configuration, and that its numbers are within bounds."""
+    """Check the type of every field of a configuration, and the bounds of its numbers."""
     for each in dataclasses.fields(config):
         value, kind = getattr(config, each.name), type(each.default)
         low, high = each.metadata.get("bounds", (False, True))
@@ -58,8 +58,25 @@ def _check_bounds(config: Any) -> None:
 class MelSpec:
     """The log-mel front end: periodic Hann window, magnitude, HTK mel filters, natural log, affine.
 
-    A frame is centred on the hop it stands for: frame t covers the `n_fft` samples around
+    A frame is centred on its hop: frame t covers the `n_fft` samples around
     [t * hop, (t + 1) * hop). A value is (ln(max(mel, floor)) - mean) / std.
+
+    Attributes:
+        sample_rate: of the audio, in Hz.
+        n_fft: samples of a window.
+        hop: samples from one frame to the next.
+        n_mels: mel bins, from 0 Hz to half the sample rate.
+        floor: the smallest mel magnitude.
+        mean: what is subtracted from the logarithm.
+        std: what the difference is divided by.
+
+    Raises:
+        WeightsError: for a value of another type, or out of range.
+
+    Example:
+        >>> from melcap.config import MelSpec
+        >>> MelSpec(sample_rate=16000, n_fft=512, hop=128).margin
+        192
     """
 
     sample_rate: int = _bounded(44100, MIN_RATE, MAX_RATE)
@@ -79,7 +96,7 @@ class MelSpec:
 
     @property
     def margin(self) -> int:
-        """Samples that a frame reaches beyond its own hop, on each side."""
+        """Return how many samples a frame covers beyond its hop, on each side."""
         return (self.n_fft - self.hop) // 2
 
 
@@ -87,9 +104,18 @@ class MelSpec:
 class TokenizerConfig:
     """The 2D tokenizer: a Haar patch, then a strided level for each of `channels` but the first.
 
-    `encoder_blocks` and `decoder_blocks` count the residual blocks of each level, finest first.
-    With `unit_latents` latents and codes are directions, compared by their cosine. A level halves
-    mel bins and frames, but the `time_levels` coarsest levels halve frames alone.
+    Attributes:
+        channels: channels of each level, finest first.
+        encoder_blocks: residual blocks of each level of the encoder.
+        decoder_blocks: residual blocks of each level of the mel decoder.
+        codebook_size: entries of the codebook.
+        codebook_dim: numbers of a codebook entry.
+        unit_latents: whether latents and entries are directions, compared by their cosine.
+        time_levels: how many of the coarsest levels halve frames alone. All others halve both mel
+            bins and frames.
+
+    Raises:
+        WeightsError: for a value of another type or out of range, or levels that do not fit.
     """
 
     channels: tuple[int, ...] = _bounded((32, 64, 128), 1, 2**12)
@@ -131,7 +157,7 @@ class TokenizerConfig:
 
     @property
     def bits(self) -> int:
-        """Bits of one token."""
+        """Return the number of bits of one token."""
         return (self.codebook_size - 1).bit_length()
 
 
@@ -139,10 +165,23 @@ class TokenizerConfig:
 class VocoderConfig:
     """The vocoder: ConvNeXt blocks at the frame rate, upsampling stages, and an iSTFT head.
 
-    Stage i multiplies the rate by `strides[i]`, leaves `stage_channels[i]` channels, and has
-    `stage_blocks[i]` ConvNeXt blocks; lite has no such stage (docs/ablations.md). The head's window
-    is `head_overlap` of its hops long. Behind it come `griffin_lim_steps`, on the STFT of the front
-    end: these have no weights, and a trained codec may take more of them than it learnt with.
+    Griffin-Lim steps on the STFT of the front end follow the head. They have no weights, and
+    decoding may take more of them than training did. The lite model has no upsampling stage
+    (docs/ablations.md).
+
+    Attributes:
+        dim: channels of the blocks at the frame rate.
+        hidden: channels within these blocks.
+        blocks: number of these blocks.
+        strides: factor by which each upsampling stage multiplies the rate.
+        stage_channels: channels that each upsampling stage returns.
+        stage_blocks: ConvNeXt blocks of each upsampling stage.
+        head_overlap: length of the head's window, in its hops.
+        griffin_lim_steps: number of Griffin-Lim steps.
+        griffin_lim_momentum: of these steps.
+
+    Raises:
+        WeightsError: for a value of another type or out of range, or stages that do not fit.
     """
 
     dim: int = _bounded(256, 1, 2**13)
@@ -170,7 +209,23 @@ class VocoderConfig:
 
 @dataclass(frozen=True)
 class CodecConfig:
-    """A whole codec: front end, tokenizer, vocoder."""
+    """A whole codec: front end, tokenizer and vocoder.
+
+    Attributes:
+        name: of the model, in 1 to 64 printable ASCII characters.
+        mel: the front end.
+        tokenizer: the 2D tokenizer.
+        vocoder: the vocoder.
+
+    Raises:
+        WeightsError: where the parts do not fit together.
+
+    Example:
+        >>> from melcap.config import CodecConfig
+        >>> lite = CodecConfig()
+        >>> lite.rows, lite.column_samples, lite.tokenizer.bits
+        (12, 2048, 13)
+    """
 
     name: str = "melcap-lite"
     mel: MelSpec = field(default_factory=MelSpec)
@@ -202,47 +257,57 @@ class CodecConfig:
 
     @property
     def rows(self) -> int:
-        """Tokens of one column."""
+        """Return the number of tokens in one column."""
         return self.mel.n_mels // self.tokenizer.patch_bins
 
     @property
     def column_samples(self) -> int:
-        """Samples that one column of tokens stands for."""
+        """Return the number of samples that one column of tokens stands for."""
         return self.mel.hop * self.tokenizer.patch_frames
 
     @property
+    def frame_rate(self) -> float:
+        """Return the number of columns per second."""
+        return self.mel.sample_rate / self.column_samples
+
+    @property
     def tokens_per_second(self) -> float:
+        """Return the number of tokens per second, for one channel."""
         return self.rows * self.mel.sample_rate / self.column_samples
 
     @property
     def bits_per_second(self) -> float:
+        """Return the number of bits per second, for one channel."""
         return self.tokens_per_second * self.tokenizer.bits
 
     def to_json(self) -> str:
+        """Return the configuration as JSON, for `from_json` to read."""
         return json.dumps(dataclasses.asdict(self), indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> CodecConfig:
         """Return the configuration that `to_json` wrote.
 
+        Fields of the three parts that are missing take their defaults.
+
         Raises:
-            WeightsError: where the text is not such a configuration.
+            WeightsError: for a text that is not such a configuration.
         """
-        _require(len(text) <= MAX_TEXT, f"{len(text)} characters of JSON, more than {MAX_TEXT}")
+        _require(len(text) <= MAX_TEXT, f"{len(text)} characters of JSON are more than {MAX_TEXT}")
         try:
             data: Mapping[str, Any] = json.loads(text)
             return cls(
                 name=data["name"],
                 mel=MelSpec(**data["mel"]),
                 tokenizer=TokenizerConfig(**_tuples(data["tokenizer"])),
-                # weights from before there were such steps
-                vocoder=VocoderConfig(**{"griffin_lim_steps": 0, **_tuples(data["vocoder"])}),
+                vocoder=VocoderConfig(**_tuples(data["vocoder"])),
             )
         except RecursionError:
             raise WeightsError("not a melcap configuration: JSON nested too deeply") from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:  # also: huge numbers
+        except (ValueError, KeyError, TypeError, AttributeError) as error:  # huge numbers too
             raise WeightsError(f"not a melcap configuration: {error}") from error
 
 
 def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a part with tuples in place of the lists of JSON."""
     return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}

@@ -1,35 +1,45 @@
-"""Every error that melcap raises on purpose; catch `MelcapError` for all of them."""
+"""Every error that melcap raises on purpose; catch `MelcapError` for all of them.
+
+Example:
+    >>> import melcap
+    >>> from melcap.errors import MelcapError
+    >>> try:
+    ...     melcap.load("missing.safetensors")
+    ... except MelcapError as error:
+    ...     print(error)
+    missing.safetensors: cannot read the weights: No such file or directory
+"""
 
 from __future__ import annotations
 
 
 class MelcapError(Exception):
-    """Base of the family. The message says what was wrong, where, and what to do."""
+    """The base of all errors. The message says what was wrong, where, and what to do."""
 
 
 class InputError(MelcapError, ValueError):
-    """An argument, array or tensor that the function cannot work with."""
+    """The error for an argument, array or tensor that the function cannot use."""
 
 
 class AudioFileError(MelcapError):
-    """A file that cannot be read or written as audio."""
+    """The error for a file that cannot be read or written as audio."""
 
 
 class ContainerError(MelcapError):
-    """A `.melcap` file that is damaged, truncated, or not a `.melcap` file."""
+    """The error for a file of tokens that is damaged, truncated, or of another format."""
 
 
 class ModelMismatchError(ContainerError):
-    """Tokens that were made with other weights than the ones at hand."""
+    """The error for tokens of another tokenizer than that of the codec."""
 
 
 class WeightsError(MelcapError):
-    """Weights or a configuration that cannot be loaded."""
+    """The error for weights or a configuration that cannot be read or written."""
 
 
 class BackendError(MelcapError, RuntimeError):
-    """A backend that is unknown, or cannot run here; the message lists every reason."""
+    """The error for a backend that is unknown or cannot run here; it lists every reason."""
 
 
 class OutputExistsError(MelcapError):
-    """An output file that is already there, while overwriting was not asked for."""
+    """The error for an output file that exists and that may not be overwritten."""

@@ -1,4 +1,4 @@
-"""Modules that only an extra of the package brings."""
+"""Imports of modules that only an optional extra of the package installs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from melcap.errors import MelcapError
 
 
 def import_extra(module: str, otherwise: str = 'pip install "melcap[eval]"') -> ModuleType:
-    """A module of the `eval` extra, or of another that `otherwise` says how to install.
+    """Return an optional module.
 
-    Raises `MelcapError` with what to do where it is missing.
+    Args:
+        module: its name.
+        otherwise: how to install it; by default, with the `eval` extra.
+
+    Raises:
+        MelcapError: where the module is missing; it says how to install it.
     """
     try:
         return import_module(module)

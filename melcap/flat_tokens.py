@@ -1,4 +1,4 @@
-"""Flat sequences of tokens, as a language model writes them, to the grid that a codec decodes."""
+"""The grid of tokens of a flat sequence, such as a language model generates."""
 
 from __future__ import annotations
 
@@ -20,18 +20,25 @@ def grid_of(
     """Return the tokens of the whole columns of a flat sequence, int64 [rows, columns].
 
     Args:
-        ids: integers [n], time-major: column by column, each from the lowest row to the highest.
-        silence: the column of silence, integers [rows]; it says how many rows there are.
+        ids: integers [n], column by column, each from the lowest row to the highest.
+        silence: the silence column, integers [rows]; its length is the number of rows.
         vocab_size: ids from 0 to `vocab_size` - 1 are tokens.
-        on_invalid: "error", "silence" for silence's token of the same row in the place of an id
-            that is none, or "drop" to leave the id out, so that those after it move up.
+        on_invalid: what to do with other ids. "error" raises. "silence" replaces them with the
+            token of the same row of the silence column. "drop" removes them, so that the ids after
+            them move up.
 
     Returns:
-        The grid, on the device of `ids`. A column that is not whole at the end is left out.
+        The grid, on the device of `ids`. An incomplete column at the end is left out.
 
     Raises:
-        InputError: for what is not flat, another `on_invalid`, or, with "error", an id that is no
-            token.
+        InputError: for ids that are not a flat sequence, another `on_invalid`, or, with "error", an
+            id that is not a token.
+
+    Example:
+        >>> import torch
+        >>> from melcap.flat_tokens import grid_of
+        >>> grid_of([1, 2, -1, 4, 5], torch.tensor([0, 9]), 10, "silence").tolist()
+        [[1, 0], [2, 4]]
     """
     if on_invalid not in get_args(OnInvalid):
         raise InputError(
@@ -41,7 +48,7 @@ def grid_of(
     if flat.ndim != 1:
         raise InputError(
             f"ids must be one flat sequence, not {described(flat)}: decode a batch sequence by "
-            "sequence, and a grid [rows, columns] by decode(codec.codes_of(grid))"
+            "sequence, and a grid [rows, columns] with decode(codec.codes_of(grid))"
         )
     rows = len(silence)
     invalid = (flat < 0) | (flat >= vocab_size)
@@ -49,8 +56,8 @@ def grid_of(
         if on_invalid == "error":
             where = int(invalid.nonzero()[0, 0])
             raise InputError(
-                f"id {int(flat[where])} at position {where} is no token: tokens are 0 to "
-                f'{vocab_size - 1} (on_invalid="silence" or "drop" goes on without it)'
+                f"id {int(flat[where])} at position {where} is not a token: tokens are 0 to "
+                f'{vocab_size - 1} (on_invalid="silence" or "drop" accepts such ids)'
             )
         if on_invalid == "drop":
             flat = flat[~invalid]

@@ -1,4 +1,4 @@
-"""Audio and tokens as callers hand them over: arrays, tensors, lists, and dictionaries of audio."""
+"""Checks and conversions of the audio and the tokens that callers pass in."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ from melcap.errors import InputError
 from melcap.limits import MAX_CHANNELS, checked_rate
 
 Wave = Tensor | npt.NDArray[np.floating] | Sequence[float] | Mapping[str, Any]
-"""Samples, or a dictionary {"array": samples, "sampling_rate": Hz} as `datasets` gives it."""
-
+"""Samples, or a dictionary {"array": samples, "sampling_rate": Hz} as in `datasets`."""
 
 Tokens = Tensor | npt.NDArray[np.integer] | Sequence[Any]
 """Integers, in an array, a tensor or nested lists."""
 
 
 def as_tensor(values: Any) -> Tensor:
-    """Return any array or list as a tensor, on the CPU where it is not a tensor already.
+    """Return an array or a list as a tensor on the CPU; a tensor is returned as it is.
 
     Arrays that torch cannot share (reversed, read-only, of another byte order) are copied.
 
     Raises:
-        InputError: for what is no array of numbers.
+        InputError: for anything that is not an array of numbers.
     """
     if isinstance(values, Tensor):
         return values
@@ -40,15 +39,19 @@ def as_tensor(values: Any) -> Tensor:
 
 
 def described(tensor: Tensor) -> str:
-    """Return dtype and shape, as errors name them."""
+    """Return the dtype and the shape of a tensor as text, for errors."""
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def with_rate(wave: Wave, sample_rate: Any) -> tuple[Tensor, int]:
-    """Return the samples as a tensor and their sample rate, from the dictionary if it is one.
+    """Return samples as a tensor, and their sample rate.
+
+    Args:
+        wave: samples, or a dictionary of samples and their rate.
+        sample_rate: the rate in Hz; it may be None for a dictionary.
 
     Raises:
-        InputError: where the rate is missing, no rate, or not that of the dictionary.
+        InputError: where the rate is missing, wrong, or not that of the dictionary.
     """
     if not isinstance(wave, (Tensor, Sequence)) and not hasattr(wave, "__array__"):
         try:
@@ -62,18 +65,21 @@ def with_rate(wave: Wave, sample_rate: Any) -> tuple[Tensor, int]:
         own = checked_rate(rate)
         if sample_rate is not None and checked_rate(sample_rate) != own:
             raise InputError(
-                f"the audio's own sampling_rate is {own}, and sample_rate {sample_rate}"
+                f"the audio's own sampling_rate is {own}, and sample_rate {sample_rate}: "
+                "leave sample_rate out"
             )
         return as_tensor(array), own
     if sample_rate is None:
-        raise InputError("the sample rate of the audio is missing: encode(wave, sample_rate)")
+        raise InputError("the sample rate of the audio is missing: call encode(wave, sample_rate)")
     return as_tensor(wave), checked_rate(sample_rate)
 
 
 def clips_of(wave: Tensor, lengths: Tokens | None) -> tuple[list[Tensor], tuple[int, ...]]:
     """Return the clips of a wave [..., samples], each [samples], and the axes before samples.
 
-    `lengths` has a number for each clip, in the shape of these axes or of the first of them.
+    Args:
+        wave: floating point [..., samples].
+        lengths: samples of each clip, in the shape of the axes before samples or of the first one.
 
     Raises:
         InputError: for another shape or dtype, NaN or infinity, or lengths that do not fit.
@@ -94,7 +100,8 @@ def clips_of(wave: Tensor, lengths: Tokens | None) -> tuple[list[Tensor], tuple[
     if lengths is not None:
         counts = _lengths_of(as_tokens(lengths, "lengths"), tuple(axes), samples)
     clips = [clip[:count] for clip, count in zip(batch, counts, strict=True)]
-    # A device is asked once, not for every clip; `isfinite` of all would take a copy of them.
+    # One reduction over the batch, because each answer of a device costs a synchronisation, and
+    # because `isfinite` of the whole batch would allocate as much again.
     if not torch.isfinite(torch.stack(batch.aminmax())).all():
         for index, clip in enumerate(clips):
             bad = (~torch.isfinite(clip)).nonzero()
@@ -105,14 +112,14 @@ def clips_of(wave: Tensor, lengths: Tokens | None) -> tuple[list[Tensor], tuple[
 
 
 def _lengths_of(lengths: Tensor, axes: tuple[int, ...], samples: int) -> list[int]:
-    """Return a length for each clip; those of the first axis hold for all channels of a clip."""
+    """Return the length of each clip; one of the first axis holds for all channels of a clip."""
     shape = tuple(lengths.shape)
     clips = math.prod(axes)
     if axes and shape == axes[:1]:
         lengths = lengths.repeat_interleave(clips // len(lengths))
     elif shape not in (axes, (clips,)):
         raise InputError(
-            f"audio {[*axes, samples]} has {clips} clips, and lengths are {list(shape)}: pass a "
+            f"audio {[*axes, samples]} has {clips} clips, and lengths are {list(shape)}: pass one "
             "number for each clip"
         )
     counts = [int(count) for count in lengths.flatten()]
@@ -122,15 +129,19 @@ def _lengths_of(lengths: Tensor, axes: tuple[int, ...], samples: int) -> list[in
 
 
 def as_tokens(values: Tokens, what: str = "tokens") -> Tensor:
-    """Return integers of any kind, in any array or list, as a tensor of int32 or int64.
+    """Return integers of any type, in an array or a list, as a tensor of int32 or int64.
+
+    Args:
+        values: the integers.
+        what: what they are called in an error.
 
     Raises:
-        InputError: for what holds no integers.
+        InputError: for anything that is not of integers.
     """
     if isinstance(values, (list, tuple)) and not values:
         return torch.zeros(0, dtype=torch.int64)
     tensor = as_tensor(values)
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise InputError(f"{what} must be integers, not {described(tensor)}")
-    # Unsigned dtypes have few operations. What int64 cannot hold becomes negative, never a token.
+    # Unsigned dtypes support few operations. Numbers beyond int64 become negative, so never tokens.
     return tensor if tensor.dtype in (torch.int32, torch.int64) else tensor.long()

@@ -1,4 +1,4 @@
-"""Limits that hold for audio everywhere: in files, tokens, resamplers and codecs."""
+"""Limits of audio that hold for files, tokens, resamplers and codecs alike."""
 
 from __future__ import annotations
 
@@ -11,18 +11,25 @@ from melcap.errors import InputError
 MIN_RATE = 1_000
 MAX_RATE = 768_000
 MAX_CHANNELS = 64
-"""Channels of one clip. A damaged header can ask for thousands, and each takes memory."""
+"""The most channels of a clip. A damaged header can ask for thousands, and each takes memory."""
 
 
 def checked_rate(rate: Any, name: str = "sample rate") -> int:
     """Return a sample rate in Hz as an int.
 
-    Whole numbers of any kind are taken: 44100, 44100.0, those of NumPy, tensors of one number.
+    Args:
+        rate: a whole number of any type: 44100, 44100.0, a NumPy number, a tensor of one number.
+        name: what the rate is called in an error.
 
     Raises:
         InputError: for anything else, and for a rate outside `MIN_RATE` to `MAX_RATE`.
+
+    Example:
+        >>> from melcap.limits import checked_rate
+        >>> checked_rate(44100.0)
+        44100
     """
-    # tensors and arrays of one number
+    # a tensor or an array of one number becomes that number
     plain: Any = rate.item() if getattr(rate, "ndim", None) == 0 else rate
     real = not isinstance(plain, bool) and isinstance(plain, Real)
     if not (real and math.isfinite(plain) and plain == int(plain)):
@@ -34,10 +41,14 @@ def checked_rate(rate: Any, name: str = "sample rate") -> int:
 
 
 def check_channels(shape: tuple[int, ...], what: str) -> None:
-    """Refuse audio [channels, samples] with more than `MAX_CHANNELS` channels.
+    """Refuse audio with more than `MAX_CHANNELS` channels.
+
+    Args:
+        shape: of the audio, (channels, samples).
+        what: what the audio is called in the error.
 
     Raises:
-        InputError: it names the transpose where that would fit.
+        InputError: it suggests the transpose where that would fit.
     """
     channels, samples = shape
     if channels > MAX_CHANNELS:

@@ -1,6 +1,6 @@
-"""Codecs with trained weights: the ones that came with the package, or a weights file.
+"""Codecs with trained weights, from the weights that come with the package or from a file.
 
-Numbers are stored in half precision and computed with in single. Nothing is ever downloaded.
+Files hold half precision, and a codec computes in float32. Nothing is ever downloaded.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from importlib import resources
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
+from melcap import stored_weights
 from melcap.codec import Codec
-from melcap.config import CodecConfig
 from melcap.errors import ModelMismatchError, WeightsError
 from melcap.io import weights_file
 from melcap.io.weights_file import DECODER, WeightsFile
-from melcap.model.quality import Quality, griffin_lim_steps
+from melcap.model.network import UNTRAINED
+from melcap.model.quality import Quality
 
 DEFAULT = "melcap-lite.safetensors"
 
@@ -30,14 +30,14 @@ def load(
     quality: Quality = "default",
     decoder: str | os.PathLike[str] | None = None,
 ) -> Codec:
-    """Return a codec, ready to use.
+    """Return a codec with trained weights.
 
     Args:
-        path: a weights file written by `save`; None for the weights that came with the package.
+        path: a weights file that `save` wrote; None for the weights that come with the package.
         device: where to compute.
-        quality: of decoding: "fast", "default" or "best" (see `Codec`); the tokens are the same.
-        decoder: a weights file whose mel decoder and vocoder take the place of those of `path`: a
-            decoder alone, written by `save_decoder`, or a whole codec.
+        quality: of decoding: "fast", "default" or "best" (see `Codec`). The tokens are the same.
+        decoder: a weights file whose mel decoder and vocoder replace those of `path`: a decoder
+            alone, which `save_decoder` wrote, or a whole codec.
 
     Raises:
         WeightsError: where there is no such file, it does not hold a codec's weights, or some of
@@ -47,90 +47,95 @@ def load(
 
     Example:
         >>> import melcap
-        >>> melcap.load().sample_rate
-        44100
+        >>> codec = melcap.load()
+        >>> codec.sample_rate, codec.vocab_size
+        (44100, 8192)
     """
     if path is None:
         source = default_file()
         weights = weights_file.read(source, _recorded_hash(source.with_suffix(".sha256")))
     else:
         weights = weights_file.read(Path(path))
-    if weights.tokenizer_id is not None:
-        raise WeightsError(
-            f"{weights.path}: holds a decoder alone, for tokenizer {weights.tokenizer_id}: "
-            f'melcap.load(decoder="{weights.path}") puts it behind the encoder of other weights'
-        )
-    codec = _codec(weights, quality)
+    codec = stored_weights.network_of(Codec, weights, quality)
     if decoder is not None:
-        codec = _with_decoder(codec, weights, weights_file.read(Path(decoder)), quality)
-    return codec.eval().requires_grad_(False).to(device)
+        other = _with_decoder(codec, weights, weights_file.read(Path(decoder)))
+        codec = stored_weights.network_of(Codec, other, quality)
+    return codec.to(device)
 
 
 def default_file() -> Path:
-    """Return the path of the weights that came with the package."""
+    """Return the path of the weights that come with the package."""
     return Path(str(resources.files("melcap") / "weights" / DEFAULT))
 
 
 def save(codec: Codec, path: str | os.PathLike[str]) -> str:
-    """Write weights and configuration; returns the SHA-256 of the file.
+    """Write the weights and the configuration of a codec to a file, for `load` to read.
 
-    What endless silence becomes is learnt anew from the rounded weights before they are written.
+    The weights are rounded to half precision, and the silence column is computed again from the
+    rounded weights. The codec itself does not change.
+
+    Args:
+        codec: the codec.
+        path: the file, a safetensors file; an existing one is replaced.
+
+    Returns:
+        The SHA-256 of the file, as hexadecimal digits.
+
+    Raises:
+        WeightsError: for weights that are not finite in half precision, or a file that cannot be
+            written.
+
+    Example:
+        >>> import pathlib, tempfile, melcap
+        >>> from melcap import pretrained
+        >>> codec = melcap.load()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder) / "copy.safetensors"
+        ...     digest = pretrained.save(codec, path)
+        ...     pretrained.load(path).tokenizer_id == codec.tokenizer_id
+        True
+    """
+    return stored_weights.save(codec, Path(path))
+
+
+def save_decoder(codec: Codec, path: str | os.PathLike[str]) -> str:
+    """Write the mel decoder and the vocoder of a codec to a file, for `load(decoder=path)`.
+
+    The weights are rounded to half precision. The file names the tokenizer of the codec as `save`
+    would write it.
+
+    Args:
+        codec: the codec.
+        path: the file, a safetensors file; an existing one is replaced.
+
+    Returns:
+        The SHA-256 of the file, as hexadecimal digits.
 
     Raises:
         WeightsError: for weights that are not finite in half precision, or a file that cannot be
             written.
     """
-    target = Path(path)
-    half = weights_file.halved(codec.state_dict(), target)
-    rounded = _built(codec.config, half)
-    rounded.learn_silence()
-    half["silence"] = rounded.silence
-    return weights_file.write(target, codec.config, half)
-
-
-def save_decoder(codec: Codec, path: str | os.PathLike[str]) -> str:
-    """Write mel decoder and vocoder alone, for `load(decoder=path)`; returns the file's SHA-256.
-
-    The file names the tokenizer of the weights as `save` would write them: in half precision.
-
-    Raises:
-        WeightsError: as `save` does.
-    """
-    target = Path(path)
-    half = weights_file.halved(codec.state_dict(), target)
-    tokenizer_id = _built(codec.config, half).tokenizer_id
-    own = {name: value for name, value in half.items() if name.startswith(DECODER)}
-    return weights_file.write(target, codec.config, own, tokenizer_id)
+    return stored_weights.save_decoder(codec, Path(path))
 
 
 def require_file(codec: Codec) -> None:
-    """Refuse a codec whose weights are in no file, for tokens that are written to disk.
+    """Refuse a codec whose weights are in no file, before its tokens are written to disk.
+
+    Saving rounds the weights, so the tokens would be those of another tokenizer.
 
     Raises:
-        WeightsError: saving would round the weights, and the tokens would be another tokenizer's.
+        WeightsError: it says to save the codec and load it again.
     """
-    if codec.model == "untrained":
+    if codec.model == UNTRAINED:
         raise WeightsError(
             "this codec has no weights file, and nothing could decode its tokens later: save it "
             "(melcap.pretrained.save), then load it"
         )
 
 
-def _codec(weights: WeightsFile, quality: Quality) -> Codec:
-    griffin_lim_steps(weights.config, quality)  # an unknown quality is no fault of the weights
-    try:
-        codec = _built(weights.config, weights.state, weights.model, quality)
-        codec.codebook.check(codec.silence)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise WeightsError(f"{weights.path}: the weights do not fit their configuration") from error
-    return codec
-
-
-def _with_decoder(
-    codec: Codec, weights: WeightsFile, other: WeightsFile, quality: Quality
-) -> Codec:
-    """Return the codec with the mel decoder and the vocoder of another weights file."""
-    found = other.tokenizer_id or _codec(other, "default").tokenizer_id
+def _with_decoder(codec: Codec, weights: WeightsFile, other: WeightsFile) -> WeightsFile:
+    """Return the codec's weights with the mel decoder and the vocoder of another file."""
+    found = other.tokenizer_id or stored_weights.network_of(Codec, other).tokenizer_id
     if found != codec.tokenizer_id:
         raise ModelMismatchError(
             f"{other.path}: this decoder is for tokenizer {found}, and {codec.model} has tokenizer "
@@ -144,34 +149,7 @@ def _with_decoder(
     )
     state = {name: value for name, value in weights.state.items() if not name.startswith(DECODER)}
     state |= {name: value for name, value in other.state.items() if name.startswith(DECODER)}
-    return _codec(replace(other, config=config, state=state), quality)
-
-
-@torch.inference_mode(False)
-def _built(
-    config: CodecConfig,
-    state: dict[str, Tensor],
-    model: str = "untrained",
-    quality: Quality = "default",
-) -> Codec:
-    """Return a codec with copies of these weights, float32 and on the CPU whatever is set.
-
-    Raises:
-        RuntimeError, ValueError: where the weights do not fit.
-    """
-    weights = {}
-    for name, value in state.items():
-        if (value.dtype == torch.int32) != (name == "silence"):
-            raise ValueError(f"{name} is {value.dtype}")
-        dtype = torch.float32 if value.is_floating_point() else value.dtype
-        weights[name] = value.to("cpu", dtype, copy=True).contiguous()
-    # On the meta device a configuration allocates nothing, whatever it asks for: what fits there is
-    # no larger than the weights.
-    for device in ("meta", "cpu"):
-        with torch.device(device):
-            codec = Codec(config, model, quality)
-        codec.load_state_dict(weights, assign=True)
-    return codec
+    return replace(other, config=config, state=state, tokenizer_id=None)
 
 
 def _recorded_hash(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Worker processes that are started afresh."""
+"""Worker processes, started by spawning instead of forking."""
 
 from __future__ import annotations
 
@@ -12,31 +12,39 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 SPAWN = multiprocessing.get_context("spawn")
-"""How worker processes start. The threads of torch and BLAS do not survive a fork."""
+"""The start method of worker processes. The threads of torch and BLAS do not survive a fork."""
 
 
 @contextmanager
 def executor(workers: int, *, torch_threads: int | None = None) -> Iterator[Executor]:
     """Run jobs in worker processes while the block lasts.
 
-    Jobs that have not begun when the block ends are not done.
+    At the end of the block, jobs that have begun are waited for, and the others are cancelled.
 
     Args:
-        workers: the number of processes. With one worker or none, jobs run in this process, each
-            when it is submitted.
-        torch_threads: the number of torch's threads in each process; None leaves it alone. It does
-            not change this process.
+        workers: The number of processes. With one or none, each job runs in this process, inside
+            the call that submits it.
+        torch_threads: The number of torch's threads in each worker process; None leaves it as it
+            is. The threads of this process do not change.
 
     Yields:
-        The executor. The future of a job that failed raises its error, in this process too.
+        The executor. A job that fails raises its error in `Future.result`, in this process too. So
+        code that is to stop at the first failure looks at each future after it is submitted.
+
+    Example:
+        >>> from melcap.processes import executor
+        >>> with executor(workers=1) as pool:
+        ...     future = pool.submit(sum, [1, 2, 3])
+        >>> future.result()
+        6
     """
     pool: Executor
     if workers <= 1:
         pool = _InThisProcess()
+    elif torch_threads is None:
+        pool = ProcessPoolExecutor(workers, SPAWN)
     else:
-        arguments = () if torch_threads is None else (torch_threads,)
-        prepare = None if torch_threads is None else _set_threads
-        pool = ProcessPoolExecutor(workers, SPAWN, prepare, arguments)
+        pool = ProcessPoolExecutor(workers, SPAWN, _set_threads, (torch_threads,))
     try:
         yield pool
     finally:
@@ -44,7 +52,7 @@ def executor(workers: int, *, torch_threads: int | None = None) -> Iterator[Exec
 
 
 def _set_threads(count: int) -> None:
-    import torch  # readers of audio need none
+    import torch  # only here: workers that read audio do not need it
 
     torch.set_num_threads(count)
 

@@ -10,14 +10,24 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 EXTENSIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
-"""The extensions of x86 processors that change speeds much."""
+"""Extensions of x86 processors that change speeds much."""
+
+_CPU_INFO = Path("/proc/cpuinfo")
 
 
 def provenance(packages: Iterable[str]) -> dict[str, str]:
     """Return the processor, its cores, the versions of Python and packages, and today's date.
 
     Args:
-        packages: names of distributions. Those that are not installed are left out.
+        packages: The names of distributions. Those that are not installed are left out.
+
+    Returns:
+        The values under "machine", "cores", "python", the names of the packages, and "date".
+
+    Example:
+        >>> from melcap.provenance import provenance
+        >>> list(provenance(["numpy", "not-installed"]))
+        ['machine', 'cores', 'python', 'numpy', 'date']
     """
     return {
         "machine": processor(),
@@ -29,13 +39,12 @@ def provenance(packages: Iterable[str]) -> dict[str, str]:
 
 
 def processor() -> str:
-    """Return the CPU's name and those of its extensions that change speeds much."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    found = {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}
-    flags = found.get("flags", "").split()
+    """Return the name of the CPU, with its extensions that change speeds much in parentheses."""
+    lines = _CPU_INFO.read_text().splitlines() if _CPU_INFO.exists() else []
+    fields = {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}
+    flags = fields.get("flags", "").split()
     extensions = [extension for extension in EXTENSIONS if extension in flags]
-    name = found.get("model name") or platform.processor() or platform.machine()
+    name = fields.get("model name") or platform.processor() or platform.machine()
     return f"{name} ({', '.join(extensions)})" if extensions else name
 
 

@@ -1,8 +1,7 @@
-"""Live audio: an encoder and a decoder that take pieces of any size and keep their state.
+"""An encoder and a decoder for live audio, which take pieces of any size and keep their state.
 
-What comes out, joined, is what `Codec.encode` and `Codec.decode` give for the whole clip, and
-nothing is computed twice. One object is one stream, or one batch of streams that run in step (the
-channels of a clip). A column of tokens is ready `StreamEncoder.latency` seconds after its audio.
+The results, joined, are those of `Codec.encode` and `Codec.decode` for the whole clip. One object
+is one stream, or one batch of streams that run in step, such as the channels of a clip.
 """
 
 from __future__ import annotations
@@ -21,12 +20,28 @@ from melcap.ops.precision import exact_float32
 
 
 class StreamEncoder:
-    """Audio in pieces to tokens in pieces.
+    """A stream that turns pieces of audio into pieces of tokens.
 
     Args:
-        codec: the codec; shared by any number of streams.
-        sample_rate: of the audio to come; None for the codec's own.
-        batch: streams that run in step.
+        codec: the codec; any number of streams may share it.
+        sample_rate: of the audio in Hz; None for the codec's own.
+        batch: number of streams that run in step, 1 to 64.
+
+    Attributes:
+        latency: seconds from the end of a column's audio until its tokens are ready, without the
+            time of computing. A resampler adds its own delay.
+        samples: samples pushed so far, at `sample_rate`.
+
+    Raises:
+        InputError: for a wrong rate or batch, or a codec that is not in float32.
+
+    Example:
+        >>> import torch, melcap
+        >>> encoder = melcap.StreamEncoder(melcap.load(), sample_rate=16000)
+        >>> wave = torch.zeros(16000)
+        >>> tokens = [encoder.push(piece) for piece in wave.split(1600)] + [encoder.flush()]
+        >>> torch.cat(tokens, dim=-1).shape
+        torch.Size([1, 12, 22])
     """
 
     def __init__(self, codec: Codec, sample_rate: int | None = None, batch: int = 1) -> None:
@@ -42,10 +57,9 @@ class StreamEncoder:
         self.reset()
 
     def reset(self) -> None:
-        """Begin a new stream; what was waiting in the old one is gone."""
+        """Begin a new stream, and discard what the old one still held back."""
         rate, device = self.codec.sample_rate, self.codec.device
         self.samples = 0
-        """Samples taken so far, at `sample_rate`."""
         self._resampler = (
             Resampler(self.sample_rate, rate, self.batch) if self.sample_rate != rate else None
         )
@@ -57,12 +71,20 @@ class StreamEncoder:
 
     @torch.no_grad()
     def push(self, wave: Wave) -> Tensor:
-        """[samples] or [batch, samples] -> int32 [batch, rows, new columns], perhaps none.
+        """Encode a piece of audio.
 
-        Raises `InputError` for audio that does not fit, NaN or infinity, and after `flush`.
+        Args:
+            wave: floating point [samples] or [batch, samples], of any number of samples.
+
+        Returns:
+            int32 [batch, rows, columns], the columns that have become ready; there may be none.
+
+        Raises:
+            InputError: for audio of another shape or dtype, NaN or infinity, or after `flush`. The
+                stream is then as it was before.
         """
         if self._closed:
-            raise InputError("this stream has ended: reset() begins a new one")
+            raise InputError("this stream has ended: call reset() to begin a new one")
         piece = as_tensor(wave)
         piece = piece[None] if piece.ndim == 1 else piece
         if piece.ndim != 2 or len(piece) != self.batch or not piece.is_floating_point():
@@ -80,7 +102,7 @@ class StreamEncoder:
 
     @torch.no_grad()
     def flush(self) -> Tensor:
-        """End the stream: the columns that were waiting for what comes after them."""
+        """End the stream, and return the remaining columns, int32 [batch, rows, columns]."""
         if self._closed:
             return self._none()
         self._closed = True
@@ -117,12 +139,28 @@ class StreamEncoder:
 
 
 class StreamDecoder:
-    """Tokens in pieces to audio in pieces.
+    """A stream that turns pieces of tokens into pieces of audio.
 
     Args:
-        codec: a codec of the tokenizer that made the tokens.
-        sample_rate: of the audio to give; None for the codec's own.
-        batch: streams that run in step.
+        codec: a codec of the tokenizer that made the tokens; any number of streams may share it.
+        sample_rate: of the decoded audio in Hz; None for the codec's own.
+        batch: number of streams that run in step, 1 to 64.
+
+    Attributes:
+        latency: seconds of audio whose tokens must follow a column before all of its samples are
+            ready, without the time of computing.
+        columns: columns pushed so far.
+
+    Raises:
+        InputError: for a wrong rate or batch.
+
+    Example:
+        >>> import torch, melcap
+        >>> decoder = melcap.StreamDecoder(melcap.load(), sample_rate=16000)
+        >>> tokens = torch.zeros(12, 30, dtype=torch.int32)
+        >>> audio = [decoder.push(piece) for piece in tokens.split(4, dim=1)]
+        >>> torch.cat([*audio, decoder.flush(samples=20000)], dim=-1).shape
+        torch.Size([1, 20000])
     """
 
     def __init__(self, codec: Codec, sample_rate: int | None = None, batch: int = 1) -> None:
@@ -139,10 +177,9 @@ class StreamDecoder:
         self.reset()
 
     def reset(self) -> None:
-        """Begin a new stream; what was waiting in the old one is gone."""
+        """Begin a new stream, and discard what the old one still held back."""
         rate = self.codec.sample_rate
         self.columns = 0
-        """Columns taken so far."""
         self._resampler = (
             Resampler(rate, self.sample_rate, self.batch) if self.sample_rate != rate else None
         )
@@ -154,12 +191,21 @@ class StreamDecoder:
 
     @torch.no_grad()
     def push(self, tokens: Tokens) -> Tensor:
-        """Integer [rows, columns] or [batch, rows, columns] -> [batch, new samples], perhaps none.
+        """Decode a piece of tokens.
 
-        Raises `InputError` for tokens that do not fit or are not in the codebook; after `flush`.
+        Args:
+            tokens: integers [rows, columns] or [batch, rows, columns], of any number of columns.
+
+        Returns:
+            float32 [batch, samples], in -1..1, the samples that have become ready; there may be
+            none.
+
+        Raises:
+            InputError: for tokens of another shape or outside the codebook, or after `flush`. The
+                stream is then as it was before.
         """
         if self._closed:
-            raise InputError("this stream has ended: reset() begins a new one")
+            raise InputError("this stream has ended: call reset() to begin a new one")
         piece = as_tokens(tokens)
         piece = piece[None] if piece.ndim == 2 else piece
         rows = self.codec.config.rows
@@ -175,7 +221,7 @@ class StreamDecoder:
 
     @torch.no_grad()
     def flush(self, samples: int | None = None) -> Tensor:
-        """End the stream: the audio that was waiting for what comes after it.
+        """End the stream, and return the remaining audio, float32 [batch, samples].
 
         Args:
             samples: length of the whole clip at `sample_rate`; None for whole columns.
@@ -201,7 +247,7 @@ class StreamDecoder:
     @torch.no_grad()
     @exact_float32()
     def _advance(self, tokens: Tensor) -> Tensor:
-        """The codec-rate audio that these tokens make possible."""
+        """Return the audio at the codec's rate that these tokens make possible."""
         waves = []
         for piece in tokens.split(max(1, self.codec.columns_at_once // self.batch), dim=-1):
             made = self._stream.push(self.codec.codebook.latents(piece))

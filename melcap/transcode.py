@@ -1,4 +1,4 @@
-"""Files: audio to `.melcap` and back, piece by piece: memory does not grow with the length."""
+"""Audio files to `.melcap` files and back, in pieces, so that memory does not grow with length."""
 
 from __future__ import annotations
 
@@ -23,21 +23,32 @@ from melcap.errors import (
     ModelMismatchError,
     OutputExistsError,
 )
-from melcap.io import container, row_tables
+from melcap.io import container
+from melcap.io.container import row_tables
 from melcap.io.resample import resampled_length
 from melcap.limits import checked_rate
 from melcap.pretrained import load, require_file
 from melcap.streaming import StreamDecoder, StreamEncoder
 
 Progress = Callable[[float], None]
-"""Called with the seconds of audio done since the last call."""
+"""A function that is called with the seconds of audio done since its last call."""
 
 PathLike = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
 class Transcoded:
-    """What became of one file."""
+    """The result of `encode_file` or `decode_file`.
+
+    Attributes:
+        source: the file that was read.
+        target: the file that was written.
+        seconds: length of the audio.
+        channels: number of channels.
+        sample_rate: of the audio, in Hz.
+        file_bytes: size of the `.melcap` file.
+        clipped: samples that decoding clipped to full scale.
+    """
 
     source: Path
     target: Path
@@ -49,7 +60,7 @@ class Transcoded:
 
     @property
     def kbps(self) -> float:
-        """Of the file as it is on disk, header and all."""
+        """Return the bit rate of the whole `.melcap` file, in kbit/s."""
         return self.file_bytes * 8 / 1000 / self.seconds
 
 
@@ -62,17 +73,39 @@ def encode_file(
     force: bool = False,
     progress: Progress = lambda _: None,
 ) -> Transcoded:
-    """Encode an audio file; every channel is coded, at any sample rate.
+    """Encode an audio file of any sample rate, with all its channels.
+
+    The target is complete or not there at all, also after an error.
 
     Args:
         source: a file that `melcap.audio` reads.
         target: the `.melcap` file; None puts it beside the source.
         codec: None for the default weights.
-        compact: code the tokens by the row tables of their tokenizer; see `Codes.to_bytes`.
+        compact: code the tokens with the row tables of their tokenizer; see `Codes.to_bytes`.
         force: overwrite an existing target.
+        progress: is called with the seconds of audio done since its last call.
+
+    Returns:
+        What was read and written.
 
     Raises:
-        AudioFileError, OutputExistsError, ContainerError: nothing is left behind.
+        AudioFileError: for a source that cannot be read as audio.
+        OutputExistsError: for an existing target without `force`.
+        InputError: for a target that is the source.
+        ContainerError: for a target that cannot be written, or where `compact` is asked for and the
+            row tables are not at hand.
+        WeightsError: for a codec whose weights are in no file.
+
+    Example:
+        >>> import tempfile, melcap
+        >>> from melcap import audio
+        >>> import numpy as np
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     clipped = audio.write(f"{folder}/a.wav", np.zeros((2, 22050), np.float32), 22050)
+        ...     encoded = melcap.encode_file(f"{folder}/a.wav")
+        ...     decoded = melcap.decode_file(f"{folder}/a.melcap", f"{folder}/b.flac")
+        >>> encoded.channels, encoded.seconds, decoded.sample_rate, decoded.target.name
+        (2, 1.0, 22050, 'b.flac')
     """
     source = Path(source)
     target = Path(target) if target is not None else source.with_suffix(".melcap")
@@ -80,7 +113,7 @@ def encode_file(
     codec = codec or load()
     require_file(codec)
     if compact:
-        row_tables.find(codec.tokenizer_id)  # refused before the audio is worked through
+        row_tables.find(codec.tokenizer_id)  # fails before the audio is read
     with AudioReader(source) as reader:
         rate, groups = reader.sample_rate, _groups(codec, reader.channels)
         streams = [StreamEncoder(codec, rate, each.stop - each.start) for each in groups]
@@ -119,17 +152,28 @@ def decode_file(
     force: bool = False,
     progress: Progress = lambda _: None,
 ) -> Transcoded:
-    """Decode a `.melcap` file.
+    """Decode a `.melcap` file to an audio file; see `encode_file` for an example.
+
+    The target is complete or not there at all, also after an error.
 
     Args:
         source: the `.melcap` file.
         target: a wav or flac file; None puts a wav beside the source.
         codec: None for the default weights.
-        sample_rate: of the audio to write; None for the original's, with its exact length.
+        sample_rate: of the audio to write, in Hz; None for that of the original, which gives its
+            exact length.
         force: overwrite an existing target.
+        progress: is called with the seconds of audio done since its last call.
+
+    Returns:
+        What was read and written.
 
     Raises:
-        ContainerError, ModelMismatchError, AudioFileError, OutputExistsError: nothing is left.
+        ContainerError: for a source that cannot be read or is damaged.
+        ModelMismatchError: for tokens of another tokenizer.
+        AudioFileError: for a target that cannot be written.
+        OutputExistsError: for an existing target without `force`.
+        InputError: for a target that is the source, or a wrong sample rate.
     """
     source = Path(source)
     target = Path(target) if target is not None else source.with_suffix(".wav")
@@ -159,9 +203,18 @@ def write_audio(
     sample_rate: int,
     progress: Progress = lambda _: None,
 ) -> int:
-    """Decode tokens [channels, rows, columns] that `check_model` allows to a wav or flac file.
+    """Decode tokens to a wav or flac file, and return how many samples were clipped.
 
-    Returns how many samples were clipped. Raises `AudioFileError`: nothing is left.
+    Args:
+        target: the audio file, complete or not there at all.
+        header: the header of the tokens, which `check_model` has accepted.
+        tokens: integers [channels, rows, columns].
+        codec: a codec of their tokenizer.
+        sample_rate: of the audio to write, in Hz.
+        progress: is called with the seconds of audio done since its last call.
+
+    Raises:
+        AudioFileError: for a target that cannot be written.
     """
     samples = resampled_length(header.samples, header.sample_rate, sample_rate)
     unit, rate = codec.config.column_samples, codec.config.mel.sample_rate
@@ -180,14 +233,15 @@ def write_audio(
 
 
 def _piece_seconds(channels: int) -> float:
-    """Return how much of each channel is in memory at once: about 10 s over all channels."""
+    """Return how many seconds of each channel are in memory at once, 10 s over all channels."""
     return max(1, 10 / channels)
 
 
 def _groups(codec: Codec, channels: int) -> list[slice]:
-    """Return the channels that are computed together: one on a CPU, all of them on a GPU.
+    """Return the groups of channels that are computed together.
 
-    The activations of several would not fit in the caches of a CPU, and would fill its memory.
+    A GPU computes all channels together. A CPU computes one at a time, because the activations of
+    several would not fit in its caches, and could fill its memory.
     """
     if codec.device.type == "cuda":
         return [slice(0, channels)]
@@ -195,10 +249,15 @@ def _groups(codec: Codec, channels: int) -> list[slice]:
 
 
 def check_model(source: str | Path, header: container.Header, codec: Codec) -> None:
-    """Refuse a file that these weights cannot decode.
+    """Refuse a file that a codec cannot decode.
+
+    Args:
+        source: the file, for the error.
+        header: its header.
+        codec: the codec.
 
     Raises:
-        ModelMismatchError: for tokens of another tokenizer; it says which weights would do.
+        ModelMismatchError: for tokens of another tokenizer; it says which weights can decode them.
         ContainerError: for samples and columns that do not fit together.
     """
     try:
@@ -206,31 +265,38 @@ def check_model(source: str | Path, header: container.Header, codec: Codec) -> N
     except ModelMismatchError as error:
         tokenizer_id, model = _built_in()
         fits = header.tokenizer_id == tokenizer_id
-        hint = f"; those that come with melcap, {model}, are of it" if fits else ""
+        hint = f"; the weights that come with melcap, {model}, are of it" if fits else ""
         raise ModelMismatchError(f"{source}: {error}{hint}") from None
     if header.rows != codec.rows or header.bits > codec.config.tokenizer.bits:
-        raise ModelMismatchError(f"{source}: its token grid is not that of {codec.model}")
+        raise ModelMismatchError(
+            f"{source}: its rows or bits per token are not those of {codec.model}"
+        )
     samples = resampled_length(header.samples, header.sample_rate, codec.config.mel.sample_rate)
     if codec.columns(samples) != header.columns:
         raise ContainerError(
-            f"{source}: damaged: {header.columns} columns cannot hold {header.samples} samples at "
+            f"{source}: damaged: {header.columns} columns do not fit {header.samples} samples at "
             f"{header.sample_rate} Hz"
         )
 
 
 @cache
 def _built_in() -> tuple[str, str]:
-    """Return the tokenizer's id and the model of the weights that come with melcap."""
+    """Return the tokenizer's id and the model name of the weights that come with melcap."""
     codec = load()
     return codec.tokenizer_id, codec.model
 
 
 def refuse_existing(source: Path, target: Path, force: bool) -> None:
-    """Raise where writing `target` would destroy the source, or a file that must stay."""
+    """Refuse to overwrite the source, or an existing target without `force`.
+
+    Raises:
+        InputError: where the target is the source.
+        OutputExistsError: where the target exists and `force` is false.
+    """
     if target.exists():
         if source.exists() and target.samefile(source):
             raise InputError(f"{target}: is the input file; choose another name for the output")
         if not force:
             raise OutputExistsError(
-                f"{target}: exists already; use --force (force=True) to replace"
+                f"{target}: exists already; use --force (force=True) to replace it"
             )

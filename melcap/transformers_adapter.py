@@ -1,7 +1,7 @@
-"""A codec under the names that the codecs of Hugging Face's transformers have.
+"""A codec with the interface of `EncodecModel` in Hugging Face's transformers.
 
-Code that is written for `EncodecModel` runs on `TransformersAdapter(melcap.load())` as it is. The
-rows of a column stand where EnCodec has its quantizers. Nothing here imports transformers.
+Code written for `EncodecModel` runs unchanged on `TransformersAdapter(melcap.load())`. The rows of
+a column take the place of EnCodec's quantizers. This module does not import transformers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,16 @@ from melcap.errors import InputError
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """The numbers that code for transformers' codecs reads from `model.config`."""
+    """The numbers that code for codecs of transformers reads from `model.config`.
+
+    Attributes:
+        sampling_rate: of the codec, in Hz.
+        audio_channels: channels of all audio.
+        hop_length: samples of a column.
+        frame_rate: columns per second.
+        codebook_size: entries of the codebook.
+        num_quantizers: rows of all channels together.
+    """
 
     sampling_rate: int
     audio_channels: int
@@ -30,7 +39,13 @@ class AdapterConfig:
 
 @dataclass(frozen=True)
 class AdapterOutput:
-    """The result of a call: the fields that it fills, the others None."""
+    """The result of a call; fields that the call does not fill are None.
+
+    Attributes:
+        audio_codes: int64 [1, batch, channels * rows, columns].
+        audio_scales: a list of one None, because melcap has no scales.
+        audio_values: float32 [batch, channels, samples].
+    """
 
     audio_codes: Tensor | None = None
     audio_scales: list[None] | None = None
@@ -38,11 +53,11 @@ class AdapterOutput:
 
 
 class TransformersAdapter(nn.Module):
-    """A codec with the calls of transformers' `EncodecModel`.
+    """A codec with the methods of `EncodecModel`.
 
     Args:
         codec: the codec.
-        audio_channels: channels of all audio; each is coded by itself.
+        audio_channels: channels of all audio; each channel is coded by itself.
 
     Example:
         >>> import torch, melcap
@@ -79,13 +94,13 @@ class TransformersAdapter(nn.Module):
         Args:
             input_values: floating point [batch, channels, samples] at `config.sampling_rate`.
             padding_mask: [batch, samples] or [batch, channels, samples], 1 (or True) for samples
-                and 0 for the padding behind them; None where all are samples.
-            bandwidth: None, since melcap has one bit rate.
+                and 0 for the padding behind them; None where there is no padding.
+            bandwidth: None, because melcap has one bit rate.
             return_dict: None or True.
 
         Returns:
-            `audio_codes`, int64 [1, batch, channels * rows, columns]. Behind a clip's own columns
-            stand those of silence.
+            `audio_codes`, int64 [1, batch, channels * rows, columns]. The silence column fills what
+            lies behind a clip's own columns.
 
         Raises:
             InputError: for audio of another shape, a mask that has padding before samples, or a
@@ -112,11 +127,11 @@ class TransformersAdapter(nn.Module):
         """Turn tokens back into audio.
 
         Args:
-            audio_codes: integers [1, batch, channels * rows, columns], as `encode` gives them.
-            audio_scales: None, or the list of None that `encode` gives: melcap has no scales.
+            audio_codes: integers [1, batch, channels * rows, columns], as `encode` returns them.
+            audio_scales: None, or the list of None that `encode` returns; melcap has no scales.
             padding_mask: as for `encode`; the audio is cut to its length.
             return_dict: None or True.
-            last_frame_pad_length: 0, as EnCodec has it without chunks.
+            last_frame_pad_length: 0, its value in EnCodec without chunks.
 
         Returns:
             `audio_values`, float32 [batch, channels, samples]: all samples of the columns, or as
@@ -127,7 +142,9 @@ class TransformersAdapter(nn.Module):
         """
         _require_defaults(None, return_dict)
         if last_frame_pad_length or any(scale is not None for scale in audio_scales or ()):
-            raise InputError("melcap has neither scales nor padded frames: leave them out")
+            raise InputError(
+                "melcap has neither scales nor padded frames: leave out both arguments"
+            )
         rows, channels = self.codec.rows, self.config.audio_channels
         if (
             audio_codes.ndim != 4
@@ -153,10 +170,18 @@ class TransformersAdapter(nn.Module):
         audio_scales: Any = None,
         return_dict: bool | None = None,
     ) -> AdapterOutput:
-        """Return `audio_codes`, those given or those of the audio, and their `audio_values`.
+        """Return `audio_codes` and their `audio_values`, which are as long as the input.
 
-        The values are as long as the input. Arguments and errors are those of `encode` and
-        `decode`.
+        Args:
+            input_values: floating point [batch, channels, samples].
+            padding_mask: as for `encode`.
+            bandwidth: None.
+            audio_codes: tokens to decode; None encodes `input_values`.
+            audio_scales: as for `decode`.
+            return_dict: None or True.
+
+        Raises:
+            InputError: as for `encode` and `decode`.
         """
         _require_defaults(bandwidth, return_dict)
         codes = audio_codes
@@ -170,9 +195,9 @@ class TransformersAdapter(nn.Module):
 
 def _require_defaults(bandwidth: float | None, return_dict: bool | None) -> None:
     if bandwidth is not None:
-        raise InputError(f"melcap has one bit rate: leave bandwidth out, which is {bandwidth}")
+        raise InputError(f"melcap has one bit rate: leave out bandwidth, which is {bandwidth}")
     if return_dict is False:
-        raise InputError("results have names here: leave return_dict=False out")
+        raise InputError("results are objects with named fields: leave out return_dict=False")
 
 
 def _lengths(padding_mask: Tensor, input_values: Tensor) -> Tensor:
@@ -188,5 +213,5 @@ def _lengths(padding_mask: Tensor, input_values: Tensor) -> Tensor:
     lengths = mask.sum(-1)
     behind = torch.arange(mask.shape[-1], device=mask.device) >= lengths[..., None]
     if (mask & behind).any():
-        raise InputError("padding_mask has padding before samples: pad on the right")
+        raise InputError("padding_mask has padding before samples: pad on the right instead")
     return lengths

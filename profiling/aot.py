@@ -1,16 +1,17 @@
-"""Compile every kernel for every target, without a GPU, and hold it to what it promises.
+"""Compile every kernel for every target, without a GPU, and check what its launch promises.
 
     python profiling/aot.py            # all of them; writes profiling/results/aot-VERSION.md
-    python profiling/aot.py --check    # all of them; the table must be what the file says
-    python profiling/aot.py --check --target sm_90            # what the file says of one target
+    python profiling/aot.py --check    # all of them; compares the table with the file
+    python profiling/aot.py --check --target sm_90            # compares the rows of one target
     python profiling/aot.py --check --target sm_90 --first    # one configuration of each kernel
 
-Each version of triton has a table of its own. `make kernels` compares two targets: whoever changes
-a kernel changes their rows, and has to make the table again, for all targets. `make kernels-all`
-compares everything.
-Ends with status 1 and a list where a kernel spills, needs more shared memory than there is, has
-float64 or TF32 instructions that it must not have, or lacks matrix instructions or wide loads that
-it promises. Runs with the compiler: TRITON_INTERPRET must not be 1.
+Each version of triton has a table of its own. `make kernels` compares two targets; `make
+kernels-all` compares everything. A change to a kernel changes its rows, and the table must then be
+made again, for all targets.
+
+The script ends with status 1 and a list where a kernel spills, needs more shared memory than there
+is, has float64 or TF32 instructions that it must not have, or lacks matrix instructions or wide
+loads that it promises. It needs the compiler, so TRITON_INTERPRET must not be 1.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from typing import Annotated
 import triton
 import typer
 
-from melcap.kernels import OPERATIONS, aot
+from melcap import kernels
+from melcap.kernels import aot
 from melcap.kernels.launch import interpreted
 
 RESULTS = Path(__file__).resolve().parent / "results" / f"aot-{triton.__version__}.md"
@@ -41,9 +43,9 @@ Job = tuple[str, str, str]
 
 
 def jobs(targets: list[str], first: bool) -> list[Job]:
-    """(operation, configuration, target) of all that is to be compiled."""
+    """Return (operation, configuration, target) of everything that is to be compiled."""
     found = []
-    for operation in OPERATIONS:
+    for operation in kernels.OPERATIONS:
         names = list(_shipped(operation))
         found += [
             (operation, name, target)
@@ -54,7 +56,7 @@ def jobs(targets: list[str], first: bool) -> list[Job]:
 
 
 def build(job: Job) -> tuple[str, list[str]]:
-    """The row of the table, and the broken promises."""
+    """Return the row of the table, and the broken promises."""
     operation, name, target = job
     launch = _shipped(operation)[name]
     built = aot.compile_launch(launch, target)
@@ -80,7 +82,7 @@ def _shipped(operation: str) -> dict[str, aot.Launch]:
 
 
 def agrees(rows: list[str], table: str, targets: list[str], first: bool) -> bool:
-    """Return whether rows are those that the table has for these targets, or with `first` some."""
+    """Return whether rows are the table's for these targets or, with `first`, among them."""
     kept = [line for line in table.splitlines(keepends=True) if line.split(" | ")[3:4]]
     kept = [line for line in kept if line.split(" | ")[3] in targets]
     return set(rows) <= set(kept) if first else rows == kept

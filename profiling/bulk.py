@@ -1,11 +1,11 @@
-"""How fast a folder of clips becomes tokens, beside what the codec alone does on this machine.
+"""Measure how fast a folder of clips becomes tokens, beside the codec alone on this machine.
 
     python profiling/bulk.py        # 500 clips of 1 to 30 s, in six formats and four rates
     python profiling/bulk.py --ray  # and the same on Ray, on this machine
 
-The codec alone is `Codec.encode` of one 10 s clip at 44.1 kHz, with all the cores, nothing to
-decode or resample; it takes turns with the folder. Gate: a clip of each format has the tokens of
-`Codec.encode`.
+The codec alone is `Codec.encode` of one 10 s clip at 44.1 kHz, with all the cores and nothing to
+decode or resample. It takes turns with the folder. Before a figure counts, a clip of each format
+must have the tokens of `Codec.encode`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ import soundfile
 import torch
 import typer
 from clips import clip
+from memory import peak_kib
 
 import melcap
 from melcap.audio import read
-from melcap.bulk.run import Options, tokenize
-from melcap.bulk.shards import read_rows, token_files
+from melcap.bulk.token_sets.shards import read_rows, token_files
+from melcap.bulk.tokenize import Options, tokenize
 
 FORMATS = (
     ("wav", "WAV", "PCM_16"),
@@ -43,7 +44,11 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def make_folder(folder: Path, count: int) -> float:
-    """Clips cut from the examples, lengths spread evenly over their logarithm; seconds in all."""
+    """Write clips cut from the examples, with evenly spread logarithms of length.
+
+    Returns:
+        Seconds of audio in all.
+    """
     chance = np.random.default_rng(0)
     waves = {rate: clip(60, rate).numpy() for rate in (*RATES, 48000)}
     total = 0.0
@@ -61,7 +66,11 @@ def make_folder(folder: Path, count: int) -> float:
 
 
 def gate(folder: Path, tokens: Path, codec: melcap.Codec) -> None:
-    """A clip of each format has the tokens that the codec gives by itself, but for ties."""
+    """Check that a clip of each format has the tokens that the codec alone gives, but for ties.
+
+    Raises:
+        SystemExit: it has not, and nothing is timed.
+    """
     rows = {row.id: row for file in token_files(tokens) for row in read_rows(file, tokens)}
     paths = sorted(folder.rglob("*.*"))
     if len(rows) != len(paths):
@@ -76,16 +85,21 @@ def gate(folder: Path, tokens: Path, codec: melcap.Codec) -> None:
 
 
 def main(
-    clips: Annotated[int, typer.Option(min=6)] = 500,
-    rounds: Annotated[int, typer.Option(min=1)] = 3,
-    lanes: Annotated[int | None, typer.Option(min=1)] = None,
-    readers: Annotated[int | None, typer.Option(min=1)] = None,
-    ray: Annotated[bool, typer.Option("--ray", help="On Ray as well, in the same rounds.")] = False,
-    out: Annotated[Path, typer.Option(help="Where the figures go.")] = RESULTS / "bulk-cpu.json",
+    clips: Annotated[int, typer.Option(min=6, help="Clips in the folder.")] = 500,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each is timed.")] = 3,
+    encoders: Annotated[
+        int | None, typer.Option(min=1, help="Threads that encode. Default: by the cores.")
+    ] = None,
+    readers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that decode. Default: by the cores.")
+    ] = None,
+    ray: Annotated[bool, typer.Option("--ray", help="Also on Ray, in the same rounds.")] = False,
+    out: Annotated[Path, typer.Option(help="The file of the figures.")] = RESULTS / "bulk-cpu.json",
 ) -> None:
+    """Measure, print and write the figures."""
     codec = melcap.load()
     wave = clip(10, 44100)
-    engines = {"folder": Options(lanes=lanes, readers=readers)}
+    engines = {"folder": Options(encoders=encoders, readers=readers)}
     if ray:
         engines["folder on Ray"] = Options(engine="ray", device="cpu")
     alone: list[float] = []
@@ -118,19 +132,12 @@ def main(
         **{f"{name}, times real time": statistics.median(runs) for name, runs in bulk.items()},
         **{f"{name}, of each round": runs for name, runs in bulk.items()},
         "ratio": statistics.median(bulk["folder"]) / statistics.median(alone),
-        "lanes busy": statistics.median(busy),
+        "encoders busy": statistics.median(busy),
         "Parquet bytes a second of audio": size / seconds,
-        "MB that this process took at most": _peak_megabytes(),
+        "MB that this process took at most": peak_kib() * 1024 / 1e6,
     }
     out.write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps(found, indent=2))
-
-
-def _peak_megabytes() -> float:
-    """Of this process alone: getrusage would include what the one that started it had taken."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (peak,) = (line.split()[1] for line in lines if line.startswith("VmHWM"))
-    return int(peak) * 1024 / 1e6
 
 
 if __name__ == "__main__":

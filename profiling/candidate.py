@@ -3,10 +3,11 @@
     python profiling/candidate.py runs/gpu/run --data VALID.tar --out runs/candidate
     python profiling/candidate.py runs/gpu/run --data VALID.tar --out runs/candidate --ship
 
-Exports stage 2 of a run, measures it and the shipped weights on the same clips in the same run, and
-writes to OUT: the weights with hash, model card and mel decoder, the scorecard, comparison.md with
-the paired differences, and changelog.md. `--ship` then copies the weights into the package, and
-adds the lines to CHANGELOG.md and to the model card. A run that was stopped goes on where it was.
+The script exports stage 2 of a run, and measures it and the shipped weights on the same clips in
+the same run. It writes to OUT: the weights with hash, model card and mel decoder, the scorecard,
+comparison.md with the paired differences, and changelog.md. `--ship` then copies the weights into
+the package, and adds lines to CHANGELOG.md and to the model card. A run that was stopped goes on
+where it was.
 """
 
 from __future__ import annotations
@@ -21,22 +22,23 @@ from typing import Annotated, Any
 import typer
 
 import melcap
-from melcap.ablation.table import MEASURES, differences
-from melcap.cli.batch import sentences
+from melcap.ablation.table import MEASURES, paired_difference
+from melcap.cli.exits import exit_on_errors
 from melcap.errors import MelcapError
 from melcap.evaluation.report import score
 from melcap.evaluation.scorecard import KEY
 from melcap.io.files import replacing
+from melcap.markdown import table
 from melcap.pretrained import DEFAULT
-from melcap.training import export
 from melcap.training.checkpoint import Checkpoint
+from melcap.training.export import ExportOptions, export_weights
 from melcap.training.mel_decoder import path_beside
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "melcap" / "weights"
 NAME = Path(DEFAULT).stem
 MORE = ("visqol_speech", "lsd", "mcd", "paper_mel")
-"""Measures that are told beside those of an ablation, where the scorecard has them."""
+"""Measures that are compared beside those of an ablation, where the scorecard has them."""
 SMALLER_IS_BETTER = {"mel_l1", "lsd", "mcd", "paper_mel"}
 
 
@@ -45,7 +47,7 @@ def compare(rows: list[dict[str, Any]], candidate: str) -> dict[str, dict[str, f
     ours = [row for row in rows if row["codec"] == candidate]
     shipped = [row for row in rows if row["codec"] == "melcap"]
     names = [name for name in (*MEASURES, *MORE) if any(name in row for row in ours)]
-    found = {name: differences(ours, shipped, name) for name in names}
+    found = {name: paired_difference(ours, shipped, name) for name in names}
     return {name: row for name, row in found.items() if row is not None}
 
 
@@ -62,17 +64,17 @@ def better(name: str, row: Mapping[str, float]) -> bool | None:
     return (row["change"] > 0) != (name in SMALLER_IS_BETTER)
 
 
-def table(found: Mapping[str, Mapping[str, float]]) -> str:
+def comparison(found: Mapping[str, Mapping[str, float]]) -> str:
     """Return the comparison as Markdown."""
-    lines = ["| measure | shipped | candidate | difference, 95 % interval | |"]
-    lines.append("| --- | --- | --- | --- | --- |")
+    titles = ("measure", "shipped", "candidate", "difference, 95 % interval", "")
+    rows = []
     words = {True: "better", False: "worse", None: ""}
     for name, row in found.items():
         before = row["mean"] - row["change"]
         change = f"{row['change']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
-        cells = (name, f"{before:.3f}", f"{row['mean']:.3f}", change, words[better(name, row)])
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        verdict = words[better(name, row)]
+        rows.append((name, f"{before:.3f}", f"{row['mean']:.3f}", change, verdict))
+    return table(titles, rows)
 
 
 def changelog(found: Mapping[str, Mapping[str, float]], model: str, same_tokens: bool) -> str:
@@ -86,26 +88,24 @@ def changelog(found: Mapping[str, Mapping[str, float]], model: str, same_tokens:
     return f"- New weights, {model}: {told} (in brackets the weights before); {tokens}.\n"
 
 
-def card_rows(checkpoint: Checkpoint, model: str) -> str:
-    """Return a row of the model card for each run that led to the weights."""
-    rows = []
+def runs(checkpoint: Checkpoint, model: str) -> str:
+    """Return a table for the model card, with a row for each run that led to the weights."""
+    rows: list[tuple[str, ...]] = []
     for record in checkpoint.records:
         if record["recipe"] == "weights":
-            rows.append(f"| from {record['model']} | | | |")
+            rows.append((f"from {record['model']}", "", "", ""))
             continue
         what = f"{record['recipe']}, batch {record['batch']} x {record['columns']} columns"
         what += f", peak rate {record['rate']:g}"
         if record["discriminators"]:
             what += f", discriminators of {record['discriminators']}"
-        rows.append(
-            f"| {what} | {record['device']} | {record['steps']:,} | {record['minutes']:g} |"
-        )
-    rows.append(f"| these are {model} | | | |")
-    return "\n".join(rows) + "\n"
+        rows.append((what, record["device"], f"{record['steps']:,}", f"{record['minutes']:g}"))
+    rows.append((f"these are {model}", "", "", ""))
+    return table(("recipe", "where", "steps", "minutes"), rows)
 
 
-def ship(out: Path, lines: str, rows: str) -> None:
-    """Copy the weights into the package; add the lines to the changelog and to the model card."""
+def ship(out: Path, lines: str, history: str) -> None:
+    """Copy the weights into the package; add to the changelog and to the model card."""
     source = out / f"{NAME}.safetensors"
     for path in (source, source.with_suffix(".sha256"), path_beside(source)):
         if path.exists():
@@ -113,37 +113,49 @@ def ship(out: Path, lines: str, rows: str) -> None:
                 shutil.copyfile(path, temporary)
         else:  # the mel decoder of another tokenizer must not stay
             (SHIPPED / path.name).unlink(missing_ok=True)
-    _append(ROOT / "CHANGELOG.md", lines)
+    _add_to_unreleased(ROOT / "CHANGELOG.md", lines)
     title = "## Runs since then\n"
     card = SHIPPED / "README.md"
     head = "" if title in card.read_text(encoding="utf-8") else f"\n{title}\n"
     head += f"{datetime.date.today().isoformat()}, by `profiling/candidate.py`:\n\n"
-    head += "| recipe | where | steps | minutes |\n| --- | --- | --- | --- |\n"
-    _append(card, f"\n{head}{rows}" if title not in head else f"{head}{rows}")
+    _append(card, f"\n{head}{history}" if title not in head else f"{head}{history}")
+
+
+def _add_to_unreleased(path: Path, lines: str) -> None:
+    """Add lines to the end of the changelog's section of what is not released yet."""
+    head, title, rest = path.read_text(encoding="utf-8").partition("## Unreleased\n")
+    if not title:
+        raise MelcapError(f"{path}: has no section Unreleased to add {lines.strip()!r} to")
+    section, divider, older = rest.partition("\n## ")
+    section = section.rstrip("\n") + "\n"
+    _write(path, head + title + section + lines + divider + older)
 
 
 def _append(path: Path, text: str) -> None:
-    whole = path.read_text(encoding="utf-8").rstrip("\n") + "\n" + text
+    _write(path, path.read_text(encoding="utf-8").rstrip("\n") + "\n" + text)
+
+
+def _write(path: Path, text: str) -> None:
     with replacing(path) as temporary:
-        temporary.write_text(whole, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
 
 
 def main(
-    run: Annotated[Path, typer.Argument(help="folder of a training run that has a stage 2")],
-    data: Annotated[Path, typer.Option(help="held-out clips: folder, tar or CSV")],
-    out: Annotated[Path, typer.Option(help="folder for weights, scorecard and comparison")],
-    clips_per_class: Annotated[int, typer.Option(help="at most", min=1)] = 8,
-    seconds: Annotated[float, typer.Option(help="of each clip, at most")] = 10.0,
-    processes: Annotated[int, typer.Option(min=1)] = 2,
+    run: Annotated[Path, typer.Argument(help="The folder of a training run that has a stage 2.")],
+    data: Annotated[Path, typer.Option(help="Held-out clips: a folder, tar or CSV.")],
+    out: Annotated[Path, typer.Option(help="The folder for weights, scorecard and comparison.")],
+    clips_per_class: Annotated[int, typer.Option(help="Clips of each class, at most.", min=1)] = 8,
+    seconds: Annotated[float, typer.Option(help="Seconds of each clip, at most.")] = 10.0,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that measure.")] = 2,
     shipping: Annotated[
-        bool, typer.Option("--ship", help="put the weights and the lines in their place")
+        bool, typer.Option("--ship", help="Put the weights and the lines into the repository.")
     ] = False,
 ) -> None:
     """Export, measure, compare and, with --ship, replace what ships."""
-    with sentences():
+    with exit_on_errors():
         out.mkdir(parents=True, exist_ok=True)
         weights = out / f"{NAME}.safetensors"
-        export.main(run, weights)
+        export_weights(run, weights, ExportOptions(force=True))
         made, before = melcap.load(weights), melcap.load()
         same = made.tokenizer_id == before.tokenizer_id
         summary = score(
@@ -165,14 +177,14 @@ def main(
         checkpoint = Checkpoint(run / "stage2")
         text = f"# {made.model} against {before.model}\n\n{summary['clips_per_class']} clips of "
         text += f"each class of {summary['data']}, at most, {summary['date'][:10]}. Tokens: "
-        text += f"{'the same' if same else 'others'}.\n\n{table(found)}"
+        text += f"{'the same' if same else 'others'}.\n\n{comparison(found)}"
         with replacing(out / "comparison.md") as temporary:
             temporary.write_text(text, encoding="utf-8")
         line = changelog(found, made.model, same)
         with replacing(out / "changelog.md") as temporary:
             temporary.write_text(line, encoding="utf-8")
         if shipping:
-            ship(out, line, card_rows(checkpoint, made.model))
+            ship(out, line, runs(checkpoint, made.model))
     typer.echo(text)
     typer.echo(line)
 

@@ -8,17 +8,16 @@ import torch
 from torch import Tensor
 
 from melcap.audio import read
+from melcap.bench.clips import repeated
 from melcap.io.resample import resample
 
 CLIPS = Path(__file__).resolve().parents[1] / "examples" / "audio"
 
 
 def clip(seconds: float, rate: int) -> Tensor:
-    """The example clips one after the other, repeated to the length asked for: [samples]."""
+    """Return the example clips one after the other, repeated to the length asked for: [samples]."""
     parts = []
     for path in sorted(CLIPS.glob("*.flac")):
         wave, source = read(path)
         parts.append(torch.from_numpy(resample(wave[:1], source, rate)[0]))
-    joined = torch.cat(parts)
-    samples = round(seconds * rate)
-    return joined.repeat(-(-samples // len(joined)))[:samples]
+    return repeated(torch.cat(parts), round(seconds * rate))

@@ -1,50 +1,38 @@
-"""Who is timed: melcap on every backend at hand, and its peers, each as two calls on a batch.
+"""The codecs that are timed: melcap on every backend, and its peers, each as two calls on a batch.
 
 Peers are built from their published configurations with random weights, which take the same time.
-Each is given audio at its own rate, and encodes at the setting that is nearest to melcap's bit rate
-or cheaper.
+Each gets audio at its own rate, and encodes at the setting that is nearest to melcap's bit rate or
+cheaper.
 """
 
 from __future__ import annotations
 
 import runpy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 from torch import Tensor
 
 import melcap
+from melcap.bench.speed import Contender, contender_of
 from melcap.errors import MelcapError
 from melcap.ops.registry import switched_off, unavailable
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
-@dataclass(frozen=True)
-class Contender:
-    """One codec on one device.
-
-    `encode` takes waves [batch, samples] at `sample_rate` on `device`; `decode` takes what it gives
-    and returns waves, of any shape with the batch first.
-    """
-
-    name: str
-    sample_rate: int
-    device: str
-    encode: Callable[[Tensor], Any]
-    decode: Callable[[Any], Tensor]
-
-
 class Skipped(Exception):
-    """Why a contender cannot be timed here."""
+    """The reason why a contender cannot be timed here."""
 
 
 def melcap_on(backend: str) -> Callable[[str], Contender]:
-    """backend: "torch", "triton", or "triton + CUDA graphs"."""
+    """Return a function that builds melcap on a device.
+
+    Args:
+        backend: "torch", "triton", or "triton + CUDA graphs".
+    """
 
     def build(device: str) -> Contender:
         if backend != "torch":
@@ -54,25 +42,16 @@ def melcap_on(backend: str) -> Callable[[str], Contender]:
         codec = melcap.load(device=device)
         if backend.endswith("graphs"):
             codec.use_graphs()
-        rate, used = codec.config.mel.sample_rate, backend.partition(" ")[0]
-        name = f"melcap, {backend}"
-        if used == "triton" and switched_off():  # by name it would refuse what is switched off
+        used, name = backend.partition(" ")[0], f"melcap, {backend}"
+        if used == "triton" and switched_off():  # by name, it refuses what is switched off
             used, name = "auto", f"{name} without {', '.join(sorted(switched_off()))}"
-
-        def encode(wave: Tensor) -> melcap.Codes:
-            with melcap.use_backend(used):
-                return codec.encode(wave, rate)
-
-        def decode(codes: melcap.Codes) -> Tensor:
-            with melcap.use_backend(used):
-                return codec.decode(codes)
-
-        return Contender(name, rate, device, encode, decode)
+        return contender_of(codec, used, name)
 
     return build
 
 
 def melcap_onnx(device: str) -> Contender:
+    """Build melcap's ONNX graphs for ONNX Runtime, on a CPU."""
     if device != "cpu":
         raise Skipped("the graphs are run on CPUs only")
     from melcap.onnx import export
@@ -93,7 +72,7 @@ def melcap_onnx(device: str) -> Contender:
 
 
 def encodec(device: str) -> Contender:
-    """24 kHz, 3 kbps: 4 codebooks of 75 tokens/s."""
+    """Build EnCodec at 24 kHz and 3 kbps: 4 codebooks of 75 tokens/s."""
     from transformers import EncodecConfig, EncodecModel
 
     model = EncodecModel(EncodecConfig()).eval().to(device)
@@ -107,7 +86,7 @@ def encodec(device: str) -> Contender:
 
 
 def dac(device: str) -> Contender:
-    """44.1 kHz, 9 codebooks, 7.75 kbps."""
+    """Build DAC at 44.1 kHz: 9 codebooks, 7.75 kbps."""
     from transformers import DacConfig, DacModel
 
     config = DacConfig(
@@ -130,7 +109,7 @@ def dac(device: str) -> Contender:
 
 
 def mimi(device: str) -> Contender:
-    """24 kHz, 8 codebooks of 12.5 tokens/s, 1.1 kbps, as in Moshi."""
+    """Build Mimi at 24 kHz: 8 codebooks of 12.5 tokens/s, 1.1 kbps, as in Moshi."""
     from transformers import MimiConfig, MimiModel
 
     model = MimiModel(MimiConfig()).eval().to(device)
@@ -144,7 +123,7 @@ def mimi(device: str) -> Contender:
 
 
 def snac(device: str) -> Contender:
-    """44.1 kHz, 4 codebooks at 14 to 115 tokens/s, 2.6 kbps."""
+    """Build SNAC at 44.1 kHz: 4 codebooks at 14 to 115 tokens/s, 2.6 kbps."""
     from snac import SNAC
 
     model = SNAC(
@@ -169,7 +148,7 @@ def snac(device: str) -> Contender:
 
 
 def vocos(device: str) -> Contender:
-    """24 kHz vocoder of the published mel model; encoding is its mel spectrogram alone."""
+    """Build the Vocos vocoder of 24 kHz mels; encoding is its mel spectrogram alone."""
     from vocos import Vocos
     from vocos.feature_extractors import MelSpectrogramFeatures
     from vocos.heads import ISTFTHead
@@ -202,16 +181,20 @@ PEERS: dict[str, Callable[[str], Contender]] = {
 
 
 def build(names: list[str], device: str) -> Iterator[tuple[str, Contender | Skipped]]:
-    """Each of the names with its contender on the device, or why there is none."""
+    """Yield each name with its contender on the device, or with the reason why there is none."""
     for name in names:
         try:
             yield name, (MELCAP | PEERS)[name](device)
         except Skipped as reason:
             yield name, reason
-        except (ImportError, OSError, MelcapError) as error:  # some are there, and cannot be loaded
+        except (
+            ImportError,
+            OSError,
+            MelcapError,
+        ) as error:  # OSError: installed, but cannot be loaded
             yield name, Skipped(f"{name} cannot be imported: {error}")
 
 
 def _whole(wave: Tensor, hop: int) -> Tensor:
-    """Zeros behind the wave up to a whole number of hops."""
+    """Return the wave, with zeros behind it up to a whole number of hops."""
     return torch.nn.functional.pad(wave, (0, -wave.shape[-1] % hop))

@@ -1,12 +1,13 @@
-"""Every kernel against float64 on this device, before anything is timed.
+"""Compare every kernel with float64 on this device, before anything is timed.
 
     python profiling/device_gates.py --out profiling/results
 
-Each operation runs at the sizes of the codec and of its training, and at awkward ones, into memory
-that holds NaN. An operation that is outside its tolerance, does not launch its kernel or fails is
-named in device-gates.json under "failed"; `gpu_budget.py` switches its kernel off for the phases
-that follow. `channel_norm` comes first: its forward and backward pass had never run on a device
-when this was written. With TRITON_INTERPRET=1 the same runs in small in Triton's interpreter.
+Each operation runs at the sizes of the codec and of its training, and at awkward sizes, into memory
+that holds NaN. An operation fails that is outside its tolerance, does not launch its kernel or
+raises an error. device-gates.json names it under "failed", and `gpu_budget.py` switches its kernel
+off for the phases that follow. `channel_norm` comes first, because its forward and backward pass
+had never run on a device when this was written. With TRITON_INTERPRET=1 the same runs in small in
+Triton's interpreter.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from machine import provenance
 from torch import Tensor
 
 import melcap
+from melcap.bench.kernels import allowed_error, largest_error, squared_distances
 from melcap.config import MelSpec
 from melcap.io.files import replacing
 from melcap.kernels.launch import interpreted, launched
@@ -33,7 +35,6 @@ from melcap.ops import (
     griffin_lim,
     log_mel,
     nearest_code,
-    registry,
     upsample_conv1d,
 )
 
@@ -42,20 +43,20 @@ SINGLE, BRAIN = torch.float32, torch.bfloat16
 
 
 class Draws:
-    """Random tensors on a device, the same in every run."""
+    """A source of random tensors on a device, the same in every run."""
 
     def __init__(self, device: str) -> None:
         self.device = device
         self._generator = torch.Generator(device).manual_seed(0)
 
     def __call__(self, *shape: int, fan_in: int = 1, dtype: torch.dtype = SINGLE) -> Tensor:
-        """Normal numbers with a variance of 1 / fan_in."""
+        """Draw normal numbers with a variance of 1 / fan_in."""
         drawn = torch.randn(shape, device=self.device, generator=self._generator)
         return (drawn / fan_in**0.5).to(dtype)
 
 
 def exact(*tensors: Tensor) -> list[Tensor]:
-    """The same tensors in float64."""
+    """Return the tensors in float64."""
     return [tensor.double() for tensor in tensors]
 
 
@@ -73,7 +74,7 @@ def cases(draw: Draws, small: bool) -> Iterator[tuple[str, str, torch.dtype, Gat
         x, codebook = draw(rows, 8), draw(codes, 8)
         yield (
             *("nearest_code", f"{rows} x {codes} x 8", SINGLE),
-            lambda x=x, c=codebook: _distances(x, c, nearest_code(x, c)),
+            lambda x=x, c=codebook: squared_distances(x, c, nearest_code(x, c)),
             lambda x=x, c=codebook: _least_distances(x, c),
         )
     for dtype in (SINGLE,) if small else (SINGLE, torch.float16, BRAIN):
@@ -116,7 +117,7 @@ def cases(draw: Draws, small: bool) -> Iterator[tuple[str, str, torch.dtype, Gat
 
 
 def _channel_norms(draw: Draws, small: bool) -> Iterator[tuple[str, str, torch.dtype, Gate, Gate]]:
-    """Forward and backward pass, at the tokenizer's widths and at a width of 51."""
+    """Yield forward and backward passes, at the tokenizer's widths and at a width of 51."""
     shapes = (
         ((2, 32, 3, 7), (1, 51, 2, 5))
         if small
@@ -142,10 +143,10 @@ def _channel_norms(draw: Draws, small: bool) -> Iterator[tuple[str, str, torch.d
 
 
 def _gradients(upstream: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The gradients of input, weight and bias in one row.
+    """Return the gradients of input, weight and bias in one row.
 
-    Those of weight and bias are sums over all positions, and are divided by how many there are, so
-    that one tolerance fits all.
+    Those of weight and bias are sums over all positions. They are divided by the number of
+    positions, so that one tolerance fits all.
     """
     of_x, of_weight, of_bias = torch.ops.melcap.channel_norm_gradient(
         upstream, x, weight, bias, "silu"
@@ -156,12 +157,8 @@ def _gradients(upstream: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> Ten
     )
 
 
-def _distances(x: Tensor, codebook: Tensor, codes: Tensor) -> Tensor:
-    """Distances of rows to the codes that were found for them: a tie may be settled either way."""
-    return (x.double() - codebook.double()[codes.long()]).square().sum(1)
-
-
 def _least_distances(x: Tensor, codebook: Tensor) -> Tensor:
+    """Return the squared distances to the nearest entries: of two that tie, either is right."""
     book = codebook.double()
     return torch.cat(
         [(part.double()[:, None] - book).square().sum(2).amin(1) for part in x.split(1024)]
@@ -176,22 +173,20 @@ def compare(operation: str, dtype: torch.dtype, found: Gate, expected: Gate) -> 
     ran = sum(launched.values()) - before
     with melcap.use_backend("torch"):
         truth = expected().to(made.device)
-    error = (made.double() - truth.double()).abs().nan_to_num(torch.inf, torch.inf)
-    place = torch.unravel_index(error.argmax(), error.shape)
-    tolerance = registry.implementation(operation, "triton").tolerances[dtype]
-    allowed = tolerance.atol + tolerance.rtol * float(truth.abs().max())
+    error, place = largest_error(made, truth)
+    allowed = allowed_error(operation, dtype, truth)
     return {
-        "error": float(error.max()),
-        "at": [int(index) for index in place],
+        "error": error,
+        "at": place,
         "allowed": allowed,
         "launches": ran,
-        "passed": bool(error.max() <= allowed) and ran > 0,
+        "passed": error <= allowed and ran > 0,
     }
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="folder for device-gates.json")],
-    device: Annotated[str, typer.Option(help="cuda, or cpu with TRITON_INTERPRET=1")] = "cuda",
+    out: Annotated[Path, typer.Option(help="The folder for device-gates.json.")],
+    device: Annotated[str, typer.Option(help="cuda, or cpu with TRITON_INTERPRET=1.")] = "cuda",
 ) -> None:
     """Compare every kernel with float64; the file is written anew after every case."""
     small = interpreted()
@@ -204,7 +199,7 @@ def main(
         row: dict[str, Any] = {"operation": operation, "case": case, "dtype": str(dtype)[6:]}
         try:
             row |= compare(operation, dtype, ours, truth)
-        except Exception as error:  # a kernel may fail in any way, and the others are to be tried
+        except Exception as error:  # a kernel may fail in any way, and the others must be tried
             traceback.print_exc()
             row |= {"passed": False, "reason": f"{type(error).__name__}: {error}"[:500]}
         if not row["passed"] and operation not in found["failed"]:

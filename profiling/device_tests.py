@@ -1,9 +1,9 @@
 """Run tests with pytest and keep their results from moment to moment.
 
-    python profiling/device_tests.py --out profiling/results -- -m gpu tests/kernels/test_sanitized.py
+    python profiling/device_tests.py --out OUT -- -m gpu tests/kernels/test_sanitized.py
 
-What follows `--` goes to pytest. device-tests.json names what failed and counts the rest, also when
-the run is stopped before its end.
+What follows `--` goes to pytest. device-tests.json names what failed and counts the rest, even
+when the run is stopped before its end.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from melcap.io.files import replacing
 
 
 class Recorder:
-    """A pytest plugin that writes the outcome of every test as it ends."""
+    """A pytest plugin that writes the outcome of every test when it ends."""
 
     def __init__(self, path: Path, origin: dict[str, str]) -> None:
         self._path = path
@@ -31,7 +31,7 @@ class Recorder:
         self._found: dict[str, Any] = {"origin": origin, "finished": False, "failed": []}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Count a test's call, and whatever goes wrong or is skipped around it."""
+        """Count the call of a test, and failures and skips of its set-up and its end."""
         if report.when == "call" or report.outcome != "passed":
             self._outcomes[report.outcome] += 1
             if report.failed:
@@ -51,10 +51,10 @@ class Recorder:
 
 
 def main(
-    arguments: Annotated[list[str], typer.Argument(help="for pytest")],
-    out: Annotated[Path, typer.Option(help="folder for device-tests.json")],
+    arguments: Annotated[list[str], typer.Argument(help="Arguments for pytest.")],
+    out: Annotated[Path, typer.Option(help="The folder for device-tests.json.")],
 ) -> None:
-    """Run pytest; ends with its exit status."""
+    """Run pytest, and end with its exit status."""
     out.mkdir(parents=True, exist_ok=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     recorder = Recorder(out / "device-tests.json", provenance(device))

@@ -3,8 +3,8 @@
     python profiling/device_time.py --out profiling/results
 
 For batches of 64 x 10 s, 1 x 10 s and 1 x 1 s, encode and decode: the time of a call, the time of
-its kernels, how many there are, and those that take most. Nothing is measured of a codec that does
-not pass the gate of `rtf.py`. On a CPU the same is measured of PyTorch's operations.
+its kernels, how many there are, and those that take most. A codec that does not pass the gate of
+`rtf.py` is not measured. On a CPU the same is measured of PyTorch's operations.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ import json
 import statistics
 from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter
 from typing import Annotated, Any
 
 import torch
 import typer
 from clips import clip
-from contenders import Contender, melcap_on
+from contenders import melcap_on
 from gates import agreement
 from machine import provenance
-from report import table
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
+
+from melcap.bench.speed import Contender, Row, synchronize, timed
+from melcap.markdown import table
 
 SHAPES = ((64, 10.0), (1, 10.0), (1, 1.0))
 SMALL = ((2, 0.3), (1, 0.2))
 """Shapes of a rehearsal on a CPU."""
 ROUNDS = 7
 KERNELS = 12
-Row = dict[str, Any]
 
 
 def measure(codec: Contender, batch: int, seconds: float, rounds: int) -> list[Row]:
@@ -51,20 +51,12 @@ def measure(codec: Contender, batch: int, seconds: float, rounds: int) -> list[R
 
 def _timed(call: Callable[[], object], device: str, rounds: int) -> Row:
     gpu = device != "cpu"
-    taken = []
     warm = min(3, rounds)
-    for turn in range(rounds + warm):
-        began = perf_counter()
-        call()
-        if gpu:
-            torch.cuda.synchronize()
-        if turn >= warm:
-            taken.append(perf_counter() - began)
+    taken = [timed(call, device)[0] for _ in range(rounds + warm)][warm:]
     activity = ProfilerActivity.CUDA if gpu else ProfilerActivity.CPU
     with profile(activities=[activity]) as seen:
         call()
-        if gpu:
-            torch.cuda.synchronize()
+        synchronize(device)
     kind = DeviceType.CUDA if gpu else DeviceType.CPU
     kernels = [event for event in seen.key_averages() if event.device_type == kind]
 
@@ -88,19 +80,19 @@ def write(out: Path, device: str, found: dict[str, Any]) -> None:
     stem = out / f"device-time-{device}"
     stem.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
     origin = ", ".join(f"{name} {value}" for name, value in found["origin"].items())
-    lines = [
-        "# Where the device's time goes",
-        "",
-        f"By `python profiling/device_time.py`: {origin}",
-    ]
-    lines += ["", *(f"- not measured: {reason}" for reason in found["skipped"]), ""]
+    text = f"# Where the device's time goes\n\nBy `python profiling/device_time.py`: {origin}\n\n"
+    text += "".join(f"- not measured: {reason}\n" for reason in found["skipped"]) + "\n"
     heads = ("mode", "way", "clips", "call, ms", "kernels, ms", "launches", "times real time")
-    lines += table(
+    text += table(
         heads,
         [
             (
-                *(row["mode"], row["way"], f"{row['batch']} x {row['seconds']:g} s"),
-                *(f"{row['call_ms']:.2f}", f"{row['kernels_ms']:.2f}", row["launches"]),
+                row["mode"],
+                row["way"],
+                f"{row['batch']} x {row['seconds']:g} s",
+                f"{row['call_ms']:.2f}",
+                f"{row['kernels_ms']:.2f}",
+                row["launches"],
                 f"{row['x_real_time']:.0f}",
             )
             for row in found["rows"]
@@ -108,18 +100,18 @@ def write(out: Path, device: str, found: dict[str, Any]) -> None:
     )
     for row in found["rows"]:
         title = f"{row['mode']}, {row['way']}, {row['batch']} x {row['seconds']:g} s"
-        lines += ["", f"{title}:", ""]
-        lines += table(
+        text += f"\n{title}:\n\n"
+        text += table(
             ("kernel", "ms", "launches"),
             [(f"`{k['name']}`", f"{k['ms']:.3f}", k["count"]) for k in row["kernels"]],
         )
-    stem.with_suffix(".md").write_text("\n".join(lines) + "\n")
+    stem.with_suffix(".md").write_text(text)
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="folder for the results")],
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cuda",
-    small: Annotated[bool, typer.Option("--small", help="a rehearsal: small shapes")] = False,
+    out: Annotated[Path, typer.Option(help="The folder for the results.")],
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cuda",
+    small: Annotated[bool, typer.Option("--small", help="Rehearse with small shapes.")] = False,
 ) -> None:
     """Measure; the files are written anew after every shape."""
     out.mkdir(parents=True, exist_ok=True)

@@ -4,12 +4,12 @@
     python profiling/gpu_budget.py --seconds 430 --phases training --plan lite --data A.tar
     python profiling/gpu_budget.py --dry                     # every phase on a CPU, in small
 
-Phases (profiling/phases.py) are processes with a limit each. OUT/<phase>.json says how a phase
-ended, OUT/<phase>.log what it printed, OUT/results/ holds the tables, OUT/run/ the checkpoints.
-When time runs out the rest is skipped and named. A kernel whose gate fails is switched off for the
-phases behind it. With `--parcel` a folder of few files is kept up to date for machines that hand
-back no more (profiling/parcel.py). What `profiling/gpu_pack.py` has packed for a machine without a
-network is found in `--carried`.
+Phases (profiling/phases.py) are processes, each with a time limit. OUT/<phase>.json says how a
+phase ended, and OUT/<phase>.log what it printed. OUT/results/ holds the tables, OUT/run/ the
+checkpoints. When time runs out, the rest is skipped and named. A kernel whose gate fails is
+switched off for the phases that follow. `--parcel` keeps a folder of few files up to date, for
+machines that hand back no more (profiling/parcel.py). `--carried` is the folder of what
+`profiling/gpu_pack.py` has packed for a machine without a network.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from running import GRACE_SECONDS, ROOT, Outcome, Running, write
 LEAST_SECONDS = 5.0
 """A phase is not started with less time than this."""
 CHANGED = ("-dirty", "unknown")
-"""Ends of a commit's name that do not tell which code it is: gates run again then."""
+"""Ends of a commit's name that do not say which code it is. Gates then run again."""
 PARCEL_EVERY = 5.0
 DRY_SECONDS = 175.0
 
@@ -46,7 +46,7 @@ def spend(
     environment: dict[str, str],
     parcel: Path | None = None,
 ) -> list[Outcome]:
-    """Run phases one after the other until the seconds are over; returns how each ended."""
+    """Run phases one after the other until the seconds are over, and return how each ended."""
     deadline = time.time() + seconds - GRACE_SECONDS
     outcomes: list[Outcome] = []
     told: list[str] = []
@@ -59,7 +59,7 @@ def spend(
             if off is not None and not here.endswith(CHANGED):
                 outcomes.append(Outcome(name, "kept", reason="has run at this commit"))
                 continue
-            off = []  # every kernel is to be tried
+            off = []  # every kernel is tried
         left = deadline - time.time()
         together = [name, *(other for other in names if PHASES[other].beside == name)]
         if left < LEAST_SECONDS:
@@ -101,7 +101,7 @@ def report(outcomes: list[Outcome], seconds: float, spent: float) -> None:
 
 
 def _environment(carried: Path | None) -> dict[str, str]:
-    """Return the variables of all phases, with what was carried to this machine."""
+    """Return the environment variables of all phases, with what was carried to this machine."""
     found = dict(os.environ) | {"PYTHONUNBUFFERED": "1"}
     sites = [str(path) for path in sorted(carried.glob("*/site"))] if carried else []
     before = os.environ.get("PYTHONPATH", "")
@@ -113,36 +113,41 @@ def _environment(carried: Path | None) -> dict[str, str]:
 
 
 def _target() -> str:
-    """Return the architecture of the device here, as the ahead-of-time gate calls it."""
+    """Return the architecture of this device, as the ahead-of-time gate calls it."""
     major, minor = torch.cuda.get_device_capability()
     return f"sm_{major}{minor}"
 
 
 def main(
     seconds: Annotated[
-        float | None, typer.Option(help=f"in all; {DRY_SECONDS:.0f} with --dry", min=1)
+        float | None,
+        typer.Option(help=f"Seconds in all. Default with --dry: {DRY_SECONDS:.0f}.", min=1),
     ] = None,
     phases: Annotated[
-        str, typer.Option(help=f"separated by commas, of {', '.join([*GROUPS, *PHASES])}")
+        str, typer.Option(help=f"Separated by commas: {', '.join([*GROUPS, *PHASES])}.")
     ] = "all",
-    out: Annotated[Path, typer.Option(help="folder for everything")] = Path("runs/gpu"),
+    out: Annotated[Path, typer.Option(help="The folder for everything.")] = Path("runs/gpu"),
     parcel: Annotated[
-        Path | None, typer.Option(help="folder of at most 8 files of 16 MiB, always up to date")
+        Path | None, typer.Option(help="A folder of at most 8 files of 16 MiB, kept up to date.")
     ] = None,
-    plan: Annotated[str, typer.Option(help="of the plans, the one that is trained")] = "lite",
-    plans: Annotated[Path, typer.Option(help="file of plans")] = Path("profiling/gpu_budget.json"),
+    plan: Annotated[str, typer.Option(help="The plan that is trained.")] = "lite",
+    plans: Annotated[Path, typer.Option(help="The file of plans.")] = Path(
+        "profiling/gpu_budget.json"
+    ),
     data: Annotated[
-        list[Path] | None, typer.Option(help="tar shard or folder of audio; for each one")
+        list[Path] | None, typer.Option(help="A tar shard or folder of audio; repeatable.")
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="folder of checkpoints that training goes on from")
+        Path | None, typer.Option(help="The folder of checkpoints that training goes on from.")
     ] = None,
     carried: Annotated[
-        Path | None, typer.Option(help="folder of what gpu_pack.py has packed")
+        Path | None, typer.Option(help="The folder of what gpu_pack.py has packed.")
     ] = None,
-    dry: Annotated[bool, typer.Option("--dry", help="every phase on a CPU, in small")] = False,
+    dry: Annotated[
+        bool, typer.Option("--dry", help="Rehearse every phase on a CPU, in small.")
+    ] = False,
 ) -> None:
-    """Run the phases; ends with status 1 where one failed or none was run."""
+    """Run the phases, and end with status 1 where one failed or was skipped."""
     began = time.time()
     if seconds is None and not dry:
         raise typer.BadParameter("say how many seconds there are", param_hint="--seconds")

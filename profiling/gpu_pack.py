@@ -2,7 +2,7 @@
 
     python profiling/gpu_pack.py --data A.tar --data B.tar --out .gpu
 
-Each load is a folder, OUT/0, OUT/1, ..., which travels with the repository in a call of its own:
+Each load is a folder, OUT/0, OUT/1, ..., which travels together with the repository:
 
     0/site/          soundfile, soxr and what they need, unpacked for the other machine's Python
     0/commit         the commit that is measured: the repository travels without its history
@@ -11,8 +11,7 @@ Each load is a folder, OUT/0, OUT/1, ..., which travels with the repository in a
     1/run/           checkpoints to go on from (--run)
 
 Opus shards are a sixteenth of the size of decoded audio or less, so the decoder travels and not the
-samples.
-`gpu_budget.py --carried OUT` finds all of it.
+samples. `gpu_budget.py --carried OUT` finds all of it.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from typing import Annotated
 import typer
 from machine import commit
 
-from melcap.cli.batch import sentences
+from melcap.cli.exits import exit_on_errors
 from melcap.errors import InputError
 from melcap.training.checkpoint import INDEX
 
@@ -48,7 +47,8 @@ _TAR_BLOCK = 512
 def wheels(site: Path, python: str) -> None:
     """Unpack the wheels of `WHEELS` for that Python on Linux (x86-64) into a folder.
 
-    Raises InputError where pip finds none.
+    Raises:
+        InputError: pip finds none.
     """
     with tempfile.TemporaryDirectory() as folder:
         command = [
@@ -87,7 +87,8 @@ def folder_bytes(folder: Path) -> int:
 def members(shards: list[Path]) -> Iterator[tuple[Path, tarfile.TarInfo]]:
     """Yield the clips of all shards in an order that is random and always the same.
 
-    Raises InputError for a file that is no tar.
+    Raises:
+        InputError: a file is not a tar.
     """
     found = []
     for shard in shards:
@@ -100,7 +101,7 @@ def members(shards: list[Path]) -> Iterator[tuple[Path, tarfile.TarInfo]]:
 
 
 def fill(target: Path, clips: Iterator[tuple[Path, tarfile.TarInfo]], room: int) -> int:
-    """Write clips to a tar while they fit; returns how many bytes of audio are in it."""
+    """Write clips to a tar while they fit, and return the bytes of audio in it."""
     written = 0
     size = 2 * _TAR_BLOCK
     opened: dict[Path, tarfile.TarFile] = {}
@@ -119,17 +120,22 @@ def fill(target: Path, clips: Iterator[tuple[Path, tarfile.TarInfo]], room: int)
 
 
 def main(
-    data: Annotated[list[Path], typer.Option(help="tar shard of clips; to be given for each")],
-    out: Annotated[Path, typer.Option(help="folder of the loads; it is emptied")] = Path(".gpu"),
-    loads: Annotated[int, typer.Option(help="how many", min=1)] = 2,
-    limit_mib: Annotated[float, typer.Option(help="of a load with the repository")] = 64.0,
+    data: Annotated[list[Path], typer.Option(help="A tar shard of clips; repeatable.")],
+    out: Annotated[Path, typer.Option(help="The folder of the loads; it is emptied.")] = Path(
+        ".gpu"
+    ),
+    loads: Annotated[int, typer.Option(help="The number of loads.", min=1)] = 2,
+    limit_mib: Annotated[
+        float, typer.Option(help="Size of a load with the repository, in MiB.")
+    ] = 64.0,
     run: Annotated[
-        Path | None, typer.Option(help="folder of checkpoints to go on from, such as runs/gpu/run")
+        Path | None,
+        typer.Option(help="The folder of checkpoints to go on from, such as runs/gpu/run."),
     ] = None,
-    python: Annotated[str, typer.Option(help="the other machine's Python")] = "3.12",
+    python: Annotated[str, typer.Option(help="The Python version of the other machine.")] = "3.12",
 ) -> None:
-    """Pack; the last load carries the checkpoints, the first one the decoder."""
-    with sentences():
+    """Pack the loads: the first carries the decoder of audio, the last the checkpoints."""
+    with exit_on_errors():
         shutil.rmtree(out, ignore_errors=True)
         room = int(limit_mib * 2**20) - tracked_bytes() - MARGIN
         clips = members(sorted(data))

@@ -1,4 +1,4 @@
-"""Cost as work grows: time and memory for each second of audio, from 1 s to 3 h, batches to 64."""
+"""Cost as work grows: time and memory for a second of audio, from 1 s to 3 h and batches to 64."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ BATCH_SECONDS = 10.0
 
 
 def growth() -> dict[str, Any]:
-    """A row for each length alone and each batch of 10 s clips, on a CPU.
+    """Return a row for each length alone and for each batch of 10 s clips, on a CPU.
 
-    Short ones are timed five times, those of ten minutes and more once. Memory is the peak of a
-    fresh process less what it had before the clips, the audio in and out included.
+    Short clips are timed five times, and those of ten minutes or more once. Memory is the peak of a
+    fresh process less what it had before the clips; it includes the audio that goes in and out.
     """
     codec = melcap.load()
     rate = codec.config.mel.sample_rate

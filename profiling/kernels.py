@@ -1,12 +1,12 @@
-"""Every kernel against its peers on this GPU: time, rate, error, in one run.
+"""Time every kernel beside its peers on this GPU, with rates and errors, in one run.
 
     python profiling/kernels.py                        # all operations, all shapes
     python profiling/kernels.py --operation log_mel --quick
 
-A kernel's error against float64 is measured first; one that is outside its tolerance is reported
-as wrong and not timed. Rows are added to profiling/results/kernels.csv as they come; the latest of
-each operation are the table in kernels.md beside it, and those of this run the roofline in
-kernels.png.
+A kernel's error against float64 is measured first. A kernel outside its tolerance is reported as
+wrong and not timed. Rows are added to profiling/results/kernels.csv as they come. The latest rows
+of each operation make the table in kernels.md beside it, and those of this run the roofline in
+kernels.png. `melcap bench --kernels` times the calls of the codec alone.
 """
 
 from __future__ import annotations
@@ -21,38 +21,63 @@ from typing import Annotated
 import torch
 import typer
 from cases import CASES, Case
-from measure import ceilings, largest_error, provenance, timed
+from machine import ceilings, commit
 from rich.console import Console
 from rich.progress import track
 
-from melcap.ops.registry import implementation, reasons_against, unavailable
+import melcap
+from melcap.bench.kernels import allowed_error, largest_error, timed
+from melcap.markdown import table
+from melcap.ops.registry import reasons_against, unavailable
+from melcap.provenance import provenance
 
 RESULTS = Path(__file__).resolve().parent / "results"
 Row = dict[str, object]
 COLUMNS = (
-    *("operation", "case", "contender", "error", "ms", "ms_p25", "ms_p75", "graph_ms"),
-    *("GB_per_s", "TFLOP_per_s", "share_of_floor"),
+    "operation",
+    "case",
+    "contender",
+    "error",
+    "ms",
+    "ms_p25",
+    "ms_p75",
+    "graph_ms",
+    "GB_per_s",
+    "TFLOP_per_s",
+    "share_of_floor",
 )
 RUN = ("gpu", "torch", "triton", "commit", "date")
-"""What the rows of one run have in common, but for `melcap`, which commit says better."""
+"""What the rows of one run have in common. The version of melcap says less than the commit."""
+ORIGIN = ("gpu", "torch", "triton", "melcap", "commit", "date")
+"""Columns of the CSV behind `COLUMNS`."""
 
 
-def measure(case: Case, limits: dict[str, float], origin: dict[str, str]) -> list[Row]:
-    """A row for each contender."""
+def origin() -> dict[str, str]:
+    """Return the card, versions, commit and date, which every row carries."""
+    found = provenance(("torch", "triton"))
+    found |= {
+        "gpu": torch.cuda.get_device_name(),
+        "melcap": melcap.__version__,
+        "commit": commit(),
+    }
+    return {name: found[name] for name in ORIGIN}
+
+
+def measure(case: Case, limits: dict[str, float], run: dict[str, str]) -> list[Row]:
+    """Return a row for each contender."""
     contenders = case.contenders()
     expected = case.expected()
-    tolerance = implementation(case.operation, "triton").tolerances[case.dtype]
+    allowed = allowed_error(case.operation, case.dtype, expected)
     rows: list[Row] = []
     errors = {}
     for name, call in list(contenders.items()):
         found = call()
         errors[name], place = largest_error(found, expected)
-        allowed = tolerance.atol + tolerance.rtol * float(expected.abs().max())
         if name == "melcap triton" and errors[name] > allowed:
             print(f"WRONG: {case.operation} {case.name}: {errors[name]:.1e} at {place}, not timed")
             del contenders[name]
     timings = timed(contenders)
-    # the faster of the two floors: bytes over bandwidth, arithmetic over the FP32 units' rate
+    # the larger of two floors: bytes over the bandwidth, and FLOP over the rate of their units
     floor = max(case.bytes / limits["copy B/s"], case.flops / limits[case.units]) * 1e3
     for name, error in errors.items():
         timing = timings.get(name)
@@ -73,7 +98,7 @@ def measure(case: Case, limits: dict[str, float], origin: dict[str, str]) -> lis
                 "TFLOP_per_s": f"{case.flops / best / 1e9:.2f}",
                 "share_of_floor": f"{floor / best:.3f}",
             }
-        rows.append(row | origin)
+        rows.append(row | run)
     return rows
 
 
@@ -82,14 +107,14 @@ def keep(rows: list[Row]) -> None:
     path = RESULTS / "kernels.csv"
     fresh = not path.exists()
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS + tuple(provenance()))
+        writer = csv.DictWriter(file, COLUMNS + ORIGIN)
         if fresh:
             writer.writeheader()
         writer.writerows(rows)
 
 
 def write(limits: dict[str, float]) -> None:
-    """The table: each operation as it was last measured on the card that was used last."""
+    """Write the table: each operation as it was last measured on the card that was used last."""
     with (RESULTS / "kernels.csv").open(newline="") as file:
         rows = [*csv.DictReader(file)]
     last = {row["operation"]: row for row in rows if row["gpu"] == rows[-1]["gpu"]}
@@ -105,15 +130,13 @@ def write(limits: dict[str, float]) -> None:
         "",
         *(f"- {name}: {', '.join(f'{p} {row[p]}' for p in RUN[1:])}" for name, row in last.items()),
         "",
-        "| " + " | ".join(COLUMNS) + " |",
-        "|" + " --- |" * len(COLUMNS),
-        *("| " + " | ".join(row[name] for name in COLUMNS) + " |" for row in rows),
+        table(COLUMNS, ([row[name] for name in COLUMNS] for row in rows)),
     ]
-    (RESULTS / "kernels.md").write_text("\n".join(lines) + "\n")
+    (RESULTS / "kernels.md").write_text("\n".join(lines))
 
 
 def roofline(rows: Iterable[Row], cases: dict[str, Case], limits: dict[str, float]) -> None:
-    """Achieved rate of each kernel against its arithmetic intensity, under this card's ceilings."""
+    """Draw the rate of each kernel over its arithmetic intensity, under this card's ceilings."""
     if importlib.util.find_spec("matplotlib") is None:
         print("matplotlib is not installed: no roofline")
         return
@@ -143,8 +166,10 @@ def roofline(rows: Iterable[Row], cases: dict[str, Case], limits: dict[str, floa
 
 
 def main(
-    operation: Annotated[list[str] | None, typer.Option(help=", ".join(CASES))] = None,
-    quick: Annotated[bool, typer.Option(help="the first and the last shape of each")] = False,
+    operation: Annotated[
+        list[str] | None, typer.Option(help=f"{', '.join(CASES)}. Default: all.")
+    ] = None,
+    quick: Annotated[bool, typer.Option(help="Measure the first and the last shape only.")] = False,
 ) -> None:
     """Measure, print, and write to profiling/results."""
     reasons = unavailable("triton") or ([] if torch.cuda.is_available() else ["no CUDA device"])
@@ -152,8 +177,8 @@ def main(
         sys.exit(f"nothing can be measured here: {'; '.join(reasons)}")
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = True
-    limits, origin = ceilings(), provenance()
-    print(origin, {name: f"{limit:.3g}" for name, limit in limits.items()})
+    limits, run = ceilings(), origin()
+    print(run, {name: f"{limit:.3g}" for name, limit in limits.items()})
     rows: list[Row] = []
     cases: dict[str, Case] = {}
     for name in operation or CASES:
@@ -163,7 +188,7 @@ def main(
                 print(f"no Triton kernel for {name} {case.name}: left out")
                 continue
             cases[f"{name} {case.name}"] = case
-            found = measure(case, limits, origin)
+            found = measure(case, limits, run)
             keep(found)
             rows += found
             write(limits)

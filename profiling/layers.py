@@ -1,10 +1,10 @@
-"""Where melcap's time goes: each stage's time and operations, against what the machine reaches."""
+"""Where melcap's time goes: each stage's time and FLOP, against the rates of this machine."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from time import perf_counter
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from clips import clip
 from machine import rates
 
 import melcap
+from melcap.bench.speed import timed
 from melcap.model.stages import Stage, inputs_for
 from melcap.ops.flops import count
 
@@ -20,11 +21,11 @@ SECONDS = 10.0
 
 
 def profile(device: str) -> dict[str, Any]:
-    """A row for each stage of encoding and decoding a 10 s clip in one chunk, medians.
+    """Return a row for each stage of encoding and decoding a 10 s clip in one chunk, with medians.
 
-    `gflop` counts products, convolutions and FFTs; `share` is the rate reached over the rate that
-    this machine reaches in 3 x 3 convolutions. What no stage accounts for (padding, chunks, the
-    copies between) is the last row of each way.
+    `gflop` counts products, convolutions and FFTs. `share` is the rate reached over the rate that
+    this machine reaches in 3 x 3 convolutions. "the rest" is what no stage accounts for: padding,
+    chunks, and the copies between stages.
     """
     codec = melcap.load(device=device)
     rate = codec.config.mel.sample_rate
@@ -53,16 +54,12 @@ def profile(device: str) -> dict[str, Any]:
         for turn in range(ROUNDS + 2):
             x = given
             for index, (_, step) in enumerate(steps):
-                began = perf_counter()
-                x = step(x)
-                _wait(device)
+                spent, x = timed(partial(step, x), device)
                 if turn > 1:
-                    taken[index].append(perf_counter() - began)
-            began = perf_counter()
-            whole()
-            _wait(device)
+                    taken[index].append(spent)
+            spent, _ = timed(whole, device)
             if turn > 1:
-                total.append(perf_counter() - began)
+                total.append(spent)
         work, x = [], given
         for _, step in steps:
             kinds, x = count(step, x)
@@ -76,7 +73,7 @@ def profile(device: str) -> dict[str, Any]:
 
 
 def _named(stages: Sequence[Stage]) -> list[tuple[str, Stage]]:
-    """Stages with their class and place."""
+    """Return stages with names made of their place and class."""
     return [(f"{place} {type(stage).__name__}", stage) for place, stage in enumerate(stages)]
 
 
@@ -87,8 +84,3 @@ def _row(
     if ceilings and flop:
         row |= {"gflop_per_s": flop / taken / 1e9, "share": flop / taken / ceilings["convolution"]}
     return row
-
-
-def _wait(device: str) -> None:
-    if device != "cpu":
-        torch.cuda.synchronize(device)

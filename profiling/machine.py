@@ -1,40 +1,32 @@
-"""This machine: what it is, and the rates that a CPU reaches in products and convolutions."""
+"""This machine: its versions, and the rates that it reaches in products and convolutions."""
 
 from __future__ import annotations
 
 import os
-import platform
 import statistics
 import subprocess
 from collections.abc import Callable
-from datetime import date
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from time import perf_counter
 
 import torch
 
 import melcap
+from melcap.bench.origin import origin
+from melcap.bench.speed import timed
+from melcap.provenance import installed_version
 
-PACKAGES = ("torch", "triton", "onnxruntime", "transformers", "snac", "vocos")
+PEERS = ("onnxruntime", "transformers", "snac", "vocos")
+"""Packages whose versions results carry beside those of `melcap.bench.origin`."""
 
 
 def provenance(device: str) -> dict[str, str]:
-    """Machine, versions, commit and date: every file of results carries them."""
-    return {
-        "machine": processor() if device == "cpu" else torch.cuda.get_device_name(device),
-        "cores": str(os.cpu_count()),
-        "load before": f"{os.getloadavg()[0]:.2f}",
-        "python": platform.python_version(),
-        **{name: found for name in PACKAGES if (found := _version(name))},
-        "model": melcap.load().model,
-        "commit": commit(),
-        "date": date.today().isoformat(),
-    }
+    """Return the machine, versions, commit and date, which every file of results carries."""
+    peers = {name: found for name in PEERS if (found := installed_version(name))}
+    return origin(device, melcap.load().model) | peers | {"commit": commit()}
 
 
 def commit() -> str:
-    """That of this tree; a copy without its history is told by MELCAP_COMMIT."""
+    """Return the commit of this tree; in a copy without history, what MELCAP_COMMIT says."""
     if told := os.environ.get("MELCAP_COMMIT"):
         return told
     here = Path(__file__).resolve().parent
@@ -44,21 +36,11 @@ def commit() -> str:
     return found.stdout.strip() or "unknown"
 
 
-def processor() -> str:
-    """The CPU's name, and of its extensions those that matter here."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    found = {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}
-    flags = found.get("flags", "").split()
-    extensions = [x for x in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if x in flags]
-    name = found.get("model name") or platform.processor() or platform.machine()
-    return f"{name} ({', '.join(extensions)})" if extensions else name
-
-
 def rates() -> dict[str, float]:
-    """FLOP a second of float32, with as many threads as torch has: what a layer could reach.
+    """Return FLOP a second of float32 on a CPU, with as many threads as torch has.
 
-    Products of a size that fits the caches well, and 3 x 3 convolutions as the tokenizer has them.
+    The rates are upper bounds for a layer: products of a size that fits the caches well, and 3 x 3
+    convolutions as the tokenizer has them.
     """
     a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
     x = torch.randn(1, 128, 24, 512).contiguous(memory_format=torch.channels_last)
@@ -72,17 +54,31 @@ def rates() -> dict[str, float]:
     }
 
 
+def ceilings() -> dict[str, float]:
+    """Return what this GPU reaches: bytes a second of a copy, and FLOP a second of products.
+
+    A byte that is copied counts twice, read and written.
+    """
+    from triton.testing import do_bench
+
+    block = torch.empty(2**28, dtype=torch.float32, device="cuda").normal_()
+    target = torch.empty_like(block)
+    copy = do_bench(lambda: target.copy_(block), return_mode="median")
+    found = {"copy B/s": 2 * block.nbytes / copy * 1e3}
+    before = torch.get_float32_matmul_precision()
+    for name, dtype, precision in (
+        ("float32 FLOP/s", torch.float32, "highest"),
+        ("tf32 FLOP/s", torch.float32, "high"),
+        ("float16 FLOP/s", torch.float16, "highest"),
+    ):
+        torch.set_float32_matmul_precision(precision)
+        a = torch.randn(8192, 8192, device="cuda").to(dtype)
+        taken = do_bench(lambda a=a: a @ a, return_mode="median")
+        found[name] = 2 * 8192**3 / taken * 1e3
+    torch.set_float32_matmul_precision(before)
+    return found
+
+
 def _median(call: Callable[[], object], rounds: int = 25) -> float:
-    taken = []
-    for _ in range(rounds + 3):
-        began = perf_counter()
-        call()
-        taken.append(perf_counter() - began)
+    taken = [timed(call, "cpu")[0] for _ in range(rounds + 3)]
     return statistics.median(taken[3:])
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

@@ -11,10 +11,10 @@ HERE = Path(__file__).resolve().parent
 
 
 def peak_memory(name: str, seconds: float, batch: int = 1) -> dict[str, float]:
-    """MB of a fresh process that encodes and decodes a batch of clips, and of it before the clips.
+    """Return MB of a fresh process that encodes and decodes a batch, and MB before the batch.
 
-    Before them it has coded one of a second: the second figure is Python, torch, the model and
-    what a first call takes; the difference is what the work costs.
+    Before the batch the process has coded a clip of a second. So the second figure is Python,
+    torch, the model and what a first call takes, and the difference is what the work costs.
     """
     command = [sys.executable, str(HERE / "memory.py"), name, str(seconds), str(batch)]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -24,16 +24,17 @@ def peak_memory(name: str, seconds: float, batch: int = 1) -> dict[str, float]:
     return found
 
 
-def _resident() -> float:
-    """The largest resident set of this process so far, in MB; Linux only.
+def peak_kib() -> int:
+    """Return the largest resident set of this process so far, in KiB; Linux only.
 
-    Not `getrusage`: that goes on from the process which started this one.
+    `getrusage` would include what the process that started this one had taken.
     """
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 def main(name: str, seconds: float, batch: int) -> None:
+    """Encode and decode a batch in this process, and print its memory as JSON."""
     import torch
     from clips import clip
     from contenders import Skipped, build
@@ -43,10 +44,10 @@ def main(name: str, seconds: float, batch: int) -> None:
         sys.exit(str(contender))
     with torch.no_grad():
         contender.decode(contender.encode(clip(1.0, contender.sample_rate)[None]))
-        before = _resident()
+        before = peak_kib() / 1024
         wave = clip(seconds, contender.sample_rate).expand(batch, -1)
         contender.decode(contender.encode(wave))
-    print(json.dumps({"peak_mb": _resident(), "before_mb": before}))
+    print(json.dumps({"peak_mb": peak_kib() / 1024, "before_mb": before}))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The results of `gpu_budget.py` as few files of limited size, complete at every moment.
 
-Some machines hand back only a handful of files. `update` keeps a folder like this:
+Some machines hand back only a few files. `update` keeps a folder like this:
 
     results.tar                   all small files: phases, logs, tables, checkpoint indexes
     run/stage2/*.safetensors      the tensors of checkpoints, as many as the limits allow
@@ -18,7 +18,7 @@ from typing import Annotated
 
 import typer
 
-from melcap.cli.batch import sentences
+from melcap.cli.exits import exit_on_errors
 from melcap.errors import InputError
 from melcap.io.files import replacing
 from melcap.training.checkpoint import INDEX, Checkpoint
@@ -27,17 +27,17 @@ FILES = 8
 FILE_BYTES = 16 << 20
 ALL_BYTES = 64 << 20
 SMALL_BYTES = 1 << 20
-"""Files below this size travel in results.tar, except for temporary ones."""
+"""Files below this size travel in results.tar, except temporary ones."""
 RESULTS = "results.tar"
 _ROOM_FOR_RESULTS = 4 << 20
 _LEFT_OUT = ("audio", "tensorboard")
-"""Folders of a training run that do not travel: they can be made again, or are large."""
+"""Folders of a training run that do not travel: they are large, or can be made again."""
 PARTS = ("weights", "averages", "discriminators", "optimisers", "discriminator_optimisers")
 """Parts of a checkpoint, those first that are hardest to learn again."""
 
 
 def update(out: Path, parcel: Path) -> list[str]:
-    """Bring the parcel up to date with `out`; returns the files of checkpoints that do not fit.
+    """Bring the parcel up to date with `out`, and return the files of checkpoints that do not fit.
 
     A checkpoint that is being replaced while it is read is left for the next call.
     """
@@ -75,7 +75,8 @@ def update(out: Path, parcel: Path) -> list[str]:
 def unpack(parcel: Path, out: Path) -> None:
     """Put a parcel in place: `out` is then as it was when the parcel was last brought up to date.
 
-    Raises InputError where the folder holds no parcel.
+    Raises:
+        InputError: the folder holds no parcel.
     """
     try:
         with tarfile.open(parcel / RESULTS) as archive:
@@ -89,7 +90,7 @@ def unpack(parcel: Path, out: Path) -> None:
 
 
 def _tensors(out: Path) -> Iterator[Path]:
-    """The large files of all checkpoints, relative to `out`, the latest stage first."""
+    """Yield the large files of all checkpoints, relative to `out`, the latest stage first."""
     found = []
     for index in out.glob(f"run/*/{INDEX}"):
         try:
@@ -114,11 +115,11 @@ def _small(out: Path) -> Iterator[Path]:
 
 
 def main(
-    parcel: Annotated[Path, typer.Argument(help="the folder that came back")],
-    out: Annotated[Path, typer.Argument(help="where to put it")],
+    parcel: Annotated[Path, typer.Argument(help="The folder that came back.")],
+    out: Annotated[Path, typer.Argument(help="The folder to unpack it to.")],
 ) -> None:
     """Unpack a parcel."""
-    with sentences():
+    with exit_on_errors():
         unpack(parcel, out)
         print(f"unpacked to {out}")
 

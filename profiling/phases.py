@@ -1,6 +1,6 @@
-"""The phases of `gpu_budget.py`: what each one runs, for how long at most, in which order.
+"""The phases of `gpu_budget.py`: what each one runs, for how long at most, and in which order.
 
-Every phase is a command of its own, so a crash or a hang costs its own limit and nothing else.
+Every phase is a process, so a crash or a hang costs its own time limit and nothing else.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 PEERS = ("melcap-triton", "melcap-graphs", "encodec", "mimi", "dac", "snac")
-"""Who is timed on a device; a peer that is not installed is named as skipped."""
+"""Codecs that are timed on a device. A peer that is not installed is named as skipped."""
 DEVICE_TESTS = (
     "tests/kernels/test_channel_norm.py",
     "tests/kernels/test_sanitized.py",
@@ -25,19 +25,20 @@ DEVICE_TESTS = (
     "tests/kernels/test_convnext1d.py",
     "tests/kernels/test_upsample_conv1d.py",
 )
-"""Those first that have not run on a device."""
+"""Tests on a device. Those that have not run on one yet come first."""
 
 
 @dataclass(frozen=True)
 class Place:
     """The folders, the device and the plan of a run.
 
-    Args:
+    Attributes:
         out: folder of the results; each phase has OUT/<phase>.json and OUT/<phase>.log.
         device: cuda, or cpu for a rehearsal, in which every phase is small.
         target: the name of the device's architecture, sm_90 for a Hopper GPU.
         data: tar shards or folders of training audio.
-        plan, plans: which plan is trained, and the file that it stands in.
+        plan: the name of the plan that is trained.
+        plans: the file of plans.
         resume: a folder with checkpoints to go on from, or None.
     """
 
@@ -62,13 +63,13 @@ class Place:
 
 @dataclass(frozen=True)
 class Phase:
-    """One command.
+    """A command with a time limit.
 
-    Args:
+    Attributes:
         limit: seconds after which it is stopped; infinity takes all that is left. A rehearsal has
-            one of its own, `REHEARSAL_SECONDS`.
+            its own limit, `REHEARSAL_SECONDS`.
         command: the command line, given the place and the deadline in seconds since 1970.
-        environment: variables for it, beside those of all phases.
+        environment: its environment variables, beside those of all phases.
         beside: the phase that it runs beside, if that one runs.
     """
 
@@ -126,7 +127,7 @@ def _device_tests(place: Place, _: float) -> list[str]:
             "-q",
             "tests/model/test_cuda_graphs.py",
             "-k",
-            "recorded_once",
+            "captured_once",
         ]
     pytest = ["-m", "gpu", "-n", "4", "--dist", "loadfile", "--tb=short", "-q"]
     return [*_script("device_tests", place), "--", *pytest, *DEVICE_TESTS]
@@ -178,7 +179,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
 def chosen(names: list[str]) -> list[str]:
     """Return the phases that are named, groups resolved, in the order of `PHASES`.
 
-    Raises ValueError for a name that is neither a phase nor a group.
+    Raises:
+        ValueError: a name is neither a phase nor a group.
     """
     wanted: set[str] = set()
     for name in names:
@@ -190,7 +192,7 @@ def chosen(names: list[str]) -> list[str]:
 
 
 def failed_gates(place: Place, commit: str) -> list[str] | None:
-    """Return the operations whose gate failed; None where none has run at this commit."""
+    """Return the operations whose gate failed, or None where gates have not run at this commit."""
     path = place.results / "device-gates.json"
     found = json.loads(path.read_text()) if path.exists() else {}
     if found.get("origin", {}).get("commit") != commit:

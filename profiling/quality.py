@@ -2,8 +2,8 @@
 
     python profiling/quality.py VALID.tar
 
-The speeds are of one run, in turns, on a clip of 10 s, with one and with two threads; a row is the
-median of the rounds with the quartiles. Before them, the gate: every level must have the same
+The speeds are measured in one run, in turns, on a clip of 10 s, with one thread and with two. A
+row is the median of the rounds with the quartiles. Before that, every level must give the same
 tokens, and decode as the configuration with so many Griffin-Lim steps does. The scores are those of
 `melcap evaluate` on clips of VALID. Results go to profiling/results/quality.md and quality.json.
 """
@@ -19,16 +19,16 @@ from typing import Annotated, Any
 import torch
 import typer
 from clips import clip
-from contenders import Contender
 from machine import provenance
-from report import table
-from rtf import RESULTS, in_turns
+from rtf import RESULTS
 
 import melcap
+from melcap.bench.speed import Contender, Setting, in_turns
 from melcap.codec import Codec
 from melcap.errors import MelcapError
 from melcap.evaluation.report import score
 from melcap.io.files import replacing
+from melcap.markdown import table
 from melcap.model.quality import QUALITIES, griffin_lim_steps
 
 SECONDS = 10.0
@@ -43,10 +43,10 @@ MEASURES = {
 
 
 def check(codecs: dict[str, Codec]) -> None:
-    """Refuse levels that are not what they say: the gate before anything is timed.
+    """Check the levels before anything is timed.
 
     Raises:
-        MelcapError: for other tokens, or another sound than that of so many steps.
+        MelcapError: a level gives other tokens, or other samples than so many Griffin-Lim steps.
     """
     default = codecs["default"]
     wave = clip(2.0, default.sample_rate)
@@ -57,13 +57,15 @@ def check(codecs: dict[str, Codec]) -> None:
         plain = Codec(replace(default.config, vocoder=vocoder))
         plain.load_state_dict(codec.state_dict())
         if not torch.equal(codec.encode(wave, default.sample_rate).tokens, codes.tokens):
-            raise MelcapError(f"not timed: {quality} has other tokens")
+            raise MelcapError(f"not timed: {quality} gives other tokens")
         if not torch.equal(codec.decode(codes), plain.decode(codes)):
-            raise MelcapError(f"not timed: {quality} does not sound as {steps} steps do")
+            raise MelcapError(
+                f"not timed: {quality} does not give the samples of {steps} Griffin-Lim steps"
+            )
 
 
 def speeds(codecs: dict[str, Codec], rounds: int) -> list[dict[str, Any]]:
-    """Return the decoding speed of each level, with one and with two threads."""
+    """Return rows with the decoding speed of each level, with one thread and with two."""
     rate = codecs["default"].sample_rate
     contenders = {
         quality: Contender(
@@ -74,7 +76,7 @@ def speeds(codecs: dict[str, Codec], rounds: int) -> list[dict[str, Any]]:
     rows = []
     for threads in (2, 1):
         torch.set_num_threads(threads)
-        found, _ = in_turns(contenders, SECONDS, 1, rounds, threads)
+        found, _ = in_turns(contenders, Setting(SECONDS, 1, rounds, threads), clip)
         rows += [row for row in found if row["way"] == "decode"]
     return rows
 
@@ -94,25 +96,20 @@ def text(found: dict[str, Any]) -> str:
         rows.append([*cells, *(f"{scores[name][measure]['mean']:.3f}" for measure in MEASURES)])
     heads = ["quality", "steps", "decoding, 2 threads", "1 thread", *MEASURES.values()]
     origin = ", ".join(f"{name} {value}" for name, value in found["origin"].items())
-    lines = [
-        "# Levels of quality",
-        "",
-        f"By `python profiling/quality.py`: {origin}.",
-        "",
+    return (
+        f"# Levels of quality\n\nBy `python profiling/quality.py`: {origin}.\n\n"
         f"Decoding in times real time on a clip of {SECONDS:g} s, and in brackets over default: "
         f"the median of {found['rounds']} rounds in turns. Scores: the mean over classes of "
-        f"{found['clips']} clips of {found['data']}; STOI and PESQ are of speech.",
-        "",
-        *table(heads, rows),
-    ]
-    return "\n".join(lines) + "\n"
+        f"{found['clips']} clips of {found['data']}; STOI and PESQ are of speech.\n\n"
+        f"{table(heads, rows)}"
+    )
 
 
 def main(
-    data: Annotated[Path, typer.Argument(help="held-out clips: folder, tar or CSV")],
-    rounds: Annotated[int, typer.Option(min=3)] = 15,
-    clips_per_class: Annotated[int, typer.Option(help="at most", min=1)] = 8,
-    out: Annotated[Path, typer.Option(help="folder for the results")] = RESULTS,
+    data: Annotated[Path, typer.Argument(help="Held-out clips: a folder, tar or CSV.")],
+    rounds: Annotated[int, typer.Option(min=3, help="How often each is timed.")] = 15,
+    clips_per_class: Annotated[int, typer.Option(help="Clips of each class, at most.", min=1)] = 8,
+    out: Annotated[Path, typer.Option(help="The folder for the results.")] = RESULTS,
 ) -> None:
     """Check, time and score the levels of quality."""
     codecs = {quality: melcap.load(quality=quality) for quality in QUALITIES}

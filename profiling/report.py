@@ -1,25 +1,37 @@
-"""What was measured, as JSON, as Markdown and as a picture."""
+"""Results as JSON, as Markdown and as a picture."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from melcap.bench.speed import speed_in_words
+from melcap.markdown import table
 
 Found = dict[str, Any]
 
 
 def write(stem: Path, kind: str, found: Found) -> Path:
-    """`stem`.json, .md and, where matplotlib is installed, .png; returns the Markdown's path."""
+    """Write results as `stem`.json, .md and, where matplotlib is installed, .png.
+
+    Args:
+        stem: the path without a suffix.
+        kind: one of `TITLES`.
+        found: the results, with their origin.
+
+    Returns:
+        The path of the Markdown file.
+    """
     stem.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
-    lines = [f"# {TITLES[kind]}", "", _origin(found), "", *TABLES[kind](found)]
+    text = f"# {TITLES[kind]}\n\n{_origin(found)}\n\n{TABLES[kind](found)}"
     if kind in PICTURES and importlib.util.find_spec("matplotlib"):
         PICTURES[kind](found, stem.with_suffix(".png"))
-        lines += ["", f"![{TITLES[kind]}]({stem.name}.png)"]
+        text += f"\n![{TITLES[kind]}]({stem.name}.png)\n"
     path = stem.with_suffix(".md")
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text(text)
     return path
 
 
@@ -29,44 +41,28 @@ def _origin(found: Found) -> str:
     )
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    """Return the lines of a Markdown table."""
-    return [
-        "| " + " | ".join(heads) + " |",
-        "|" + " --- |" * len(heads),
-        *("| " + " | ".join(map(str, row)) + " |" for row in rows),
-    ]
-
-
-def _speeds(found: Found) -> list[str]:
-    """A line for each codec and setting: times real time both ways, and melcap's advantage."""
-    lines = ["Times real time: median of the rounds, with quartiles. Higher is better.", ""]
+def _speeds(found: Found) -> str:
+    """Return a line for each codec and setting, with times real time both ways."""
+    text = "Times real time: median of the rounds, with quartiles. Higher is better.\n\n"
     by: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
     for row in found["rows"]:
         key = (row["threads"], row["seconds"], row["batch"], row["codec"])
         by.setdefault(key, {})[row["way"]] = row
     shown = []
     for (threads, seconds, batch, codec), ways in by.items():
-        cells = []
-        for way in ("encode", "decode"):
-            row = ways.get(way)
-            cells.append(
-                f"{_digits(row['x_real_time'])} ({_digits(row['p25'])} to {_digits(row['p75'])})"
-                if row
-                else ""
-            )
+        cells = [speed_in_words(ways[way]) if way in ways else "" for way in ("encode", "decode")]
         shown.append((codec, threads or "", f"{seconds:g} s", batch, *cells))
-    lines += table(("codec", "threads", "clip", "batch", "encode", "decode"), shown)
+    text += table(("codec", "threads", "clip", "batch", "encode", "decode"), shown)
     if found["skipped"] or found["left_out"]:
-        lines += ["", "Left out:", ""]
-        lines += [f"- {name}: {reason}" for name, reason in found["skipped"].items()]
-        lines += [f"- {reason}" for reason in found["left_out"]]
+        reasons = [f"{name}: {reason}" for name, reason in found["skipped"].items()]
+        text += "\nLeft out:\n\n"
+        text += "".join(f"- {reason}\n" for reason in [*reasons, *found["left_out"]])
     if "rates" in found:
         rates = ", ".join(f"{name} {rate / 1e9:.0f}" for name, rate in found["rates"].items())
-        lines += ["", f"What this machine reaches, in GFLOP/s of float32: {rates}."]
+        text += f"\nWhat this machine reaches, in GFLOP/s of float32: {rates}.\n"
     if "memory" in found:
-        lines += ["", "## Memory", "", "Of a process that encodes and decodes one clip, in MB.", ""]
-        lines += table(
+        text += "\n## Memory\n\nOf a process that encodes and decodes one clip, in MB.\n\n"
+        text += table(
             ("codec", "clip", "peak", "before the clip"),
             [
                 (
@@ -78,10 +74,10 @@ def _speeds(found: Found) -> list[str]:
                 for row in found["memory"]
             ],
         )
-    return lines
+    return text
 
 
-def _streams(found: Found) -> list[str]:
+def _streams(found: Found) -> str:
     rows = [
         (row["what"], row["unit"], f"{row['median']:.3f}", _between(row, ".3f"))
         for row in found["rows"]
@@ -89,7 +85,7 @@ def _streams(found: Found) -> list[str]:
     return table(("what", "unit", "median", "quartiles"), rows)
 
 
-def _profile(found: Found) -> list[str]:
+def _profile(found: Found) -> str:
     rates = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in found["rates"].items())
     heads = ("way", "stage", "ms", "GFLOP", "GFLOP/s", "of the convolution rate")
     rows = [
@@ -104,14 +100,10 @@ def _profile(found: Found) -> list[str]:
         for row in found["rows"]
     ]
     reached = f", {found['threads']} threads. Reached here by PyTorch: {rates}" if rates else ""
-    return [
-        f"A 10 s clip in one chunk{reached}.",
-        "",
-        *table(heads, rows),
-    ]
+    return f"A 10 s clip in one chunk{reached}.\n\n{table(heads, rows)}"
 
 
-def _growth(found: Found) -> list[str]:
+def _growth(found: Found) -> str:
     heads = (
         "clip",
         "batch",
@@ -131,7 +123,7 @@ def _growth(found: Found) -> list[str]:
         )
         for row in found["rows"]
     ]
-    return ["Milliseconds of work for each second of audio.", "", *table(heads, rows)]
+    return f"Milliseconds of work for each second of audio.\n\n{table(heads, rows)}"
 
 
 def _digits(x: float) -> str:
@@ -152,7 +144,7 @@ def _axes(columns: int) -> tuple[Any, Any]:
 
 
 def _bars(found: Found, path: Path) -> None:
-    """10 s clips, batch of one, most threads: a bar for each codec, on a logarithmic axis."""
+    """Draw a bar for each codec: single clips of 10 s, the most threads, on a logarithmic axis."""
     most = max((row["threads"] or 0) for row in found["rows"])
     rows = [
         row
@@ -176,7 +168,7 @@ def _bars(found: Found, path: Path) -> None:
 
 
 def _lines(found: Found, path: Path) -> None:
-    """Time and memory for each second of audio, against length and against batch."""
+    """Draw time and memory for each second of audio over the length and over the batch."""
     figure, axes = _axes(3)
     alone = [row for row in found["rows"] if row["batch"] == 1]
     batches = [row for row in found["rows"] if row["batch"] > 1 or row["seconds"] == 10]
@@ -208,7 +200,7 @@ TITLES = {
     "growth": "Cost as work grows",
     "streams": "Streams",
 }
-TABLES: dict[str, Callable[[Found], list[str]]] = {
+TABLES: dict[str, Callable[[Found], str]] = {
     "rtf": _speeds,
     "profile": _profile,
     "growth": _growth,

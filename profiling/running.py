@@ -1,4 +1,4 @@
-"""A phase of `gpu_budget.py` at work: its process, its log, its limit and how it ended."""
+"""The process of a phase of `gpu_budget.py`: its log, its time limit and how it ended."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from melcap.ops.registry import SWITCH
 
 ROOT = Path(__file__).resolve().parents[1]
 GRACE_SECONDS = 6.0
-"""Seconds between asking a phase to end and killing it: training saves meanwhile."""
+"""Seconds between asking a phase to end and killing it. Training saves in that time."""
 
 
 @dataclass
@@ -36,13 +36,14 @@ class Outcome:
 
 
 class Running:
-    """A phase at work: its process, its log, and when it must end.
+    """A phase that runs: its process, its log, and when it must end.
 
     Args:
-        name, phase: the phase.
-        place: where it runs.
+        name: the name of the phase.
+        phase: the phase.
+        place: the folders and the device.
         deadline: when it must have ended, in seconds since 1970.
-        environment: variables for its process.
+        environment: environment variables for its process.
         off: operations whose kernels are switched off.
     """
 
@@ -60,7 +61,7 @@ class Running:
         self._deadline = min(deadline, self._began + limit)
         self._place = place
         self._asked = 0.0
-        # The phase is to end by itself before it is asked to.
+        # The phase should end by itself before it is asked to.
         command = phase.command(place, self._deadline - 1.0)
         self.outcome = Outcome(
             name, "running", limit=self._deadline - self._began, command=command, kernels_off=off
@@ -78,7 +79,7 @@ class Running:
         self._write()
 
     def ended(self) -> bool:
-        """Look whether the phase has ended; stop it where its time is up."""
+        """Return whether the phase has ended, and stop it where its time is up."""
         now = time.time()
         status = self._process.poll()
         if status is None:
@@ -88,7 +89,7 @@ class Running:
             elif self._asked and now >= self._asked + GRACE_SECONDS:
                 self._signal(signal.SIGKILL)
             return False
-        self._signal(signal.SIGKILL)  # whatever it has left behind
+        self._signal(signal.SIGKILL)  # whatever processes it has left behind
         self._log.close()
         self.outcome.seconds = round(now - self._began, 1)
         self.outcome.returncode = status

@@ -1,10 +1,10 @@
-"""What a collection costs to tokenize: machines, days, storage, money, from measured rates.
+"""Work out what a collection costs to tokenize: machines, days, storage and money.
 
     python profiling/scale.py --hours 1000000 --days 7
     python profiling/scale.py --gpu-speed 5000 --gpu-price 2.5    # with a GPU's rate of your own
 
-The rate of two cores and the bytes of a token set are those of `profiling/results/bulk-cpu.json`
-(`python profiling/bulk.py`); that of a GPU, and prices, are what you say they are.
+The rate of two cores and the bytes of a token set are measured: profiling/results/bulk-cpu.json, by
+`python profiling/bulk.py`. The rate of a GPU and the prices are assumptions, which options change.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Annotated
 
 import typer
 
+from melcap.markdown import table
+
 MEASURED = Path(__file__).resolve().parent / "results" / "bulk-cpu.json"
 FLAC_KBPS, MP3_KBPS = 700, 128
 TOKENS_PER_SECOND = 12 * 44100 / 2048
@@ -24,14 +26,27 @@ TOKENS_PER_SECOND = 12 * 44100 / 2048
 
 @dataclass(frozen=True)
 class Plan:
-    """So many workers of `speed` times real time each, and what one costs an hour."""
+    """One kind of worker.
+
+    Attributes:
+        worker: what the table calls it.
+        speed: its speed in times real time.
+        price: what it costs an hour.
+    """
 
     worker: str
     speed: float
     price: float
 
     def row(self, hours: float, days: float, share: float) -> list[str]:
-        """`share` of a worker's time is work, the rest waiting, stragglers and failed machines."""
+        """Return the row of a table: how many workers finish in time, and what they cost.
+
+        Args:
+            hours: hours of audio.
+            days: days until the work is done.
+            share: the share of a worker's time that is work. The rest is waiting, stragglers and
+                failed machines.
+        """
         work = hours / self.speed / share
         workers = math.ceil(work / (24 * days))
         read = workers * self.speed * share * MP3_KBPS / 8 / 1000
@@ -46,22 +61,25 @@ class Plan:
 
 
 def main(
-    hours: Annotated[float, typer.Option(min=1, help="Of audio, one channel.")] = 1e6,
-    days: Annotated[float, typer.Option(min=0.01, help="Until it must be done.")] = 7,
-    share: Annotated[float, typer.Option(min=0.01, max=1, help="Of time that is work.")] = 0.8,
-    gpu_speed: Annotated[float | None, typer.Option(help="Times real time of one GPU.")] = None,
-    core_price: Annotated[float, typer.Option(help="Of two cores, an hour.")] = 0.08,
-    gpu_price: Annotated[float, typer.Option(help="Of a GPU, an hour.")] = 2.5,
+    hours: Annotated[float, typer.Option(min=1, help="Hours of audio, one channel.")] = 1e6,
+    days: Annotated[float, typer.Option(min=0.01, help="Days until the work is done.")] = 7,
+    share: Annotated[
+        float, typer.Option(min=0.01, max=1, help="Share of the time that is work.")
+    ] = 0.8,
+    gpu_speed: Annotated[
+        float | None, typer.Option(help="Speed of one GPU, in times real time.")
+    ] = None,
+    core_price: Annotated[float, typer.Option(help="Price of two cores for an hour.")] = 0.08,
+    gpu_price: Annotated[float, typer.Option(help="Price of a GPU for an hour.")] = 2.5,
 ) -> None:
+    """Print a table of workers, and the size of audio and tokens."""
     measured = json.loads(MEASURED.read_text())
     speed = measured["folder, times real time"]
     plans = [Plan("two cores (measured)", speed, core_price)]
     for rate in [gpu_speed] if gpu_speed else [1000, 3000, 10000]:
         plans.append(Plan("GPU (assumed)", rate, gpu_price))
     heads = ["worker", "x real time", "worker hours", "workers", "MB/s of mp3 to read", "cost"]
-    rows = [heads, ["---"] * len(heads), *(plan.row(hours, days, share) for plan in plans)]
-    for row in rows:
-        typer.echo(f"| {' | '.join(row)} |")
+    typer.echo(table(heads, (plan.row(hours, days, share) for plan in plans)), nl=False)
     seconds = 3600 * hours
     size = seconds * measured["Parquet bytes a second of audio"]
     mp3, flac = (seconds * kbps / 8e9 for kbps in (MP3_KBPS, FLAC_KBPS))

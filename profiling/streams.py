@@ -17,21 +17,25 @@ import melcap
 
 PIECES = (1, 4, 20)
 """Columns that a live source hands over at a time."""
+SECONDS = 10.0
+"""Length of the live source."""
+SOURCE = Path(__file__).resolve().parents[1] / "examples" / "audio" / "speech.flac"
+"""The clip of 10 s that a cold start decodes."""
 
 
 def streaming(rounds: int = 9) -> list[dict[str, Any]]:
-    """What is measured, each with its median and quartiles, in seconds or as a share of one core.
+    """Return rows with medians and quartiles, in seconds or as a share of one core.
 
-    - first audio: a new stream is given tokens until it first returns samples. The model looks
-      ahead, so a live stream waits for those columns as well: `melcap info` says how long.
+    - first audio: the time until a new stream of tokens first returns samples. The model looks
+      ahead, so a live stream also waits for those columns; `melcap info` says how long.
     - load: seconds of work on one thread for each second of a live source, in pieces of so many
-      columns: a piece costs what its stages compute again around it, and waits to be whole.
+      columns. A small piece costs more, because stages compute the context of each piece again.
     - cold decode: a process that imports torch and melcap, loads the weights and decodes a 10 s
       .melcap file to its end, from the moment that it begins to import torch.
     """
     codec = melcap.load()
     rate, unit = codec.config.mel.sample_rate, codec.config.column_samples
-    wave = clip(10.0, rate)
+    wave = clip(SECONDS, rate)
     codes = codec.encode(wave, rate)
     columns = codes.tokens.shape[-1]
     seconds = columns * unit / rate
@@ -67,7 +71,7 @@ def streaming(rounds: int = 9) -> list[dict[str, Any]]:
 
 
 def _cold(rounds: int) -> list[float]:
-    """The command itself, timed inside its process."""
+    """Return the seconds of the command itself, timed inside its process."""
     timed = (
         "import sys, time; began = time.perf_counter(); import torch\n"
         "from melcap.cli.commands import app\n"
@@ -75,10 +79,9 @@ def _cold(rounds: int) -> list[float]:
         "except SystemExit as end: assert not end.code, end.code\n"
         "print(time.perf_counter() - began)"
     )
-    source = Path(__file__).resolve().parents[1] / "examples" / "audio" / "speech.flac"
     with TemporaryDirectory() as folder:
         tokens, audio = Path(folder) / "a.melcap", Path(folder) / "a.wav"
-        melcap.encode_file(source, tokens, melcap.load())
+        melcap.encode_file(SOURCE, tokens, melcap.load())
         command = [sys.executable, "-c", timed, "decode", str(tokens), "-o", str(audio)]
         taken = []
         for _ in range(rounds + 1):

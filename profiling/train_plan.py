@@ -2,10 +2,10 @@
 
     python profiling/train_plan.py lite --deadline $(date -d '+7 min' +%s) --data A.tar --out RUN
 
-A plan is a list of steps. Each has settings of `melcap.training.config`, further options of
-`melcap.training.run`, and a share of the time. A step that runs out of GPU memory begins again with
-half its batch; one that fails otherwise goes on once from its checkpoint, and is not compiled then.
-With `--resume RUN` the stages that lie in RUN go on from there.
+A plan is a list of steps. Each step has training settings, further options of the training command,
+and a share of the time. A step that runs out of GPU memory begins again with half its batch. A step
+that fails otherwise goes on once from its checkpoint, without compilation. With `--resume RUN` the
+stages in RUN go on from their checkpoints.
 """
 
 from __future__ import annotations
@@ -25,26 +25,25 @@ from typing import Annotated, Any
 
 import typer
 
-from melcap.cli.batch import sentences
+from melcap.cli.exits import exit_on_errors
 from melcap.errors import InputError
 from melcap.training.checkpoint import INDEX
-from melcap.training.config import TrainingConfig, read_settings
-from melcap.training.run import CUDA_BATCH
+from melcap.training.config import TrainingConfig, read_json
+from melcap.training.run import CUDA_BATCH, OUT_OF_MEMORY
 
 PLANS = Path(__file__).with_name("gpu_budget.json")
 SMALL = {"batch": 1, "columns": 4}
-"""Settings of a rehearsal on a CPU..."""
+"""Settings of a rehearsal on a CPU."""
 SMALL_MINUTES = 0.05
-"""... and how long each of its steps trains, whatever the deadline."""
-OUT_OF_MEMORY = "the GPU's memory is full"
+"""Minutes that each step of a rehearsal trains, whatever the deadline."""
 UNCOMPILED = "--no-compile"
 RETRY_SECONDS = 30.0
-"""A step that failed is run again where more time than this is left."""
+"""A step that failed is run again if more time than this is left."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One run of `melcap.training.run`."""
+    """A step of a plan: one run of `melcap train`."""
 
     share: float
     settings: dict[str, Any]
@@ -52,7 +51,7 @@ class Step:
 
     @property
     def recipe(self) -> str:
-        """The recipe's name: stage1, vocoder or stage2."""
+        """Return the recipe's name: stage1, vocoder or stage2."""
         given = {key: value for key, value in self.settings.items() if key != "codec"}
         return TrainingConfig.of(**given).recipe
 
@@ -60,10 +59,10 @@ class Step:
 def read_plan(path: Path, name: str) -> list[Step]:
     """Read a plan from a file of plans.
 
-    Raises InputError for a file that holds no plans, a name that is not among them, and settings
-    that cannot be.
+    Raises:
+        InputError: the file holds no plans, the name is not among them, or settings are not valid.
     """
-    plans = read_settings(path)
+    plans = read_json(path)
     if name not in plans:
         raise InputError(f"{path}: no plan {name!r}: there are {', '.join(plans)}")
     try:
@@ -77,7 +76,7 @@ def read_plan(path: Path, name: str) -> list[Step]:
     if not steps or abs(total - 1) > 1e-6:
         raise InputError(f"{path}: the shares of {name} add up to {total:g}, not to 1")
     for step in steps:
-        step.recipe  # noqa: B018  raises InputError for settings that cannot be
+        step.recipe  # noqa: B018  raises InputError for settings that are not valid
     return steps
 
 
@@ -88,15 +87,15 @@ def run_step(
     out: Path,
     stopping: threading.Event | None = None,
 ) -> int:
-    """Run a step until the deadline, again where it fails; returns its exit status.
+    """Run a step until the deadline, again where it fails, and return its exit status.
 
-    Once `stopping` is set it is not run again.
+    Once `stopping` is set, the step is not run again.
     """
     settings, options = dict(step.settings), list(step.options)
     while True:
         file = out / f"{step.recipe}-settings.json"
         file.write_text(json.dumps(settings, indent=1))
-        command = [sys.executable, "-m", "melcap.training.run", "--config", str(file)]
+        command = [sys.executable, "-m", "melcap", "train", "--config", str(file)]
         command += ["--deadline", f"{deadline:.1f}", *options, *arguments]
         status, no_memory = _watched(command)
         batch = settings.get("batch", CUDA_BATCH)
@@ -113,7 +112,7 @@ def run_step(
 
 
 def _watched(command: Sequence[str]) -> tuple[int, bool]:
-    """Run a command and pass on what it says; returns its status, and whether memory ran out."""
+    """Run a command and pass on what it prints; return its status, and whether memory ran out."""
     full = False
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -125,9 +124,10 @@ def _watched(command: Sequence[str]) -> tuple[int, bool]:
 
 @contextmanager
 def _outliving_a_kill() -> Iterator[threading.Event]:
-    """Go on after SIGTERM, which the run at work is sent too: it saves, and is waited for.
+    """Go on after SIGTERM, which the training process receives too: it saves, and is waited for.
 
-    Yields an event that says whether the signal has come.
+    Yields:
+        An event that is set when the signal has come.
     """
     stopping = threading.Event()
     before = signal.signal(signal.SIGTERM, lambda *_: stopping.set())
@@ -138,17 +138,17 @@ def _outliving_a_kill() -> Iterator[threading.Event]:
 
 
 def main(
-    plan: Annotated[str, typer.Argument(help="the name of a plan")],
-    deadline: Annotated[float, typer.Option(help="seconds since 1970")],
-    out: Annotated[Path, typer.Option(help="folder of the run")],
-    data: Annotated[list[Path], typer.Option(help="tar shard or folder; to be given for each")],
-    plans: Annotated[Path, typer.Option(help="file of plans")] = PLANS,
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cuda",
-    resume: Annotated[Path | None, typer.Option(help="a run whose stages go on here")] = None,
-    small: Annotated[bool, typer.Option("--small", help="a rehearsal: small batches")] = False,
+    plan: Annotated[str, typer.Argument(help="The name of a plan.")],
+    deadline: Annotated[float, typer.Option(help="When training ends, in seconds since 1970.")],
+    out: Annotated[Path, typer.Option(help="The folder of the run.")],
+    data: Annotated[list[Path], typer.Option(help="A tar shard or folder; repeatable.")],
+    plans: Annotated[Path, typer.Option(help="The file of plans.")] = PLANS,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cuda",
+    resume: Annotated[Path | None, typer.Option(help="A run whose stages go on here.")] = None,
+    small: Annotated[bool, typer.Option("--small", help="Rehearse with small batches.")] = False,
 ) -> None:
-    """Run the steps; a step that fails is said, and those behind it are tried all the same."""
-    with sentences(), _outliving_a_kill() as stopping:
+    """Run the steps. A step that fails is named, and the steps behind it are tried all the same."""
+    with exit_on_errors(), _outliving_a_kill() as stopping:
         steps = read_plan(plans, plan)
         out.mkdir(parents=True, exist_ok=True)
         for index in resume.glob(f"*/{INDEX}") if resume else ():
@@ -158,7 +158,7 @@ def main(
         arguments += ["--minutes", str(SMALL_MINUTES)] if small else []
         for path in data:
             arguments += ["--data", str(path)]
-        decode = [sys.executable, "-m", "melcap.training.decode", "--out", str(out / "audio")]
+        decode = [sys.executable, "-m", "melcap", "train-decode", "--out", str(out / "audio")]
         if subprocess.run([*decode, *map(str, data)], check=False).returncode:
             sys.exit("the audio cannot be decoded: see above")
         failed = []

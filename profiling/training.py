@@ -1,9 +1,10 @@
 """Measure what a training step costs and what bounds it: `python profiling/training.py`.
 
 For both stages and several batches: the time of a step, how much audio a second that is, the share
-of it in which the GPU works, how often the step waits for the GPU, and the kernels that take most.
-`--compare OPERATION` measures each setting a second time with that operation's kernel switched off.
-Crops are noise of the right length: what is in them changes no time. On a CPU steps are timed only.
+of the time in which the GPU works, how often the step waits for the GPU, and the kernels that take
+most. `--compare OPERATION` measures each setting a second time with that operation's kernel
+switched off. Crops are noise of the right length, because their content changes no time. On a CPU
+only the time of steps is measured.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import statistics
 import sys
 import warnings
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from time import perf_counter
@@ -22,12 +24,13 @@ from typing import Annotated
 import torch
 import typer
 from machine import provenance
-from report import table
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
+from melcap.bench.speed import synchronize, timed
+from melcap.markdown import table
 from melcap.ops.registry import OPERATIONS, SWITCH, switched_off
-from melcap.training.data import SAMPLE_RATE
+from melcap.training.audio_cache import SAMPLE_RATE
 from melcap.training.start import prepare
 
 RESULTS = Path(__file__).parent / "results"
@@ -45,10 +48,10 @@ RUNS = {
 
 @dataclass(frozen=True)
 class Row:
-    """One setting.
+    """The measurements of one setting.
 
     `without` names operations whose kernels were switched off. `busy` is the time in kernels over
-    the time of a step under the profiler; on a CPU it is 0, and nothing else of the profile is
+    the time of a step under the profiler. On a CPU it is 0, and nothing else of the profile is
     known.
     """
 
@@ -74,11 +77,11 @@ def measure(
     device: str,
     columns: int | None = None,
 ) -> Row:
-    """Step a recipe that starts from the shipped weights; kernels with their share of the time."""
+    """Measure steps of a recipe that starts from the shipped weights."""
     gpu = device != "cpu"
     settings = RUNS[run] | ({} if columns is None else {"columns": columns})
     recipe = prepare(Path("/nonexistent"), settings, "default", batch).recipe
-    if gpu:  # As melcap.training.run has them on a GPU.
+    if gpu:  # as melcap.training.run sets them on a GPU
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
         recipe.bf16 = True
@@ -90,14 +93,10 @@ def measure(
     wave = torch.randn(batch, recipe.samples, device=device).mul_(0.1)
     for _ in range(5 if gpu else 1):
         recipe.step(wave, 0.0)
-    taken = []
-    for _ in range(steps):
-        _wait(device)
-        began = perf_counter()
-        recipe.step(wave, 0.0)
-        _wait(device)
-        taken.append(perf_counter() - began)
-    step = statistics.median(taken)
+    synchronize(device)
+    step = statistics.median(
+        timed(partial(recipe.step, wave, 0.0), device)[0] for _ in range(steps)
+    )
     speed = batch * recipe.samples / SAMPLE_RATE / step
     if not gpu:
         return Row(run, batch, compiled, without, 1e3 * step, speed, 0.0, 0, 0, 0.0, [])
@@ -117,7 +116,12 @@ def measure(
     total = sum(e.self_device_time_total for e in kernels)
     kernels.sort(key=lambda e: -e.self_device_time_total)
     return Row(
-        *(run, batch, compiled, without, 1e3 * step, speed),
+        run,
+        batch,
+        compiled,
+        without,
+        1e3 * step,
+        speed,
         torch.cuda.max_memory_allocated() / 1e9,
         sum(e.count for e in kernels),
         waits,
@@ -126,26 +130,32 @@ def measure(
     )
 
 
-def _wait(device: str) -> None:
-    if device != "cpu":
-        torch.cuda.synchronize(device)
-
-
 def write(stem: Path, rows: list[Row], origin: dict[str, str]) -> None:
     """Write `stem`.json and .md."""
     found = {"origin": origin, "rows": [asdict(row) for row in rows]}
     stem.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
-    lines = ["# What bounds training", "", "By `python profiling/training.py`: "]
-    lines[-1] += ", ".join(f"{name} {value}" for name, value in origin.items())
-    heads = ("run", "batch", "compiled", "kernel off", "step", "audio a second", "memory")
-    lines += ["", *table((*heads, "launches", "waits", "GPU works"), [_cells(r) for r in rows])]
+    heads = (
+        "run",
+        "batch",
+        "compiled",
+        "kernel off",
+        "step",
+        "audio a second",
+        "memory",
+        "launches",
+        "waits",
+        "GPU works",
+    )
+    told = ", ".join(f"{name} {value}" for name, value in origin.items())
+    text = f"# What bounds training\n\nBy `python profiling/training.py`: {told}\n\n"
+    text += table(heads, [_cells(r) for r in rows])
     for r in rows:
         if not r.kernels:
             continue
         title = f"{r.run}, batch {r.batch}{', compiled' if r.compiled else ''}"
-        lines += ["", f"{title}{f', without {r.without}' if r.without else ''}:", ""]
-        lines += [f"- {share:.1%} `{name}`" for name, share in r.kernels]
-    stem.with_suffix(".md").write_text("\n".join(lines) + "\n")
+        text += f"\n{title}{f', without {r.without}' if r.without else ''}:\n\n"
+        text += "".join(f"- {share:.1%} `{name}`\n" for name, share in r.kernels)
+    stem.with_suffix(".md").write_text(text)
 
 
 def _cells(row: Row) -> list[object]:
@@ -157,20 +167,25 @@ def _cells(row: Row) -> list[object]:
 
 
 def main(
-    run: Annotated[list[str] | None, typer.Option(help=f"of {', '.join(RUNS)}")] = None,
-    batch: Annotated[list[int] | None, typer.Option(min=1)] = None,
-    compiled: Annotated[bool, typer.Option(help="compiled as well")] = False,
-    steps: Annotated[int, typer.Option(min=1)] = 10,
+    run: Annotated[list[str] | None, typer.Option(help=f"{', '.join(RUNS)}. Default: all.")] = None,
+    batch: Annotated[
+        list[int] | None, typer.Option(min=1, help="Crops in a batch. Default: 32 and 128.")
+    ] = None,
+    compiled: Annotated[bool, typer.Option(help="Also measure compiled steps.")] = False,
+    steps: Annotated[int, typer.Option(min=1, help="Steps that are timed.")] = 10,
     columns: Annotated[
-        int | None, typer.Option(help="of a crop; as the runs have them if not given", min=1)
+        int | None, typer.Option(help="Columns of a crop. Default: as the runs have them.", min=1)
     ] = None,
     compare: Annotated[
-        str | None, typer.Option(help=f"with and without its kernel: {', '.join(OPERATIONS)}")
+        str | None,
+        typer.Option(
+            help=f"Measure with and without the kernel of one of {', '.join(OPERATIONS)}."
+        ),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cuda",
-    out: Annotated[Path, typer.Option(help="folder for the results")] = RESULTS,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cuda",
+    out: Annotated[Path, typer.Option(help="The folder for the results.")] = RESULTS,
 ) -> None:
-    """Measure; the files are written anew after every row."""
+    """Measure, and write the files anew after every row."""
     if device != "cpu" and not torch.cuda.is_available():
         sys.exit("no CUDA device here: --device cpu times steps on this processor")
     out.mkdir(parents=True, exist_ok=True)

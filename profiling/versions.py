@@ -11,22 +11,20 @@ from typing import Annotated
 
 import torch
 import typer
-from machine import provenance, rates
+from machine import ceilings, provenance, rates
 
 from melcap.ops import backend_report
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="folder for versions.json")],
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cuda",
+    out: Annotated[Path, typer.Option(help="The folder for versions.json.")],
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cuda",
 ) -> None:
-    """Write versions, what the backends say of themselves, and ceilings to versions.json."""
+    """Write versions, the report of the backends, and ceilings to versions.json."""
     found = {"origin": provenance(device), "backends": backend_report()}
     if device == "cpu":
         found["ceilings"] = rates()
     else:
-        from measure import ceilings
-
         properties = torch.cuda.get_device_properties(0)
         found["device"] = {
             "name": properties.name,

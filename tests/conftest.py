@@ -1,12 +1,12 @@
-"""Settings and codecs that every test shares."""
+"""Settings and fixtures that all tests share."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 from hypothesis import settings
@@ -14,6 +14,8 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from melcap.codec import Codec
     from melcap.evaluation.measures.signals import Wave
+
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 # One thread for each xdist worker, and for the processes it starts: set before torch is imported.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -27,11 +29,63 @@ settings.register_profile("melcap", deadline=None, derandomize="CI" in os.enviro
 settings.load_profile("melcap")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option of `make check`."""
+    parser.addoption(
+        "--quick",
+        action="store_true",
+        help="no slow tests, one case of each test of a kernel, five examples of each property",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell `tests.helpers.examples`, which modules call as they are imported, of --quick."""
+    if config.getoption("--quick"):
+        os.environ["MELCAP_TESTS"] = "quick"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out of the quick part what is marked slow, and all cases of a kernel but the first."""
+    if not config.getoption("--quick"):
+        return
+    kept: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
+    seen: set[str] = set()
+    for item in items:
+        name = item.nodeid.partition("[")[0]
+        again = name in seen and "tests/kernels/" in name
+        seen.add(name)
+        (left_out if again or item.get_closest_marker("slow") else kept).append(item)
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = kept
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn a skip for a missing package into a failure in CI."""
+    return _complete((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Turn a module that is skipped for a missing package into an error in CI."""
+    return _complete((yield))
+
+
+def _complete(report: Report) -> Report:
+    if "CI" in os.environ and report.skipped and isinstance(report.longrepr, tuple):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        if reason.startswith(("could not import", "needs pip install")):
+            report.outcome = "failed"
+            report.longrepr = f"CI installs every extra, and this is skipped: {reason}"
+    return report
+
+
 @pytest.fixture(scope="module")
 def profiling_scripts() -> Iterator[None]:
-    """Let a module import the scripts of profiling/, as one that is run finds the others.
+    """Let a module import the scripts in profiling/, which import each other by name.
 
-    transformers looks for a package of its own called kernels, and in this folder finds another.
+    transformers looks for a package called kernels, and would find another one in this folder.
     """
     folder = str(Path(__file__).parents[1] / "profiling")
     sys.path.insert(0, folder)
@@ -45,7 +99,7 @@ def profiling_scripts() -> Iterator[None]:
 
 @pytest.fixture
 def poisoned_memory() -> Iterator[None]:
-    """Memory that an operation allocates and does not write holds NaN, or the largest integer."""
+    """Fill memory that operations allocate and do not write with NaN or the largest integer."""
     import torch
 
     torch.use_deterministic_algorithms(True)
@@ -56,7 +110,7 @@ def poisoned_memory() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The weights file of a small codec with random weights."""
+    """Return the weights file of a small codec with random weights."""
     import torch
 
     from melcap.codec import Codec
@@ -72,7 +126,7 @@ def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def codec(small_weights: Path) -> Codec:
-    """A small codec with random weights; not to be changed."""
+    """Return a small codec with random weights; tests must not change it."""
     import melcap
 
     return melcap.load(small_weights)
@@ -80,7 +134,7 @@ def codec(small_weights: Path) -> Codec:
 
 @pytest.fixture(scope="session")
 def lite() -> Codec:
-    """The default codec with the weights that ship; not to be changed."""
+    """Return the codec with the weights that ship; tests must not change it."""
     import melcap
 
     return melcap.load()
@@ -97,7 +151,7 @@ def music() -> Wave:
 
 
 def _clip(name: str) -> Wave:
-    """[samples] at 44.1 kHz: 3 s of tests/data."""
+    """Return 3 s of tests/data, [samples] at 44.1 kHz."""
     from melcap import audio
 
     return audio.read(Path(__file__).parent / "data" / f"{name}.flac")[0][0]

@@ -1,7 +1,8 @@
-"""A small random codec, and what the tests compare with it."""
+"""A small codec with random weights, inputs for it, and comparisons."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -32,25 +33,30 @@ SMALL = CodecConfig(
         dim=16, hidden=24, blocks=1, strides=(4,), stage_channels=(8,), stage_blocks=(1,)
     ),
 )
-"""Every kind of layer that lite has, 1024 samples for each column of 3 tokens."""
+"""A configuration with every kind of layer; a column has 3 tokens for 1024 samples."""
 ID = "0123456789abcdef"
-"""The id of a tokenizer that no codec has."""
+"""A tokenizer's id that no codec has."""
+
+
+def examples(count: int) -> int:
+    """Return the number of examples that a property is tried with: 5 under `--quick`, or count."""
+    return min(count, 5) if os.environ.get("MELCAP_TESTS") == "quick" else count
 
 
 def noise(*shape: int, seed: int = 0, amplitude: float = 0.2) -> Tensor:
-    """Seeded normal noise, float32."""
+    """Return seeded normal noise, float32."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu") * amplitude
 
 
 def in_nan(tensor: Tensor) -> Tensor:
-    """The same numbers, contiguous, in the middle of memory that is NaN elsewhere."""
+    """Return the same numbers, contiguous, in the middle of memory that holds NaN elsewhere."""
     memory = tensor.new_full((tensor.numel() + 8192,), torch.nan)
     return memory[4096:-4096].view(tensor.shape).copy_(tensor)
 
 
 def draw_weights(codec: Codec, seed: int = 0) -> Codec:
-    """Random weights, nothing left at zero or one, and a codebook that the latents spread over."""
+    """Draw random weights, none of them zero or one, and a codebook spread like the latents."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in codec.parameters():
@@ -70,7 +76,7 @@ def draw_weights(codec: Codec, seed: int = 0) -> Codec:
 
 @contextmanager
 def reduced_precision() -> Iterator[None]:
-    """A process that trades precision for speed wherever it can."""
+    """Let the process trade precision for speed wherever PyTorch allows it."""
     before = [getattr(place, name) for place, name, _ in SETTINGS]
     torch.set_float32_matmul_precision("medium")
     torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
@@ -84,7 +90,7 @@ def reduced_precision() -> Iterator[None]:
 
 @contextmanager
 def chunks_of(codec: Codec, columns: int) -> Iterator[None]:
-    """The codec works in chunks of so many columns."""
+    """Let a codec work in chunks of `columns` columns."""
     before = codec.chunk_columns
     codec.chunk_columns = columns
     try:
@@ -106,7 +112,7 @@ def cut_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def at_codec_rate(codec: Codec, clip: Tensor, sample_rate: int) -> Tensor:
-    """The clip [samples] as the codec's encoder sees it: clipped, float32, at the codec's rate."""
+    """Return a clip [samples] as the encoder receives it: clipped, float32, at the codec's rate."""
     samples = clip.clamp(-1, 1).float()
     if sample_rate == codec.config.mel.sample_rate:
         return samples
@@ -115,7 +121,7 @@ def at_codec_rate(codec: Codec, clip: Tensor, sample_rate: int) -> Tensor:
 
 
 def latents_of(codec: Codec, clip: Tensor) -> Tensor:
-    """[samples] at the codec's rate -> [dim, rows, columns]: the definition, in one piece."""
+    """Return the latents [dim, rows, columns] of a clip at the codec's rate, by definition."""
     first, last = inputs_for(codec.encode_stages, 0, codec.columns(len(clip)))
     signal = torch.zeros(1, last - first)
     signal[0, -first : len(clip) - first] = clip
@@ -124,9 +130,14 @@ def latents_of(codec: Codec, clip: Tensor) -> Tensor:
 
 
 def count_ties(codec: Codec, clip: Tensor, expected: Tensor, found: Tensor) -> int:
-    """How many tokens [rows, columns] of a clip (at the codec's rate) differ, at most 1 % or one.
+    """Return how many tokens differ, at most 1 % or one, and only between equal distances.
 
-    Fails where tokens differ whose distances from the latent are not within 1e-5 of each other.
+    Args:
+        codec: the codec.
+        clip: the clip at the codec's rate.
+        expected: tokens [rows, columns].
+        found: tokens [rows, columns], which may differ only where the distances of both entries
+            from the latent are within 1e-5 of each other.
     """
     assert found.shape == expected.shape
     assert found.dtype == expected.dtype == torch.int32
@@ -144,7 +155,7 @@ def count_ties(codec: Codec, clip: Tensor, expected: Tensor, found: Tensor) -> i
 
 
 def cut(x: Tensor, sizes: list[int]) -> list[Tensor]:
-    """The last axis in pieces of these sizes, as far as it goes, and the rest in one."""
+    """Return the last axis in pieces of these sizes, as far as it goes, and the rest in one."""
     pieces = []
     for size in sizes:
         pieces.append(x[..., :size])
@@ -153,14 +164,14 @@ def cut(x: Tensor, sizes: list[int]) -> list[Tensor]:
 
 
 def piece_sizes(largest: int) -> st.SearchStrategy[list[int]]:
-    """Sizes for `cut`: any, with small ones and zeros among them."""
+    """Draw sizes for `cut`, with small ones and zeros among them."""
     size = st.one_of(st.integers(0, 3), st.integers(0, largest), st.integers(0, largest))
     return st.lists(size, min_size=1, max_size=10)
 
 
 @st.composite
 def waves(draw: st.DrawFn, longest: int = 6000, batch: int = 8) -> Tensor:
-    """float32 [1..batch, 1..longest]: noise, tones, steps and clicks of any finite amplitude."""
+    """Draw float32 [1..batch, 1..longest]: noise, tones, steps and clicks of any amplitude."""
     shape = draw(st.integers(1, batch)), draw(st.integers(1, longest))
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
     kind = draw(st.sampled_from(["noise", "tone", "constant", "click", "bursts"]))
@@ -181,6 +192,6 @@ def waves(draw: st.DrawFn, longest: int = 6000, batch: int = 8) -> Tensor:
 
 
 def sample_rates() -> st.SearchStrategy[int]:
-    """8 to 192 kHz: the usual ones, and any."""
+    """Draw usual and unusual sample rates from 8 to 192 kHz."""
     usual = [8000, 16000, 22050, 44100, 48000, 96000, 192000]
     return st.one_of(st.sampled_from(usual), st.integers(8000, 192000))

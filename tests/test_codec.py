@@ -1,13 +1,4 @@
-"""The codec's promises for every input: exact length, range, one result however it is asked for.
-
-Seen red with: no clamp before resampling, or after decoding; tokens of the padding left as they
-come; no column of silence before a clip, or after it; a chunk that begins one column late, or has
-one step less of context; samples that stand one off; lengths that are ignored; samples behind a
-clip's length that are looked at; NaN let through; the model or the rows not compared; tokens of a
-byte compared with silence as a byte; a flat sequence that runs row by row; input clamped in place;
-silence learnt from noise; on a GPU all clips at once, one clip more than fit, their context left
-out, one clip after the other, one chunk after the other, a clip or a chunk taken twice or left out.
-"""
+"""The codec keeps its promises for every input: exact length, range, the same in any chunks."""
 
 from __future__ import annotations
 
@@ -41,6 +32,7 @@ from tests.helpers import (
     count_ties,
     cut_as_on_a_gpu,
     draw_weights,
+    examples,
     latents_of,
     noise,
     sample_rates,
@@ -53,7 +45,7 @@ CLOSE = 1e-4
 
 
 def check_same(codec: Codec, clip: Tensor, rate: int, expected: Codes, found: Codes) -> None:
-    """Both stand for one clip [samples]: all the same, but for ties."""
+    """Check that two codes of a clip [samples] are the same, except where distances tie."""
     assert found.columns == expected.columns
     assert found.lengths == expected.lengths
     assert (found.sample_rate, found.model) == (expected.sample_rate, expected.model)
@@ -61,10 +53,7 @@ def check_same(codec: Codec, clip: Tensor, rate: int, expected: Codes, found: Co
     count_ties(codec, own, *(codes.tokens.reshape(codec.rows, -1) for codes in (expected, found)))
 
 
-# ---- for every input
-
-
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(waves(), sample_rates())
 def test_any_audio_comes_back_as_long_as_it_was(codec: Codec, wave: Tensor, rate: int) -> None:
     before = wave.clone()
@@ -85,7 +74,7 @@ def test_any_audio_comes_back_as_long_as_it_was(codec: Codec, wave: Tensor, rate
     assert decoded.abs().max() <= 1
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(waves(longest=20 * UNIT, batch=3), st.integers(1, 12))
 def test_chunks_change_nothing(codec: Codec, wave: Tensor, columns: int) -> None:
     whole = codec.encode(wave, 44100)
@@ -97,7 +86,7 @@ def test_chunks_change_nothing(codec: Codec, wave: Tensor, columns: int) -> None
     torch.testing.assert_close(decoded, codec.decode(whole), atol=CLOSE, rtol=0)
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(waves(longest=8 * UNIT), sample_rates(), st.data())
 def test_a_padded_batch_gives_what_each_clip_gives_alone(
     codec: Codec, wave: Tensor, rate: int, data: st.DataObject
@@ -120,7 +109,7 @@ def test_a_padded_batch_gives_what_each_clip_gives_alone(
         assert not decoded[index, length:].any()
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(waves(longest=6 * UNIT), st.integers(0, 3 * UNIT), st.integers(0, 3 * UNIT))
 def test_a_clip_stands_in_endless_silence(
     codec: Codec, wave: Tensor, before: int, after: int
@@ -135,7 +124,7 @@ def test_a_clip_stands_in_endless_silence(
         count_ties(codec, at_codec_rate(codec, clip, 44100), alone.tokens[index], inside)
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(st.integers(1, 3), st.integers(1, 9), st.integers(0, 6), st.integers(0, 6), st.data())
 def test_tokens_stand_in_endless_silence(
     codec: Codec, batch: int, columns: int, before: int, after: int, data: st.DataObject
@@ -163,7 +152,7 @@ def whole_columns(codec: Codec, tokens: Tensor) -> Codes:
     return Codes(tokens, columns, lengths, 44100, codec.tokenizer_id)
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(waves(longest=6 * UNIT, batch=4), sample_rates(), st.data())
 def test_the_flat_sequence_and_back(
     codec: Codec, wave: Tensor, rate: int, data: st.DataObject
@@ -187,10 +176,10 @@ def test_the_flat_sequence_and_back(
     assert torch.equal(codec.decode(back), codec.decode(codes))
 
 
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 @given(waves(longest=5 * UNIT, batch=2))
 def test_tokens_and_samples_are_their_definition(codec: Codec, wave: Tensor) -> None:
-    """The networks run once, over all the silence that the field reaches; the nearest codes."""
+    """Run the networks once over the whole receptive field, and take the nearest entries."""
     codes = codec.encode(wave, 44100)
     columns, vectors = codes.columns[0], codec.codebook.vectors
     for clip, tokens in zip(wave, codes.tokens, strict=True):
@@ -208,9 +197,6 @@ def test_tokens_and_samples_are_their_definition(codec: Codec, wave: Tensor) -> 
     torch.testing.assert_close(codec.decode(codes), expected, atol=CLOSE, rtol=0)
 
 
-# ---- one thing at a time
-
-
 def test_what_is_louder_than_full_scale_is_clipped(codec: Codec) -> None:
     wave = noise(1, 3 * UNIT, amplitude=2)
     for rate in (44100, 32000):
@@ -219,6 +205,16 @@ def test_what_is_louder_than_full_scale_is_clipped(codec: Codec) -> None:
         largest = torch.finfo(torch.float64).max
         square = codec.encode(wave.sign(), rate).tokens
         assert torch.equal(codec.encode(wave.sign().double() * largest, rate).tokens, square)
+
+
+@pytest.mark.parametrize("rate", [44100, 32000])
+def test_decoded_audio_is_clipped_to_full_scale(
+    codec: Codec, monkeypatch: pytest.MonkeyPatch, rate: int
+) -> None:
+    codes = codec.encode(noise(1, 3 * UNIT), rate)
+    loud = noise(1, 10 * UNIT, amplitude=2)
+    monkeypatch.setattr(Codec, "_decode_tokens", lambda self, _, longest: loud[:, :longest].clone())
+    assert codec.decode(codes).abs().max() == 1
 
 
 def test_dtypes_and_arrays_give_the_same_tokens(codec: Codec) -> None:
@@ -259,7 +255,7 @@ def test_the_same_twice(codec: Codec) -> None:
 
 
 def test_tokens_of_any_integer_type(codec: Codec) -> None:
-    """Also where the clips differ in length and silence must stand behind them."""
+    """Any integer type works, also where clips differ in length and silence fills the rest."""
     tokens = drawn_tokens(2, 5, seed=1) % 100
     lengths = (2 * UNIT, 5 * UNIT)
     expected = codec.decode(Codes(tokens, (2, 5), lengths, 44100, codec.tokenizer_id))
@@ -269,7 +265,7 @@ def test_tokens_of_any_integer_type(codec: Codec) -> None:
         assert torch.equal(found, expected)
 
 
-def test_what_stands_behind_a_clips_columns_is_not_looked_at(codec: Codec) -> None:
+def test_tokens_behind_a_clips_columns_are_not_read(codec: Codec) -> None:
     tokens = drawn_tokens(2, 6, seed=2)
     lengths = (2 * UNIT - 5, 4 * UNIT)
     codes = Codes(tokens, (2, 4), lengths, 44100, codec.tokenizer_id)
@@ -280,7 +276,7 @@ def test_what_stands_behind_a_clips_columns_is_not_looked_at(codec: Codec) -> No
 
 
 def test_silence_is_a_fixed_point(codec: Codec) -> None:
-    """Digital silence becomes the column of silence, wherever it stands."""
+    """Digital silence becomes the silence column at any place."""
     codes = codec.encode(torch.zeros(1, 7 * UNIT + 5), 44100)
     assert torch.equal(codes.tokens[0], codec.silence[:, None].expand(-1, 8))
     amid = codec.encode(
@@ -290,14 +286,14 @@ def test_silence_is_a_fixed_point(codec: Codec) -> None:
 
 
 def test_silence_decodes_to_silence(lite: Codec) -> None:
-    """Under -60 dB of full scale, with the weights that ship."""
+    """Decoded silence is below -60 dB of full scale, with the weights that ship."""
     for rate in (44100, 16000):
         codes = lite.encode(torch.zeros(1, 2 * rate), rate)
         assert lite.decode(codes).abs().max() < 1e-3
 
 
 def test_lite_in_chunks(lite: Codec) -> None:
-    """The shipped weights, a real clip: chunks give the tokens and the samples of the whole."""
+    """Chunks give the tokens and samples of a whole real clip with the weights that ship."""
     soundfile = pytest.importorskip("soundfile")
     path = Path(__file__).parent / "data" / "music.flac"
     wave, rate = soundfile.read(path, dtype="float32", frames=3 * 44100)
@@ -317,7 +313,7 @@ def test_lite_in_chunks(lite: Codec) -> None:
 
 
 def test_chunks_bound_what_is_computed_at_once(codec: Codec) -> None:
-    """However long the clip: no layer sees more than a chunk with its context."""
+    """No layer receives more than a chunk with its context, however long the clip."""
     longest = [0, 0]
 
     def watch(which: int) -> Callable[..., None]:
@@ -340,9 +336,6 @@ def test_chunks_bound_what_is_computed_at_once(codec: Codec) -> None:
     assert longest[0] == last - first
     first, last = inputs_for(codec.decode_stages, 0, 8 * UNIT)
     assert longest[1] == last - first
-
-
-# ---- what is refused
 
 
 def test_audio_that_is_refused(codec: Codec) -> None:
@@ -468,7 +461,7 @@ def test_one_clip_of_many() -> None:
 
 
 def test_a_codec_without_clips_of_its_own_rate() -> None:
-    """Nothing in the codec counts on 44.1 kHz, on 12 rows or on 8 frames for each column."""
+    """The codec does not assume 44.1 kHz, 12 rows or 8 frames for each column."""
     config = CodecConfig(
         name="other",
         mel=replace(SMALL.mel, sample_rate=16000, n_mels=20),
@@ -489,7 +482,7 @@ def test_a_codec_without_clips_of_its_own_rate() -> None:
         torch.testing.assert_close(decoded, codec.decode(codes), atol=CLOSE, rtol=0)
 
 
-def test_what_a_codec_says_of_itself(lite: Codec, codec: Codec) -> None:
+def test_properties_of_a_codec(lite: Codec, codec: Codec) -> None:
     assert (lite.sample_rate, lite.rows, lite.vocab_size) == (44100, 12, 8192)
     assert lite.frame_rate == 44100 / 2048
     assert lite.tokens_per_second == 12 * lite.frame_rate
@@ -563,7 +556,7 @@ def test_a_gpus_pieces_are_bounded_and_cover_all(
 def test_a_gpus_pieces_change_nothing(
     codec: Codec, monkeypatch: pytest.MonkeyPatch, batch: int, columns: int
 ) -> None:
-    """Clips of different lengths, in pieces of some clips, of one, and of a part of one."""
+    """Clips of different lengths are cut into pieces of several clips, one, or a part of one."""
     wave = noise(batch, columns * UNIT - 3)
     lengths = [wave.shape[1] - 300 * index for index in range(batch)]
     codes = codec.encode(wave, 44100, lengths)
@@ -602,7 +595,7 @@ def test_a_gpus_pieces_change_nothing(
 
 
 def test_columns_behind_all_clips_are_passed_over(codec: Codec) -> None:
-    """More than a chunk of them, as CUDA graphs fill one up."""
+    """There may be more than a chunk of them, because CUDA graphs fill up the last chunk."""
     codes = codec.encode(noise(2, 3 * UNIT - 5), 44100)
     wide = codec.silence[:, None].repeat(2, 1, 40)
     wide[..., :3] = codes.tokens
@@ -616,7 +609,7 @@ def test_columns_behind_all_clips_are_passed_over(codec: Codec) -> None:
 def test_a_cpu_takes_as_many_clips_as_fill_a_chunk(
     small_weights: Path, columns: int, clips: int
 ) -> None:
-    """As few numbers between two layers, whatever the batch, and each clip's in turn."""
+    """A batch needs no more memory between two layers than one chunk, and keeps its order."""
     codec = melcap.load(small_weights)
     wave = noise(10, columns * UNIT - 3)
     expected = [codec.encode(clip, 44100) for clip in wave]
@@ -646,7 +639,7 @@ def test_a_cpu_takes_as_many_clips_as_fill_a_chunk(
 
 @pytest.mark.gpu
 def test_a_gpu_decodes_what_the_cpu_decodes(lite: Codec, speech: Wave) -> None:
-    """Within the last bit of 16; in float64, where no rounding is magnified, the same."""
+    """Results agree within the last bit of 16, and in float64, without rounding, they are equal."""
     codes = lite.encode(torch.from_numpy(speech), 44100)
     there = melcap.load(device="cuda")
     decoded = there.decode(codes.to("cuda"))

@@ -1,8 +1,4 @@
-"""Configurations: what they refuse, what follows from them, and the way to JSON and back.
-
-Seen red with: each check left out in turn; tuples that come back as lists; levels in time alone
-that count for mel bins as well, or not for frames.
-"""
+"""Configurations refuse wrong values, give derived sizes, and survive the way to JSON and back."""
 
 from __future__ import annotations
 
@@ -19,7 +15,7 @@ from melcap.errors import WeightsError
 from tests.helpers import SMALL
 
 
-def test_lite_is_what_the_format_says() -> None:
+def test_sizes_of_lite() -> None:
     lite = CodecConfig()
     assert lite.name == "melcap-lite"
     assert (lite.mel.sample_rate, lite.mel.n_fft, lite.mel.hop, lite.mel.n_mels) == (
@@ -156,20 +152,15 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
-def test_weights_from_before_griffin_lim_have_no_steps() -> None:
-    data = json.loads(CodecConfig().to_json())
-    del data["vocoder"]["griffin_lim_steps"], data["vocoder"]["griffin_lim_momentum"]
-    assert CodecConfig.from_json(json.dumps(data)).vocoder.griffin_lim_steps == 0
-
-
-def test_weights_from_before_time_levels_have_none() -> None:
+def test_a_field_that_is_missing_takes_its_default() -> None:
+    """The weights that ship do not name `time_levels`."""
     data = json.loads(SMALL.to_json())
-    del data["tokenizer"]["time_levels"]
+    del data["tokenizer"]["time_levels"], data["vocoder"]["griffin_lim_momentum"]
     assert CodecConfig.from_json(json.dumps(data)) == SMALL
 
 
 @pytest.mark.parametrize(("section", "values", "words"), REFUSED)
-def test_what_is_refused(section: str, values: dict[str, Any], words: str) -> None:
+def test_wrong_values_are_refused(section: str, values: dict[str, Any], words: str) -> None:
     with pytest.raises(WeightsError, match=f"configuration: .*{words}") as caught:
         replace(SMALL, **{section: replace(getattr(SMALL, section), **values)})
     assert "\n" not in str(caught.value)
@@ -213,7 +204,7 @@ def test_what_is_refused(section: str, values: dict[str, Any], words: str) -> No
         '{"name": "x", "mel": {}, "tokenizer": {}, "vocoder": {}}' + " " * 2**20,
     ],
 )
-def test_texts_that_are_no_configuration(text: str) -> None:
+def test_other_texts_are_refused(text: str) -> None:
     with pytest.raises(WeightsError) as caught:
         CodecConfig.from_json(text)
     assert "\n" not in str(caught.value)

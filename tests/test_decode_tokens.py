@@ -1,4 +1,4 @@
-"""Flat tokens of a language model to audio: any integers, any end, any wrong id."""
+"""`Codec.decode_tokens` takes integers of any type and number, and handles wrong ids as asked."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from melcap import Codes
 from melcap.codec import Codec
 from melcap.errors import InputError
 from melcap.flat_tokens import grid_of
-from tests.helpers import noise, sample_rates
+from tests.helpers import examples, noise, sample_rates
 
 UNIT = 1024
 
 
 @pytest.fixture(scope="module")
 def flat(codec: Codec) -> list[int]:
-    """Four columns of tokens."""
+    """Return four columns of tokens."""
     (found,) = codec.encode(noise(4 * UNIT), 44100).flatten()
     return [int(token) for token in found]
 
@@ -58,7 +58,7 @@ def test_the_audio_ends_with_the_last_whole_column(
     assert codec.decode_tokens([], sample_rate=16000).dtype == torch.float32
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.integers(1, 12), sample_rates())
 def test_at_another_rate(codec: Codec, columns: int, rate: int) -> None:
     """The audio is as long as the columns, to the last whole sample."""
@@ -117,7 +117,7 @@ def test_a_wrong_id_becomes_silence_of_its_row(codec: Codec, flat: list[int], wr
         assert torch.equal(found, codec.decode_tokens(right))
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.lists(st.integers(-3, 12), max_size=40), st.integers(1, 5))
 def test_the_grid_by_hand(ids: list[int], rows: int) -> None:
     quiet = torch.arange(rows) % 10
@@ -141,13 +141,13 @@ def test_the_grid_by_hand(ids: list[int], rows: int) -> None:
         ("talk", "not an array of numbers|integers"),
     ],
 )
-def test_what_is_no_sequence(codec: Codec, ids: Any, words: str) -> None:
+def test_other_shapes_and_types_are_refused(codec: Codec, ids: Any, words: str) -> None:
     with pytest.raises(InputError, match=words) as caught:
         codec.decode_tokens(ids)
     assert "\n" not in str(caught.value)
 
 
-def test_settings_that_are_none(codec: Codec) -> None:
+def test_wrong_settings_are_refused(codec: Codec) -> None:
     with pytest.raises(InputError, match="one of error, silence, drop, not 'ignore'"):
         codec.decode_tokens([1, 2, 3], on_invalid="ignore")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="rate must be"):

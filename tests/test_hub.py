@@ -1,4 +1,4 @@
-"""Folders in the layout of the Hub: there and back, from a name, and what is none."""
+"""Folders in the layout of the Hub are written and read, and refused where they are wrong."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ def test_the_card_has_front_matter(folder: Path, codec: Codec) -> None:
 @pytest.mark.parametrize(
     ("file", "content", "words"),
     [
-        ("config.json", None, "not a codec's folder: config.json .* No such file"),
-        ("config.json", "{", "not a codec's configuration"),
-        ("config.json", "[]", "not a codec's configuration"),
+        ("config.json", None, "not the folder of a codec: config.json .* No such file"),
+        ("config.json", "{", "not the configuration of a codec"),
+        ("config.json", "[]", "not the configuration of a codec"),
         ("config.json", '{"codec": {}}', "is not the configuration of model.safetensors"),
         ("model.safetensors", None, "cannot read the weights: No such file"),
         ("model.safetensors", "weights", "not a melcap weights file"),
@@ -89,8 +89,10 @@ def test_a_folder_that_cannot_be_written(codec: Codec, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["nowhere", "./nowhere", "/no/where", "a/b/c", "user/", "../x"])
-def test_what_is_neither_a_folder_nor_a_hub_name(name: str) -> None:
-    with pytest.raises(WeightsError, match=f"{name}: there is no such folder, and a hub name"):
+def test_wrong_names_are_refused(name: str) -> None:
+    with pytest.raises(
+        WeightsError, match=f"{name}: there is no such folder, and it is not a name"
+    ):
         Codec.from_pretrained(name)
 
 
@@ -107,17 +109,17 @@ def test_a_hub_name(folder: Path, codec: Codec, monkeypatch: pytest.MonkeyPatch)
     again = Codec.from_pretrained("user/model", revision="v1")
     assert again.tokenizer_id == codec.tokenizer_id
     assert asked == [("user/model", "v1", ["config.json", "model.safetensors"])]
-    with pytest.raises(WeightsError, match="a folder has no revision v1"):
+    with pytest.raises(WeightsError, match=r"a local folder has no revisions: .*'v1'"):
         Codec.from_pretrained(folder, revision="v1")
 
 
 def test_a_hub_name_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(MelcapError, match="pip install huggingface_hub, or name a folder"):
+    with pytest.raises(MelcapError, match="pip install huggingface_hub, or give the path"):
         Codec.from_pretrained("user/model")
 
 
-def test_what_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_failed_download_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))

@@ -1,4 +1,4 @@
-"""Audio, rates and tokens in whatever form callers have them: the same result, or a sentence."""
+"""Audio, rates and tokens of any type give the same result, or an error of one sentence."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_rate_is_kept_as_an_int(rate: Any, codec: Codec) -> None:
 
 
 @pytest.mark.parametrize("rate", NO_RATES, ids=repr)
-def test_what_is_no_rate_is_refused_at_every_door(rate: Any, codec: Codec) -> None:
+def test_wrong_rates_are_refused_everywhere(rate: Any, codec: Codec) -> None:
     tokens = torch.zeros(1, 3, 5, dtype=torch.int32)
     doors: list[Callable[[], Any]] = [
         lambda: codec.encode(WAVE, rate),
@@ -80,7 +80,7 @@ def test_what_is_no_rate_is_refused_at_every_door(rate: Any, codec: Codec) -> No
 
 
 class Decoded:
-    """Audio as the newer `datasets` give it: no mapping, but subscripted like one."""
+    """Audio as newer `datasets` return it, which has subscripts but is not a mapping."""
 
     def __getitem__(self, key: str) -> Any:
         return {"array": WAVE.double().numpy(), "sampling_rate": 44100}[key]
@@ -131,7 +131,7 @@ def test_audio_in_any_form(form: str, codec: Codec) -> None:
         ("talk.wav", "not an array of numbers"),
     ],
 )
-def test_what_is_no_audio(wave: Any, said: str, codec: Codec) -> None:
+def test_values_that_are_not_audio_are_refused(wave: Any, said: str, codec: Codec) -> None:
     with pytest.raises(InputError, match=said) as caught:
         codec.encode(wave, 44100)
     assert "\n" not in str(caught.value)
@@ -197,7 +197,7 @@ def test_tokens_too_large_for_int64_are_outside_the_codebook(codec: Codec) -> No
 
 
 @pytest.mark.parametrize("columns", ["5", [5.0], [None], 5])
-def test_counts_that_are_no_whole_numbers(columns: Any, codec: Codec) -> None:
+def test_counts_must_be_whole_numbers(columns: Any, codec: Codec) -> None:
     tokens = torch.zeros(1, 3, 5, dtype=torch.int32)
     for given in ((columns, (5000,)), ((5,), columns)):
         with pytest.raises(InputError, match=r"(columns|lengths) must be whole numbers"):

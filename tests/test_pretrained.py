@@ -1,9 +1,4 @@
-"""Weights on disk: what was saved is loaded, named by its hash, or a sentence says why not.
-
-Seen red with: the hash of the weights alone, without the configuration; the silence column saved as
-it was before rounding; a file that is written under its own name; a key too many or too few let
-through; a recorded hash that is not compared; a codec left in training mode.
-"""
+"""Weights files are loaded as they were saved, named by their hash, or refused with a reason."""
 
 from __future__ import annotations
 
@@ -125,7 +120,7 @@ def test_an_untrained_codec_has_no_file() -> None:
 
 
 def foreign_files(good: Path) -> dict[str, bytes]:
-    """Things that are no weights file, by name."""
+    """Return the bytes of files that are not weights files, by what is wrong with them."""
     data = good.read_bytes()
     state = load_file(good)
     with safe_open(good, framework="pt") as file:
@@ -278,7 +273,7 @@ def test_files_that_are_not_there(tmp_path: Path, where: str) -> None:
 
 
 def test_pickles_are_never_run(tmp_path: Path) -> None:
-    """Not even those that torch.save wrote."""
+    """No pickle is run, also none that torch.save wrote."""
 
     class Bomb:
         def __reduce__(self) -> tuple[Any, ...]:
@@ -296,7 +291,7 @@ def test_pickles_are_never_run(tmp_path: Path) -> None:
 
 
 def test_the_default_weights(lite: Codec) -> None:
-    """What ships: its name, its hash beside it, and a clear word where the file is damaged."""
+    """The weights that ship have their name, and their hash in the file beside them."""
     folder = Path(pretrained.__file__).parent / "weights"
     path = folder / pretrained.DEFAULT
     digest = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""Settings of the process change no result: autocast, defaults, TF32, inference mode, threads."""
+"""Settings of the process, such as autocast and default dtypes, do not change results."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 import melcap
-from melcap.bulk.encoding import encode as encode_windows
-from melcap.bulk.reader import Window
+from melcap.bulk.encoding.encode import encode_windows
+from melcap.bulk.reading.messages import Window
 from melcap.codec import Codec
 from melcap.config import MelSpec
-from melcap.model.cuda_graphs import Graphs
+from melcap.model.cuda_graphs import GraphedFunction
 from melcap.ops import (
     channel_norm,
     convnext1d,
@@ -29,9 +29,11 @@ from melcap.ops import (
     log_mel,
     nearest_code,
     precision,
-    reference,
     upsample_conv1d,
 )
+from melcap.ops.griffin_lim import inverse_window
+from melcap.ops.log_mel import mel_filters
+from melcap.ops.numerics import hann_window
 from melcap.pretrained import save
 from tests.helpers import noise, reduced_precision
 
@@ -117,7 +119,7 @@ def with_gradient(operation: Callable[..., Tensor], *arguments: Any) -> list[Ten
 
 
 def gradient_of_log_mel() -> list[Tensor]:
-    """Compute the gradient inside the settings: it is an operation of its own."""
+    """Compute the gradient, which is a separate operation, under the settings."""
     with torch.inference_mode(False), torch.enable_grad():
         wave = WAVE.clone().requires_grad_()
         return list(torch.autograd.grad(log_mel(wave, SPEC), wave, UPSTREAM))
@@ -191,7 +193,7 @@ def test_a_codec_loaded_and_saved_under_it_is_the_same(
 
 @pytest.mark.parametrize("setting", ["inference mode", "default device meta"])
 def test_tables_made_under_it_serve_without_it(setting: str) -> None:
-    """A process that begins in inference mode, say, and learns later."""
+    """A process may, for example, begin in inference mode and train later."""
     script = """
 import torch, tests.test_process_settings as t
 with t.SETTINGS[{0!r}]():
@@ -209,13 +211,13 @@ for name in ("log_mel, learning", "griffin_lim, learning"):
 
 
 @pytest.mark.parametrize("setting", ["default device meta", "default dtype bfloat16"])
-def test_tables_are_where_they_are_asked_for(setting: str) -> None:
+def test_tables_have_the_device_and_dtype_asked_for(setting: str) -> None:
     cpu = torch.device("cpu")
     with SETTINGS[setting]():
         made = [
-            reference.mel_filters(16000, 334, 17, torch.float64, cpu),
-            reference.hann_window(334, torch.float64, cpu),
-            reference.inverse_window(336, 84, torch.float64, cpu),
+            mel_filters(16000, 334, 17, torch.float64, cpu),
+            hann_window(334, torch.float64, cpu),
+            inverse_window(336, 84, torch.float64, cpu),
         ]
     assert {(table.device.type, table.dtype) for table in made} == {("cpu", torch.float64)}
     window = torch.hann_window(334, dtype=torch.float64)
@@ -243,7 +245,7 @@ class NoStream:
 
 
 class Doubling:
-    """A function of one tensor that is its own recording: its replay writes what it wrote."""
+    """A function of one tensor that is also its own graph; its replay writes the same memory."""
 
     def __call__(self, x: Tensor) -> Tensor:
         self.given, self.made = x, x * 2
@@ -253,14 +255,14 @@ class Doubling:
         self.made.copy_(self.given * 2)
 
 
-def test_a_graph_recorded_in_inference_mode_replays_outside(
+def test_a_graph_captured_in_inference_mode_replays_outside(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """There are no graphs on a CPU, so a call stands in for the replay."""
-    from melcap.model import cuda_graphs as graphs
+    """A CPU has no graphs, so a call replaces the replay."""
+    from melcap.model import cuda_graphs
 
     function = Doubling()
-    monkeypatch.setattr(graphs.registry, "choose", lambda _: "triton")
+    monkeypatch.setattr(cuda_graphs.registry, "choose", lambda _: "triton")
     for name, stand_in in {
         "graph_pool_handle": lambda: None,
         "device": lambda _: contextlib.nullcontext(),
@@ -271,7 +273,7 @@ def test_a_graph_recorded_in_inference_mode_replays_outside(
         "graph": lambda *_, **__: contextlib.nullcontext(),
     }.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
-    replayed = Graphs(function, [])
+    replayed = GraphedFunction(function, [])
     with torch.inference_mode():
         assert replayed(torch.ones(3)).tolist() == [2, 2, 2]
     assert replayed(torch.full((3,), 3.0)).tolist() == [6, 6, 6]
@@ -305,7 +307,7 @@ sys.exit("the child hangs")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-def test_a_forked_process_goes_on_and_says_how(small_weights: Path) -> None:
+def test_a_forked_process_continues_with_one_thread(small_weights: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FORKED, str(small_weights)], capture_output=True, text=True
     )

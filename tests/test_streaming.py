@@ -1,9 +1,4 @@
-"""A stream gives what the whole clip gives, whatever its pieces, and holds no more than it must.
-
-Seen red with: one sample too few of silence before a stream; the end flushed one column short;
-pieces clamped after the resampler alone; a clip cut at its columns instead of its samples; samples
-before the first column let out; a flush that does not drain the resampler; a graph that is kept.
-"""
+"""A stream returns what the whole clip returns, for any pieces, and keeps no more than it needs."""
 
 from __future__ import annotations
 
@@ -28,6 +23,7 @@ from tests.helpers import (
     chunks_of,
     count_ties,
     cut,
+    examples,
     noise,
     piece_sizes,
     sample_rates,
@@ -51,7 +47,7 @@ def decoded(codec: Codec, codes: Codes, sizes: list[int]) -> Tensor:
     return torch.cat([*parts, stream.flush(codes.lengths[0])], dim=-1)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(waves(longest=16 * UNIT, batch=3), sample_rates(), piece_sizes(4 * UNIT), piece_sizes(5))
 def test_a_streamed_clip_is_the_whole_clip(
     codec: Codec, wave: Tensor, rate: int, sizes: list[int], columns: list[int]
@@ -68,7 +64,7 @@ def test_a_streamed_clip_is_the_whole_clip(
     torch.testing.assert_close(found, codec.decode(whole), atol=1e-4, rtol=0)
 
 
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 @given(st.integers(1, 3 * UNIT), st.sampled_from([44100, 48000, 8000]), st.integers(0, 2**32))
 def test_one_sample_at_a_time_at_the_edges(
     codec: Codec, samples: int, rate: int, seed: int
@@ -84,7 +80,7 @@ def test_one_sample_at_a_time_at_the_edges(
 
 @pytest.mark.parametrize("columns", [1, 2, 7])
 @pytest.mark.parametrize("rate", [44100, 16000, 96000])
-def test_a_decoder_that_is_not_told_the_length_gives_whole_columns(
+def test_a_decoder_without_a_length_gives_whole_columns(
     codec: Codec, columns: int, rate: int
 ) -> None:
     tokens = torch.arange(SMALL.rows * columns).view(SMALL.rows, columns)
@@ -97,8 +93,8 @@ def test_a_decoder_that_is_not_told_the_length_gives_whole_columns(
         torch.testing.assert_close(found, codec.decode(whole), atol=1e-4, rtol=0)
 
 
-def test_latency_is_what_it_says(codec: Codec) -> None:
-    """A column of tokens comes out with the last sample it looks at, and not before."""
+def test_latency_is_exact(codec: Codec) -> None:
+    """A column of tokens is ready with the last sample it depends on, and not before."""
     encoder = StreamEncoder(codec)
     late = round(encoder.latency * 44100)
     assert late == inputs_for(codec.encode_stages, 0, 1)[1] - UNIT
@@ -208,7 +204,7 @@ def test_a_length_that_the_columns_do_not_hold(codec: Codec) -> None:
             assert given.shape[1] > samples
 
 
-def test_what_is_refused(codec: Codec) -> None:
+def test_wrong_pieces_are_refused(codec: Codec) -> None:
     encoder, decoder = StreamEncoder(codec, batch=2), StreamDecoder(codec, batch=2)
     wave = noise(2, 3000)
     broken = wave.clone()
@@ -246,7 +242,7 @@ def test_what_is_refused(codec: Codec) -> None:
                 kind(codec, batch=batch)
 
 
-def test_what_was_refused_leaves_the_stream_as_it_was(codec: Codec) -> None:
+def test_a_refused_piece_leaves_the_stream_unchanged(codec: Codec) -> None:
     wave = noise(1, 6 * UNIT)
     encoder, decoder = StreamEncoder(codec), StreamDecoder(codec)
     parts, out = [], []
@@ -280,7 +276,7 @@ def test_a_codec_that_still_learns_can_stream(codec: Codec) -> None:
 
 
 def test_a_long_piece_is_worked_through_in_parts(codec: Codec) -> None:
-    """However long a piece is, and however many streams run in step, memory is bounded."""
+    """Memory is bounded for any length of a piece and any number of streams."""
     largest = [0, 0]
 
     def watch(which: int) -> Callable[..., None]:
@@ -332,5 +328,5 @@ def test_a_stream_that_is_reset_is_a_new_one(codec: Codec, rate: int) -> None:
     for one, other in zip(found[0], found[2], strict=True):
         assert torch.equal(one, other)
     encoder.flush()
-    with pytest.raises(InputError, match=r"ended: reset\(\)"):
+    with pytest.raises(InputError, match=r"ended: call reset\(\)"):
         encoder.push(wave[0])

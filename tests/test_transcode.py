@@ -1,9 +1,4 @@
-"""Files: what comes back has the length, rate and channels of what went in, or nothing is left.
-
-Seen red with: channels mixed to one; the length rounded to whole columns; samples of the resampled
-clip in the header; a target replaced without being asked; weights not compared; columns not
-compared with samples; an encoder or a decoder that is not flushed; a stream that keeps it all.
-"""
+"""Files keep length, rate and channels on the way to tokens and back, and errors leave no file."""
 
 from __future__ import annotations
 
@@ -35,7 +30,15 @@ from melcap.errors import (
 from melcap.io import container
 from melcap.streaming import StreamDecoder, StreamEncoder
 from melcap.transcode import decode_file, encode_file
-from tests.helpers import SMALL, at_codec_rate, count_ties, draw_weights, noise, sample_rates
+from tests.helpers import (
+    SMALL,
+    at_codec_rate,
+    count_ties,
+    draw_weights,
+    examples,
+    noise,
+    sample_rates,
+)
 
 UNIT = SMALL.column_samples
 ROUNDING = 2**-15 + 1e-4  # 16 bits, and what two ways of computing may differ by
@@ -43,13 +46,13 @@ ROUNDING = 2**-15 + 1e-4  # 16 bits, and what two ways of computing may differ b
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder for the module: hypothesis will have no fixture that is made anew per test."""
+    """Return a folder for the module, because hypothesis refuses fixtures of single tests."""
     return tmp_path_factory.mktemp("transcode")
 
 
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
-    """A short stereo file."""
+    """Return a short stereo file."""
     path = tmp_path / "clip.wav"
     audio.write(path, noise(2, 5000).numpy(), 22050)
     return path
@@ -59,7 +62,7 @@ def files(folder: Path) -> list[str]:
     return sorted(os.listdir(folder))
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(
     st.integers(1, 8),
     st.integers(1, 6000),
@@ -124,7 +127,7 @@ def test_names_and_progress(codec: Codec, clip: Path) -> None:
 
 
 def test_many_pieces(codec: Codec, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pieces that a file is worked through in leave no trace."""
+    """The pieces in which a file is processed do not change the result."""
     packed, back = clip.with_suffix(".melcap"), clip.with_name("back.wav")
     encode_file(clip, packed, codec)
     decode_file(packed, back, codec)
@@ -151,9 +154,6 @@ def test_the_default_weights(lite: Codec, clip: Path) -> None:
     assert audio.read(decoded.target)[0].shape == (2, 5000)
 
 
-# ---- what is refused
-
-
 def test_other_weights(codec: Codec, clip: Path, tmp_path: Path) -> None:
     packed = encode_file(clip, codec=codec).target
     path = tmp_path / "other.safetensors"
@@ -167,7 +167,7 @@ def test_other_weights(codec: Codec, clip: Path, tmp_path: Path) -> None:
 
 def test_the_weights_that_would_do_are_named(codec: Codec, lite: Codec, clip: Path) -> None:
     packed = encode_file(clip).target
-    words = f"; those that come with melcap, {lite.model}, are of it"
+    words = f"; the weights that come with melcap, {lite.model}, are of it"
     with pytest.raises(ModelMismatchError, match=words):
         decode_file(packed, clip.with_name("back.wav"), codec)
 
@@ -192,15 +192,15 @@ def test_outputs_that_exist(codec: Codec, clip: Path) -> None:
     assert (packed.read_bytes(), clip.read_bytes()) == before
 
 
-def test_headers_that_lie(codec: Codec, clip: Path, tmp_path: Path) -> None:
-    """With correct checksums: a file that says of itself what cannot be."""
+def test_impossible_headers_are_refused(codec: Codec, clip: Path, tmp_path: Path) -> None:
+    """Files with correct checksums and impossible headers are refused."""
     packed = encode_file(clip, codec=codec).target
     header, tokens = container.read(packed)
     forged, back = tmp_path / "forged.melcap", tmp_path / "back.wav"
     cases: list[tuple[container.Header, npt.NDArray[np.int32], type[Exception], str]] = [
-        (replace(header, samples=5000 + UNIT), tokens, ContainerError, "columns cannot hold"),
-        (replace(header, samples=1), tokens, ContainerError, "columns cannot hold 1 samples"),
-        (replace(header, samples=2**40), tokens, ContainerError, "columns cannot hold"),
+        (replace(header, samples=5000 + UNIT), tokens, ContainerError, "columns do not fit"),
+        (replace(header, samples=1), tokens, ContainerError, "columns do not fit 1 samples"),
+        (replace(header, samples=2**40), tokens, ContainerError, "columns do not fit"),
         (replace(header, sample_rate=8000), tokens, ContainerError, "at 8000 Hz"),
         (replace(header, sample_rate=768_000), tokens, ContainerError, "at 768000 Hz"),
         (
@@ -209,8 +209,8 @@ def test_headers_that_lie(codec: Codec, clip: Path, tmp_path: Path) -> None:
             ContainerError,
             "damaged",
         ),
-        (replace(header, rows=2), tokens[:, :2], ModelMismatchError, "token grid"),
-        (replace(header, bits=10), tokens, ModelMismatchError, "token grid"),
+        (replace(header, rows=2), tokens[:, :2], ModelMismatchError, "rows or bits per token"),
+        (replace(header, bits=10), tokens, ModelMismatchError, "rows or bits per token"),
         (header, tokens | 256 | 128 | 64, InputError, r"0\.\.299"),
     ]
     for claimed, stored, kind, words in cases:
@@ -226,7 +226,7 @@ def test_headers_that_lie(codec: Codec, clip: Path, tmp_path: Path) -> None:
     ("name", "data"),
     [("text.wav", b"no audio"), ("empty.wav", b""), ("missing.wav", None), ("clip.melcap", b"?")],
 )
-def test_sources_that_are_no_audio(
+def test_sources_that_are_not_audio(
     codec: Codec, tmp_path: Path, name: str, data: bytes | None
 ) -> None:
     source, target = tmp_path / name, tmp_path / "out.melcap"
@@ -240,7 +240,7 @@ def test_sources_that_are_no_audio(
 @pytest.mark.parametrize(
     ("name", "data"), [("text.melcap", b"no tokens"), ("missing.melcap", None)]
 )
-def test_sources_that_are_no_tokens(
+def test_sources_that_are_not_tokens(
     codec: Codec, tmp_path: Path, name: str, data: bytes | None
 ) -> None:
     if data is not None:
@@ -297,7 +297,7 @@ def test_an_interrupted_decode_leaves_nothing(codec: Codec, clip: Path) -> None:
 def test_memory_does_not_grow_with_the_file(
     codec: Codec, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is held after each piece, but for the tokens: no more after 40 than after 6."""
+    """Memory after each piece, without the tokens, is no more after 40 pieces than after 6."""
     held: list[int] = []
 
     def watched(kind: type[Any]) -> type[Any]:
@@ -330,7 +330,7 @@ def test_memory_does_not_grow_with_the_file(
 def test_memory_does_not_grow_with_the_channels(
     codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The largest that is read, written or computed at once: in 64 channels no more than in one."""
+    """The largest piece read, written or computed is no larger for 64 channels than for one."""
     largest: dict[str, int] = {}
     blocks, write = audio.AudioReader.blocks, audio.AudioWriter.write
 

@@ -1,4 +1,4 @@
-"""The adapter and transformers' EnCodec run the same code, and give what the codec gives."""
+"""The adapter runs code written for transformers' EnCodec, and returns what the codec returns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.helpers import noise
 
 
 def train(model: Any, features: Any, clips: list[np.ndarray[Any, Any]]) -> tuple[float, Tensor]:
-    """Tokenize a batch, train a model on the tokens, and decode what it would write."""
+    """Tokenize a batch, train a model on the tokens, and decode what the model predicts."""
     inputs = features(
         raw_audio=clips, sampling_rate=features.sampling_rate, padding=True, return_tensors="pt"
     )
@@ -70,7 +70,7 @@ def test_one_script_trains_on_either(name: str, codec: Codec) -> None:
 
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("axes", [2, 3])
-def test_it_gives_what_the_codec_gives(codec: Codec, channels: int, axes: int) -> None:
+def test_it_returns_what_the_codec_returns(codec: Codec, channels: int, axes: int) -> None:
     model = TransformersAdapter(codec, channels)
     wave, lengths = noise(2, channels, 5000), [5000, 1200]
     mask = (torch.arange(5000) < torch.tensor(lengths)[:, None]).int()
@@ -98,7 +98,7 @@ def test_it_gives_what_the_codec_gives(codec: Codec, channels: int, axes: int) -
     assert model.encode(wave).audio_codes is not None
 
 
-def test_what_does_not_fit(codec: Codec) -> None:
+def test_arguments_that_do_not_fit(codec: Codec) -> None:
     model = TransformersAdapter(codec, 2)
     wave = noise(3, 2, 4000)
     left = torch.ones(3, 4000)

@@ -1,4 +1,4 @@
-"""What came of an ablation: a table with differences, and learning curves."""
+"""The results of an ablation: a table with differences, and learning curves."""
 
 from __future__ import annotations
 
@@ -11,19 +11,29 @@ import numpy as np
 
 from melcap.evaluation.measures.metrics import TITLES
 from melcap.evaluation.table import DRAWS, Row
-from melcap.extras import import_extra
 from melcap.io.files import replacing
+from melcap.markdown import table
+from melcap.plot.figures import new_figure
 
 MEASURES = ("visqol", "stoi", "pesq", "dnsmos", "over_smoothing", "mel_l1")
+STYLES = ("-", "--", ":", "-.")
 
 
-def differences(variant: Iterable[Row], base: Iterable[Row], measure: str) -> Row | None:
-    """{"mean", "change", "low", "high"} of a measure over the clips that both have been through.
+def paired_difference(variant: Iterable[Row], base: Iterable[Row], measure: str) -> Row | None:
+    """Return a measure's mean, and its difference from the base over the clips that both have.
 
-    `mean` is the mean over classes of the means over clips; `change` its difference from the
-    base's, and `low` and `high` the 95 % interval of that, by bootstrap over the clips' own
-    differences. It tells variants on these clips apart; what another seed would have given is not
-    in it. None where no clip has the measure.
+    The interval tells variants on these clips apart. It does not include what another seed would
+    have given.
+
+    Args:
+        variant: the rows of the variant, one for each clip.
+        base: the rows of the variant to compare with.
+        measure: the name of the measure.
+
+    Returns:
+        {"mean", "change", "low", "high"}: the mean over classes of the means over clips, its
+        difference from the base's, and the 95 % interval of that, by bootstrap over the clips' own
+        differences. None if no clip has the measure.
     """
     theirs = {row["clip"]: row[measure] for row in base if row.get(measure) is not None}
     classes: dict[str, list[tuple[float, float]]] = {}
@@ -41,11 +51,15 @@ def differences(variant: Iterable[Row], base: Iterable[Row], measure: str) -> Ro
     return {"mean": mean, "change": change, "low": low, "high": high}
 
 
-def table(lines: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown: a row for each variant; changes whose interval holds no 0 are in bold."""
-    titles = ["variant", "steps", "processor min", "parameters"]
-    titles += [*(TITLES[name] for name in MEASURES), "codebook usage", "entropy"]
-    rows = [titles, ["---"] * len(titles)]
+def markdown(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Return a table with a row for each variant, the first of which is the base.
+
+    Changes whose interval does not contain 0 are bold.
+    """
+    measures = [TITLES[name] for name in MEASURES]
+    titles = ["variant", "steps", "processor min", "parameters", *measures]
+    titles += ["codebook usage", "entropy"]
+    rows = []
     for line in lines:
         codebook = line["codebook"] or {}
         rows.append(
@@ -59,28 +73,34 @@ def table(lines: Sequence[Mapping[str, Any]]) -> str:
                 f"{codebook['entropy']:.2f}" if codebook else "",
             ]
         )
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
+    return table(titles, rows)
 
 
-def curves(path: Path, logs: Mapping[str, Path], figure_of: str) -> None:
-    """A PNG: a figure of the training logs (.jsonl) against the minutes spent, one curve each."""
-    figure_module = import_extra("matplotlib.figure")
-    agg = import_extra("matplotlib.backends.backend_agg")
-    figure = figure_module.Figure(figsize=(9, 5.5), dpi=130, layout="constrained")
-    agg.FigureCanvasAgg(figure)
+def draw_curves(path: Path, logs: Mapping[str, Path], figure_of: str) -> None:
+    """Write a picture of a figure of training logs against the minutes of training.
+
+    Args:
+        path: the PNG to write.
+        logs: the logs (.jsonl) by name, one curve each.
+        figure_of: the name of the figure.
+
+    Raises:
+        MelcapError: if matplotlib is not installed.
+    """
+    figure = new_figure(9, 5.5)
     axes = figure.subplots()
     for index, (name, log) in enumerate(logs.items()):
         lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
         rows = [json.loads(line) for line in lines]
         found = [(row["minutes"], row[figure_of]) for row in rows if figure_of in row]
         if found:
-            style = ("-", "--", ":", "-.")[index // 10 % 4]
+            style = STYLES[index // 10 % len(STYLES)]
             axes.plot(*zip(*found, strict=True), style, color=f"C{index % 10}", label=name)
     axes.set_xlabel("minutes of training")
     axes.set_ylabel(figure_of)
     axes.set_yscale("log")
     axes.grid(alpha=0.3, which="both")
-    if axes.lines:  # none where all runs ended before their first line
+    if axes.lines:  # there are none if all runs ended before the first line of their logs
         figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     with replacing(path) as temporary:
         figure.savefig(temporary)

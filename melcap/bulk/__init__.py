@@ -1,13 +1,15 @@
-"""Whole collections to tokens and back: thousands of hours, with nothing lost.
+"""Tokenize whole collections of audio, and read the token sets that come of it.
 
-`melcap tokenize`, `detokenize` and `stats` are the commands; `melcap.bulk.run.tokenize` is the
-function. The way of a clip:
+The commands `melcap tokenize`, `detokenize`, `stats` and `row-tables` have their functions in
+`melcap.bulk.tokenize`, `detokenize`, `stats` and `row_frequencies`; `ray_engine` runs `tokenize` on
+a cluster. The packages follow the way of a clip:
 
-    sources    the clips there are: folders, globs, manifests, tars, URLs
-    journal    the plan, what is done and what is bad; outlives any interruption
-    inventory  the files of the token set, as they were written
-    tasks      clips that one pass over a file can read
-    readers    processes that decode, resample and cut clips into windows
-    lanes      threads that hold the codec, and windows packed into batches
-    shards     what becomes of it: Parquet, WebDataset or .melcap files
+    manifests    the clips of a collection: folders, globs, manifests of any form, tars, URLs
+    reading      processes that decode, resample and cut clips into windows
+    encoding     batches of windows, and the threads that run the codec on them
+    token_sets   shards (Parquet, WebDataset, .melcap files), the journal and its inventory
+    files        files and URLs opened safely, and their names
 """
+
+INSTALL = 'pip install "melcap[bulk]"'
+"""The command that installs what this package needs beyond melcap itself."""

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from melcap.bulk.rows import COLUMNS
-from melcap.bulk.shards import FORMATS
+from melcap.bulk.token_sets.rows import COLUMNS
+from melcap.bulk.token_sets.shards import FORMATS
 from melcap.errors import InputError
 
 ENGINES = ("local", "ray")
+
+
+class Workers(NamedTuple):
+    """The numbers of workers of a run, and the audio in a batch in seconds."""
+
+    readers: int
+    encoders: int
+    threads: int
+    batch_seconds: float
 
 
 @dataclass(frozen=True)
@@ -17,13 +27,24 @@ class Options:
     """Options of a run that makes tokens of a collection.
 
     `format`, `compact`, `mono` and `keep` decide what is written, and must stay the same for one
-    token set; `compact` is for the format "melcap" (see `Codes.to_bytes`), `keep` names columns of
-    the manifests that go into the shards. New shards have up to
-    `shard_clips` rows. The others are for speed; None is a choice by the machine:
-    readers are processes that decode audio, lanes threads that encode it, each with so many threads
-    of torch, in batches of `batch_seconds`. With `engine` "ray" a cluster takes the place of
-    readers, and lanes are its actors, which compute on `device` ("cpu" or "cuda"; None is that of
-    the codec at hand) with `backend`.
+    token set. The others change the speed alone; None is a choice by the machine.
+
+    Attributes:
+        format: "parquet", "webdataset" or "melcap".
+        compact: whether `.melcap` files are compact (see `Codes.to_bytes`).
+        mono: whether to mix the channels of a clip, instead of coding each.
+        keep: the columns of the manifests that go into the shards.
+        shard_clips: the most rows of a new shard.
+        engine: "local", or "ray" for a cluster.
+        device: the device of Ray's actors, "cpu" or "cuda"; None for that of the codec.
+        backend: the backend of Ray's actors.
+        readers: the processes that decode audio; Ray has its own.
+        encoders: the threads that encode, or the actors of Ray.
+        threads: the threads of torch in each encoder thread.
+        batch_seconds: the audio in a batch, in seconds.
+
+    Raises:
+        InputError: for values that are not valid, or that do not go together.
     """
 
     format: str = "parquet"
@@ -35,7 +56,7 @@ class Options:
     device: str | None = None
     backend: str = "auto"
     readers: int | None = None
-    lanes: int | None = None
+    encoders: int | None = None
     threads: int | None = None
     batch_seconds: float | None = None
 
@@ -46,7 +67,7 @@ class Options:
             raise InputError("compact is for .melcap files: use --format melcap with --compact")
         if self.engine not in ENGINES:
             raise InputError(f"engine must be one of {', '.join(ENGINES)}, not {self.engine!r}")
-        for name in ("shard_clips", "readers", "lanes", "threads"):
+        for name in ("shard_clips", "readers", "encoders", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} must be at least 1, not {value}")
@@ -67,19 +88,24 @@ class Options:
                 )
             seen.add(name.lower())
 
-    def machine(self, device: str) -> tuple[int, int, int, float]:
-        """(readers, lanes, threads, batch_seconds), chosen where they were not given."""
+    def workers(self, device: str) -> Workers:
+        """Return the workers for a device ("cpu" or "cuda"), chosen by the machine unless given."""
         cores = _cores()
         if device == "cpu":
-            lanes = self.lanes or min(cores, 16)
-            threads = self.threads or max(1, cores // lanes)
-            return self.readers or max(1, cores // 4), lanes, threads, self.batch_seconds or 0.0
-        lanes = self.lanes or 2
-        return self.readers or cores, lanes, self.threads or 1, self.batch_seconds or 240.0
+            encoders = self.encoders or min(cores, 16)
+            threads = self.threads or max(1, cores // encoders)
+            readers = self.readers or max(1, cores // 4)
+            return Workers(readers, encoders, threads, self.batch_seconds or 0.0)
+        return Workers(
+            readers=self.readers or cores,
+            encoders=self.encoders or 2,
+            threads=self.threads or 1,
+            batch_seconds=self.batch_seconds or 240.0,
+        )
 
 
 def _cores() -> int:
-    """The cores that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -8,9 +8,21 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Progress:
-    """The state of a run: clips in the plan, done and bad ones, folders and tars that cannot be
-    searched, clips whose source has changed since they were done; seconds of audio done in this
-    run, channels counted one by one, and the seconds that it has taken."""
+    """The state of a run of `tokenize`.
+
+    Attributes:
+        clips: the clips in the plan.
+        done: those that are done.
+        bad: those that cannot be read.
+        unlisted: folders and tars that cannot be searched.
+        changed: clips whose source has changed since they were done.
+        audio_seconds: the audio done in this run, each channel counted, in seconds.
+        wall_seconds: the time that the run has taken, in seconds.
+        busy: the share of time in which the encoder threads computed.
+        before: the clips that were done or bad before this run.
+        remade: files of the token set that were lost, cut or altered, and are made again.
+        passed: what the search passed over, by kind: {".txt": 12}.
+    """
 
     clips: int
     done: int
@@ -20,21 +32,17 @@ class Progress:
     audio_seconds: float
     wall_seconds: float
     busy: float
-    """The share of time in which lanes computed."""
     before: int = 0
-    """Clips that an earlier run had done."""
     remade: int = 0
-    """Files of the token set that were lost, cut or altered, and are made again."""
     passed: Mapping[str, int] = field(default_factory=dict)
-    """Things that the search met and did not take, by kind: {".txt": 12}."""
 
     @property
     def speed(self) -> float:
-        """Times real time."""
+        """Seconds of audio per second of the run: times real time."""
         return self.audio_seconds / max(self.wall_seconds, 1e-9)
 
     @property
     def eta_seconds(self) -> float | None:
-        """Until the end, if the clips to come are like those of this run; None before the first."""
+        """Seconds to the end if the clips to come are like those of this run; None at the start."""
         gone = self.done + self.bad - self.before
         return (self.clips - self.done - self.bad) * self.wall_seconds / gone if gone else None

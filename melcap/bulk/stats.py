@@ -1,4 +1,4 @@
-"""Statistics of token sets: hours, and the use of the codebook."""
+"""Statistics of token sets: hours, and how much of the codebook is used."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from melcap.bulk.rows import TokenRow
-from melcap.bulk.shards import read_rows, token_files
+from melcap.bulk.token_sets.rows import TokenRow
+from melcap.bulk.token_sets.shards import read_rows, token_files
 from melcap.errors import InputError
 from melcap.io.files import replacing
 from melcap.plot.figures import new_figure
@@ -22,7 +22,21 @@ Counts = npt.NDArray[np.int64]
 
 @dataclass
 class Summary:
-    """Counts of all rows together. `hours` are of the clips, `channel_hours` of their channels."""
+    """Counts over all rows of token sets.
+
+    Attributes:
+        clips: the number of clips.
+        hours: their length.
+        channel_hours: the length of their channels together.
+        tokens: the number of tokens.
+        tokenizer_id: the tokenizer of all of them.
+        models: clips by the name of the weights.
+        sample_rates: clips by sample rate.
+        channels: clips by number of channels.
+        seconds: the length of each clip.
+        counts: int64 [rows, codebook size], how often each codebook entry occurs in each row of the
+            grid.
+    """
 
     clips: int = 0
     hours: float = 0.0
@@ -33,22 +47,25 @@ class Summary:
     sample_rates: Counter[int] = field(default_factory=Counter)
     channels: Counter[int] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
-    """Lengths of the clips."""
     counts: Counts = field(default_factory=lambda: np.zeros((0, 0), np.int64))
-    """[rows, codebook size]: how often each code stands in each row of the grid."""
 
     def add(self, row: TokenRow) -> None:
+        """Count a row.
+
+        Raises:
+            InputError: if its tokenizer or its grid is not that of the rows before it.
+        """
         header, grid = row.header, row.grid
         shape = (header.rows, 1 << header.bits)
         if not self.counts.size:
             self.tokenizer_id, self.counts = header.tokenizer_id, np.zeros(shape, np.int64)
         elif header.tokenizer_id != self.tokenizer_id:
             raise InputError(
-                f"{row.id}: is of tokenizer {header.tokenizer_id}, and the clips before it are of "
-                f"{self.tokenizer_id}: their tokens cannot be counted together"
+                f"{row.id}: its tokenizer is {header.tokenizer_id}, and that of the clips "
+                f"before it {self.tokenizer_id}: their tokens cannot be counted together"
             )
         elif self.counts.shape != shape:
-            raise InputError(f"{row.id}: is of another grid than the clips before it")
+            raise InputError(f"{row.id}: its grid differs from that of the clips before it")
         for band, tokens in zip(self.counts, grid.transpose(1, 0, 2), strict=True):
             band += np.bincount(tokens.reshape(-1), minlength=len(band))
         self.clips += 1
@@ -62,20 +79,21 @@ class Summary:
 
     @property
     def used(self) -> int:
-        """Number of codes that occur."""
+        """The number of codebook entries that occur."""
         return int((self.counts.sum(0) > 0).sum())
 
     @property
     def entropy(self) -> float:
-        """Bits per token, of the codes' frequencies in all rows of the grid together."""
+        """The entropy in bits per token, over all rows of the grid together."""
         return entropy(self.counts.sum(0))
 
     @property
     def row_entropies(self) -> list[float]:
-        """Bits per token in each row of the grid, the lowest band first."""
+        """The entropy in bits per token of each row of the grid, the lowest band first."""
         return [entropy(band) for band in self.counts]
 
     def as_json(self) -> dict[str, Any]:
+        """Return the statistics as values that JSON can hold."""
         seconds = np.array(self.seconds)
         quantiles = np.quantile(seconds, (0, 0.25, 0.5, 0.75, 1)).tolist()
         return {
@@ -96,17 +114,26 @@ class Summary:
 
 
 def entropy(counts: Counts) -> float:
-    """Bits per draw from frequencies like these."""
+    """Return the entropy, in bits per draw, of a distribution with these counts.
+
+    Example:
+        >>> entropy(np.array([4, 4, 0, 8]))
+        1.5
+    """
     share = counts[counts > 0] / max(int(counts.sum()), 1)
     return float(-(share * np.log2(share)).sum())
 
 
 def summarise(sets: Sequence[Path]) -> Summary:
-    """Read token sets (folders, shards, `.melcap` files) from end to end.
+    """Read token sets completely, and return their statistics.
+
+    Args:
+        sets: folders, Parquet shards, tars or `.melcap` files.
 
     Raises:
-        InputError: where there is none, or no clip in them, or their tokenizers or grids differ.
-        ContainerError: for a damaged one.
+        InputError: if there are no token sets, if they hold no clip, or if their tokenizers or
+            grids differ.
+        ContainerError: if one is damaged.
     """
     summary = Summary()
     for given in sets:
@@ -119,7 +146,7 @@ def summarise(sets: Sequence[Path]) -> Summary:
 
 
 def plot(summary: Summary, target: Path) -> None:
-    """Draw how long clips are, how often codes occur, and the entropy of each band."""
+    """Draw the lengths of clips, the frequencies of codebook entries, and each row's entropy."""
     figure = new_figure(12, 3.6)
     lengths, ranks, bands = figure.subplots(1, 3)
     lengths.hist(summary.seconds, bins=40, color="#1f77b4")
@@ -129,11 +156,11 @@ def plot(summary: Summary, target: Path) -> None:
     size = summary.counts.shape[1]
     often = np.sort(summary.counts.sum(0))[::-1][: summary.used]
     ranks.plot(np.arange(1, len(often) + 1), often)
-    ranks.set(title=f"{summary.used} of {size} codes, {summary.entropy:.2f} bits")
-    ranks.set(xlabel="code, by how often it occurs", ylabel="times", yscale="log", xscale="log")
+    ranks.set(title=f"{summary.used} of {size} codebook entries, {summary.entropy:.2f} bits")
+    ranks.set(xlabel="codebook entry, by frequency", ylabel="times", yscale="log", xscale="log")
     bands.bar(range(len(summary.counts)), summary.row_entropies, color="#1f77b4")
     bands.axhline(np.log2(size), color="grey", linestyle=":")
-    bands.set(title="entropy of each band", xlabel="row of the grid, lowest band first")
+    bands.set(title="entropy of each row", xlabel="row of the grid, lowest band first")
     bands.set(ylabel="bits per token")
     with replacing(target) as temporary:
         figure.savefig(temporary)

@@ -1,18 +1,15 @@
-"""`melcap tokenize`, `detokenize` and `stats`: whole collections, and what they become."""
+"""Commands for whole collections: `melcap tokenize`, `detokenize`, `stats` and `row-tables`."""
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from melcap.cli import batch
+from melcap.cli.bulk_progress import print_event, reporting
+from melcap.cli.exits import FAILURE
 from melcap.cli.options import (
     AsJson,
     AudioFormat,
@@ -30,18 +27,21 @@ from melcap.cli.options import (
     Weights,
     open_codec,
 )
-
-if TYPE_CHECKING:
-    from melcap.bulk.run import Progress
+from melcap.cli.output import print_json
+from melcap.errors import InputError
 
 
 class TokenFormat(str, Enum):
+    """The formats of a token set."""
+
     parquet = "parquet"
     webdataset = "webdataset"
     melcap = "melcap"
 
 
 class Engine(str, Enum):
+    """The engines that run the workers of `tokenize`."""
+
     local = "local"
     ray = "ray"
 
@@ -66,7 +66,7 @@ def tokenize(
     sources: Sources,
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the token set.")],
     token_format: Annotated[
-        TokenFormat, typer.Option("--format", help="Of the token set.")
+        TokenFormat, typer.Option("--format", help="The format of the token set.")
     ] = TokenFormat.parquet,
     compact: Compact = False,
     mono: Annotated[
@@ -79,23 +79,25 @@ def tokenize(
             help="Columns of the manifests that go into the token set, such as text,speaker.",
         ),
     ] = "",
-    shard_clips: Annotated[int, typer.Option(min=1, help="Clips in a shard.")] = 1000,
+    shard_clips: Annotated[int, typer.Option(min=1, help="The most clips in a shard.")] = 1000,
     retry: Annotated[
-        bool, typer.Option("--retry", help="Try what was bad in an earlier run once more.")
+        bool, typer.Option("--retry", help="Try clips again that were bad in an earlier run.")
     ] = False,
     batch_seconds: Annotated[
         float | None,
-        typer.Option(min=1, help="Audio in a batch. Default: a window; on a GPU 240."),
+        typer.Option(min=1, help="Seconds of audio in a batch. Default: one window; on a GPU 240."),
     ] = None,
     readers: Annotated[
-        int | None, typer.Option(min=1, help="Processes that decode audio. Default: by the cores.")
-    ] = None,
-    lanes: Annotated[
         int | None,
-        typer.Option(min=1, help="Threads that encode. Default: each core; on a GPU 2."),
+        typer.Option(min=1, help="Processes that decode audio. Default: by the number of cores."),
+    ] = None,
+    encoders: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads that encode. Default: one for each core; on a GPU 2."),
     ] = None,
     engine: Annotated[
-        Engine, typer.Option(help="ray: on the cluster at RAY_ADDRESS; lanes are its actors.")
+        Engine,
+        typer.Option(help="ray: use the cluster at RAY_ADDRESS; --encoders counts its actors."),
     ] = Engine.local,
     weights: Weights = None,
     device: Device = "cpu",
@@ -105,14 +107,14 @@ def tokenize(
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """A collection of audio to a token set, for language models: Parquet shards, or others.
+    """Encode a collection of audio to a token set for language models (Parquet by default).
 
-    Stopped at any moment and started again, it goes on, and nothing is done twice or lost. What
-    cannot be read is passed by and listed in OUT/errors.jsonl; the exit status is then 1.
+    A run that was stopped at any moment continues when it is started again; nothing is lost or done
+    twice. Files that cannot be read are listed in OUT/errors.jsonl, and the exit status is then 1.
     """
-    from melcap.bulk.entry import in_words
-    from melcap.bulk.run import ERRORS, Options
-    from melcap.bulk.run import tokenize as run
+    from melcap.bulk.manifests.passed_over import in_words
+    from melcap.bulk.tokenize import ERRORS, Options
+    from melcap.bulk.tokenize import tokenize as run
 
     options = Options(
         format=token_format.value,
@@ -121,18 +123,18 @@ def tokenize(
         keep=tuple(name.strip() for name in keep.split(",")) if keep else (),
         shard_clips=shard_clips,
         readers=readers,
-        lanes=lanes,
+        encoders=encoders,
         engine=engine.value,
         device=device,
         backend=backend.value,
         batch_seconds=batch_seconds,
     )
-    if engine is Engine.ray:  # they are for the actors: the head of a cluster may have no GPU
+    if engine is Engine.ray:  # both are for the actors; the head of a cluster may have no GPU
         device, backend = "cpu", Backend.auto
-    with open_codec(weights, device, backend) as codec, _reporting(as_json, quiet) as report:
+    with open_codec(weights, device, backend) as codec, reporting(as_json, quiet) as report:
         end = run(sources, out, codec, options, retry=retry, progress=report)
     if as_json:
-        _print_line({"event": "end", **_figures(end)})
+        print_event("end", end)
     elif not quiet:
         typer.echo(
             f"{end.done} of {end.clips} clips in {out}; now {end.audio_seconds / 3600:.2f} h in "
@@ -148,7 +150,7 @@ def tokenize(
         if count:
             typer.echo(f"error: {count} {what}: see {out / ERRORS}", err=True)
     if any(problems.values()):
-        raise typer.Exit(1)
+        raise typer.Exit(FAILURE)
 
 
 def detokenize(
@@ -165,9 +167,9 @@ def detokenize(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """The way back: every clip of a token set to OUT/ID.wav.
+    """Decode every clip of a token set to OUT/ID.wav.
 
-    What is there already is left alone, so that a run that was stopped goes on.
+    Files that exist are left as they are, so that a run that was stopped continues.
     """
     from melcap.bulk.detokenize import detokenize as run
 
@@ -175,40 +177,40 @@ def detokenize(
     failed: list[str] = []
     suffix = f".{(audio_format or Format.wav).value}"
     with open_codec(weights, device, backend, quality, decoder) as codec:
-        heard = run(sets, out, codec, suffix=suffix, sample_rate=sample_rate, force=force)
-        for each in heard:
-            if each.error:
-                failed.append(each.error)
+        for row in run(sets, out, codec, suffix=suffix, sample_rate=sample_rate, force=force):
+            if row.error:
+                failed.append(row.error)
                 continue
-            record = {"id": each.id, "target": str(each.target), "seconds": each.seconds}
-            done.append({**record, "done_before": each.done_before})
+            record = {"id": row.id, "target": str(row.target), "seconds": row.seconds}
+            done.append({**record, "done_before": row.done_before})
             if not (as_json or quiet):
-                state = "was there" if each.done_before else f"{each.seconds:.2f} s"
-                typer.echo(f"{each.id} -> {each.target}: {state}")
+                state = "was there" if row.done_before else f"{row.seconds:.2f} s"
+                typer.echo(f"{row.id} -> {row.target}: {state}")
     if as_json:
-        batch.print_json({"clips": done, "failed": failed})
+        print_json({"clips": done, "failed": failed})
     for error in failed:
         typer.echo(f"error: {error}", err=True)
     if failed:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILURE)
 
 
 def stats(
     sets: Sets,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Draw lengths, codes and entropies.")
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Draw lengths, frequencies and entropies."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Count what a token set holds: clips, hours, rates, and how much of the codebook is used."""
-    from melcap.bulk import stats as numbers
+    """Count the clips, hours and rates of a token set, and how much of the codebook it uses."""
+    from melcap.bulk import stats as statistics
 
-    summary = numbers.summarise(sets)
+    summary = statistics.summarise(sets)
     if plot:
-        numbers.plot(summary, plot)
+        statistics.plot(summary, plot)
     data = summary.as_json()
     if as_json:
-        batch.print_json(data)
+        print_json(data)
         return
     for key, value in data.items():
         if isinstance(value, dict):
@@ -222,59 +224,29 @@ def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-@contextmanager
-def _reporting(as_json: bool, quiet: bool) -> Iterator[Callable[[Progress], None]]:
-    """Show a run's progress: as a bar on a terminal, as lines of JSON, or not at all."""
-    if as_json:
-        yield lambda state: _print_line({"event": "progress", **_figures(state)})
-        return
-    if quiet or not sys.stderr.isatty():
-        yield lambda state: None
-        return
-    from rich import progress
-    from rich.console import Console
+def row_tables(
+    sets: Sets,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the row tables.")],
+    valid: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="TOKENS", help="Other tokens, whose bits per token are also printed."),
+    ] = None,
+) -> None:
+    """Make the row tables for compact .melcap files from token sets of one tokenizer.
 
-    columns = (
-        progress.TextColumn("tokenize"),
-        progress.BarColumn(),
-        progress.MofNCompleteColumn(),
-        progress.TextColumn("{task.fields[speed]:.1f}x real time"),
-        progress.TextColumn("{task.fields[bad]} bad"),
-        progress.TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    with progress.Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=None, speed=0.0, bad=0)
+    They hold how often each codebook entry occurs in each row of the grid.
 
-        def show(state: Progress) -> None:
-            bar.update(
-                task,
-                total=state.clips,
-                completed=state.done + state.bad,
-                speed=state.speed,
-                bad=state.bad,
-            )
+    The file is named after the tokenizer's id.
+    """
+    from melcap.bulk.row_frequencies import bits_per_token, row_tables_of
+    from melcap.bulk.stats import summarise
 
-        yield show
-
-
-def _figures(state: Progress) -> dict[str, Any]:
-    return {
-        "clips": state.clips,
-        "done": state.done,
-        "bad": state.bad,
-        "unlisted": state.unlisted,
-        "changed": state.changed,
-        "remade": state.remade,
-        "passed_over": dict(state.passed),
-        "audio_seconds": round(state.audio_seconds, 3),
-        "wall_seconds": round(state.wall_seconds, 3),
-        "speed": round(state.speed, 2),
-        "busy": round(state.busy, 3),
-        "eta_seconds": state.eta_seconds and round(state.eta_seconds, 1),
-    }
-
-
-def _print_line(data: dict[str, Any]) -> None:
-    typer.echo(json.dumps(data))
-    sys.stdout.flush()
+    summary = summarise(sets)
+    tables = row_tables_of(summary)
+    target = tables.save(out)
+    typer.echo(f"{target}: {bits_per_token(tables, summary):.3f} bits per token")
+    if valid:
+        held_out = summarise(valid)
+        if held_out.tokenizer_id != tables.tokenizer_id:
+            raise InputError(f"--valid has tokens of tokenizer {held_out.tokenizer_id}")
+        typer.echo(f"held out: {bits_per_token(tables, held_out):.3f} bits per token")

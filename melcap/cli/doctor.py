@@ -1,148 +1,25 @@
-"""`melcap doctor`: what is installed, what runs where and why not, and what to do about it."""
+"""`melcap doctor`: what is installed, what runs, and what to do about problems."""
 
 from __future__ import annotations
 
-import os
-import platform
-from collections.abc import Iterable
-from importlib import metadata
-from typing import Any
+import typer
 
-import torch
-
-from melcap import __version__
-from melcap.cli.info import table
-from melcap.errors import WeightsError
-from melcap.ops import backend_report, registry
-from melcap.pretrained import load
-
-NEEDED = ("numpy", "safetensors", "soundfile", "soxr", "av", "typer", "rich")
-OPTIONAL = ("triton", "matplotlib")
-ADVICE = {
-    "triton is not installed": "pip install triton (wheels: Linux on x86-64 and aarch64)",
-    "torch sees no CUDA device": "",  # depends on torch: see _about_cuda
-}
-"""What to do, by a part of the reason that a backend gives."""
+from melcap.cli.exits import FAILURE
+from melcap.cli.options import AsJson
+from melcap.cli.output import print_json
 
 
-def examine() -> tuple[dict[str, Any], str]:
-    """All findings, ready for JSON, and the same as text.
+def doctor(as_json: AsJson = False) -> None:
+    """Check this installation: packages, devices, backends and weights, with advice.
 
-    `problems` are what keeps melcap from working, `notes` what it could do and does not here; both
-    say what to do.
+    The exit status is 1 where something keeps melcap from working.
     """
-    problems: list[dict[str, str]] = []
-    notes: list[dict[str, str]] = []
-    versions = {name: _version(name) for name in (*NEEDED, *OPTIONAL)}
-    for name in NEEDED:
-        if versions[name] is None:
-            problems.append({"what": f"{name} is not installed", "do": f"pip install {name}"})
-    if versions["matplotlib"] is None:
-        what = "matplotlib is not installed: `melcap plot` cannot run"
-        notes.append({"what": what, "do": 'pip install "melcap[plot]"'})
-    threads, cores = torch.get_num_threads(), _cores()
-    if threads < cores:
-        what = f"torch uses {threads} of {cores} cores"
-        notes.append({"what": what, "do": "unset OMP_NUM_THREADS, or set it higher"})
-    report: dict[str, Any] = backend_report()
-    for name, reasons in report["available"].items():
-        for reason in reasons:
-            what = f"the {name} backend cannot run: {reason}"
-            notes.append({"what": what, "do": _advice(reason)})
-    for name in report["switched_off"]:
-        what = f"the kernel of {name} is switched off by {registry.SWITCH}: PyTorch runs it"
-        notes.append({"what": what, "do": f"unset {registry.SWITCH}"})
-    weights: dict[str, Any] | None = None
-    try:
-        weights = {"model": load().model, "hash": "verified"}
-    except WeightsError as error:
-        problems.append({"what": str(error), "do": "install melcap again"})
-    devices = [
-        {
-            "name": f"cuda:{index}",
-            "what": torch.cuda.get_device_name(index),
-            "gib": round(torch.cuda.get_device_properties(index).total_memory / 2**30, 1),
-        }
-        for index in range(torch.cuda.device_count())
-    ]
-    data = {
-        "melcap": __version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "torch": {"version": torch.__version__, "cuda": torch.version.cuda},
-        "versions": versions,
-        "threads": threads,
-        "cores": cores,
-        "devices": [{"name": "cpu", "what": platform.processor() or platform.machine()}, *devices],
-        "backends": report,
-        "weights": weights,
-        "problems": problems,
-        "notes": notes,
-    }
-    return data, _text(data)
+    from melcap.cli.diagnosis import examine
 
-
-def _text(data: dict[str, Any]) -> str:
-    report = data["backends"]
-    rows: list[tuple[str, object]] = [
-        ("melcap", f"{data['melcap']}, Python {data['python']}, {data['platform']}"),
-        ("torch", f"{data['torch']['version']}, CUDA {data['torch']['cuda'] or 'not built in'}"),
-        ("packages", ", ".join(f"{k} {v or 'missing'}" for k, v in data["versions"].items())),
-        ("threads", f"{data['threads']} on {data['cores']} cores"),
-    ]
-    for device in data["devices"]:
-        memory = f", {device['gib']} GiB" if "gib" in device else ""
-        rows.append((f"device {device['name']}", f"{device['what']}{memory}"))
-    for name, reasons in report["available"].items():
-        rows.append((f"backend {name}", "; ".join(reasons) if reasons else "ready"))
-    chosen = (f"{name} on {kind}" for kind, name in report["chosen_by_auto"].items())
-    rows.append(("backend auto", f"takes {', '.join(chosen)}"))
-    for operation, names in report["operations"].items():
-        rows.append((operation, f"has {', '.join(names)}"))
-        for layer, dtypes in _by_layer(report["layers"].get(operation, ())).items():
-            rows.append((f"  {layer}", dtypes))
-    found = data["weights"]
-    rows.append(("weights", f"{found['model']}, {found['hash']}" if found else "not usable"))
-    lines = [table(*rows), ""]
-    for kind in ("problems", "notes"):
-        lines += [f"{kind[:-1]}: {finding['what']}\n    {finding['do']}" for finding in data[kind]]
-    lines.append("melcap works here" if not data["problems"] else "melcap does not work here")
-    return "\n".join(lines)
-
-
-def _by_layer(layers: Iterable[dict[str, str]]) -> dict[str, str]:
-    """For each layer the code that runs it, by dtype."""
-    found: dict[str, list[str]] = {}
-    for row in layers:
-        found.setdefault(row["layer"], []).append(f"{row['dtype']} {row['by']}")
-    return {layer: ", ".join(dtypes) for layer, dtypes in found.items()}
-
-
-def _advice(reason: str) -> str:
-    for part, advice in ADVICE.items():
-        if part in reason:
-            return advice or _about_cuda()
-    return "see the README, Operations and backends"
-
-
-def _about_cuda() -> str:
-    if torch.version.cuda is None:
-        return "with an NVIDIA GPU: install a CUDA build of torch (pytorch.org, Get started)"
-    return (
-        "with an NVIDIA GPU: see that nvidia-smi lists it and CUDA_VISIBLE_DEVICES does not hide it"
-    )
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _cores() -> int:
-    """That this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on Linux
-        return os.cpu_count() or 1
+    data, text = examine()
+    if as_json:
+        print_json(data)
+    else:
+        typer.echo(text)
+    if data["problems"]:
+        raise typer.Exit(FAILURE)

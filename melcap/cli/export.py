@@ -1,4 +1,4 @@
-"""`melcap export`: the codec for runtimes without PyTorch."""
+"""`melcap export`: a codec as ONNX graphs, or the weights of a training run."""
 
 from __future__ import annotations
 
@@ -7,25 +7,84 @@ from typing import Annotated
 
 import typer
 
-from melcap.cli import batch
-from melcap.cli.options import AsJson, Force, Quiet, Weights
+from melcap.cli.options import AsJson, Force, Quiet
+from melcap.cli.output import print_json
 
 
 def export(
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="SOURCE",
+            help="With --onnx a weights file, the built-in weights by default. With --weights the "
+            "folder of a training run that has a stage 2.",
+        ),
+    ] = None,
     onnx: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Where encoder.onnx and decoder.onnx go.")
-    ],
-    weights: Weights = None,
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Write encoder.onnx and decoder.onnx to this folder."),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the trained codec to this .safetensors file."),
+    ] = None,
+    licences: Annotated[
+        Path | None,
+        typer.Option(help="With --weights: CSV of the data's packages and their licences."),
+    ] = None,
+    scorecard: Annotated[
+        Path | None, typer.Option(help="With --weights: a scorecard.json of melcap evaluate.")
+    ] = None,
+    griffin_lim_steps: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="With --weights: steps at the end of the vocoder. Default: as in training."
+        ),
+    ] = None,
+    decoder_only: Annotated[
+        bool,
+        typer.Option(
+            "--decoder-only",
+            help="With --weights: write mel decoder and vocoder alone, for weights of the same "
+            "tokenizer.",
+        ),
+    ] = False,
     force: Force = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """The codec as ONNX graphs, for ONNX Runtime and others: no PyTorch needed to run them."""
+    """Export a codec as ONNX graphs, or the codec of a training run as a weights file.
+
+    `melcap export --onnx FOLDER` is for ONNX Runtime and others, which need no PyTorch.
+    `melcap export RUN --weights FILE` writes the weights, their hash and their model card.
+    """
+    if (onnx is None) == (weights is None):
+        raise typer.BadParameter("give either --onnx or --weights", param_hint="--onnx")
+    if weights is None:
+        if licences or scorecard or decoder_only or griffin_lim_steps is not None:
+            raise typer.BadParameter(
+                "--licences, --scorecard, --griffin-lim-steps and --decoder-only go with --weights",
+                param_hint="--onnx",
+            )
+        assert onnx is not None
+        files = _export_onnx(source, onnx, force)
+    else:
+        if source is None:
+            raise typer.BadParameter("give the folder of a training run", param_hint="SOURCE")
+
+        from melcap.training.export import ExportOptions, export_weights
+
+        options = ExportOptions(licences, scorecard, griffin_lim_steps, decoder_only, force)
+        files = {"weights": str(weights), "sha256": export_weights(source, weights, options)}
+    if as_json:
+        print_json(files)
+    elif not quiet:
+        typer.echo("\n".join(files.values()))
+
+
+def _export_onnx(source: Path | None, folder: Path, force: bool) -> dict[str, str]:
     from melcap import load
     from melcap.onnx import export as export_onnx
 
-    encoder, decoder = export_onnx(load(weights), onnx, force=force)
-    if as_json:
-        batch.print_json({"encoder": str(encoder), "decoder": str(decoder)})
-    elif not quiet:
-        typer.echo(f"{encoder}\n{decoder}")
+    encoder, decoder = export_onnx(load(source), folder, force=force)
+    return {"encoder": str(encoder), "decoder": str(decoder)}

@@ -1,4 +1,4 @@
-"""The options that the commands share, and the codec that they ask for."""
+"""Options that commands share, and the codec that they ask for."""
 
 from __future__ import annotations
 
@@ -18,77 +18,98 @@ if TYPE_CHECKING:
 
 
 class Backend(str, Enum):
+    """The implementations of the operations."""
+
     auto = "auto"
     torch = "torch"
     triton = "triton"
 
 
 class QualityName(str, Enum):
+    """The levels of quality of decoding."""
+
     fast = "fast"
     default = "default"
     best = "best"
 
 
 class Format(str, Enum):
+    """The formats of audio files that are written."""
+
     wav = "wav"
     flac = "flac"
 
 
-def _device(value: str) -> str:
-    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", value):
-        raise typer.BadParameter(f"{value!r} is none of cpu, cuda, cuda:0, cuda:1, ...")
+def check_device(value: str | None) -> str | None:
+    """Return the name of a device, or None; refuse any other value of the option."""
+    if value is not None and not re.fullmatch(r"cpu|cuda(:\d{1,3})?", value):
+        raise typer.BadParameter(f"{value!r} is not one of cpu, cuda, cuda:0, cuda:1, ...")
     return value
 
 
 Inputs = Annotated[
     list[Path],
-    typer.Argument(
-        metavar="FILE...", help="Files, and folders to be searched for them; - is stdin."
-    ),
+    typer.Argument(metavar="FILE...", help="Files, or folders to search for them; - is stdin."),
 ]
 Out = Annotated[
     str | None,
     typer.Option(
         "--out",
         "-o",
-        help="A file, for one input file, or a folder; - is stdout. Default: beside the input.",
+        help="A folder, or a file if there is one input file; - is stdout. "
+        "Default: beside the input.",
     ),
 ]
 OutRequired = Annotated[
     str,
     typer.Option(
-        "--out", "-o", help="A .wav or .flac file, for one input file, or a folder; - is stdout."
+        "--out",
+        "-o",
+        help="A folder, or a .wav or .flac file if there is one input file; - is stdout.",
     ),
 ]
-Weights = Annotated[Path | None, typer.Option(help="Weights file instead of the built-in one.")]
+Weights = Annotated[
+    Path | None, typer.Option(help="A weights file. Default: the built-in weights.")
+]
 Decoder = Annotated[
     Path | None,
-    typer.Option(help="Weights file whose decoder takes the place of that of the weights."),
+    typer.Option(help="A weights file whose decoder to use. Default: that of the weights."),
 ]
 QualityChoice = Annotated[
     QualityName,
-    typer.Option("--quality", help="Of decoding: the steps that search for the phases."),
+    typer.Option(
+        "--quality",
+        help="Quality of decoding: the number of Griffin-Lim steps, which refine the phases.",
+    ),
 ]
 Device = Annotated[
-    str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, ...", callback=_device)
+    str,
+    typer.Option(help="The device to compute on: cpu, cuda, cuda:1, ...", callback=check_device),
 ]
-BackendChoice = Annotated[Backend, typer.Option(help="What runs the operations.")]
+BackendChoice = Annotated[
+    Backend,
+    typer.Option(
+        help="What runs the operations. auto: triton on a GPU where it can run, else torch."
+    ),
+]
 AudioFormat = Annotated[
     Format | None,
-    typer.Option("--format", help="Of the audio to write; default: wav, or as --out says."),
+    typer.Option("--format", help="Format of the audio. Default: the suffix of --out, or wav."),
 ]
 SampleRate = Annotated[
     int | None,
-    typer.Option(min=1000, max=768000, help="Of the audio to write, in Hz; default: as it was."),
+    typer.Option(
+        min=1000, max=768000, help="Sample rate of the audio, in Hz. Default: that of the original."
+    ),
 ]
 Compact = Annotated[
     bool,
     typer.Option(
         "--compact",
-        help="Smaller .melcap files, coded by the tokenizer's row tables.",
+        help="Write smaller .melcap files, coded with the tokenizer's row tables.",
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace files that exist.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 
@@ -101,15 +122,20 @@ def open_codec(
     quality: QualityName = QualityName.default,
     decoder: Path | None = None,
 ) -> Iterator[Codec]:
-    """The codec that the options ask for, on the device and backend that they ask for."""
+    """Load the codec that the options ask for, and use their backend while the block runs.
+
+    Raises:
+        BackendError: the device or the backend is not available here, with every reason.
+        WeightsError: the weights cannot be loaded.
+    """
     import torch
 
     from melcap import load, use_backend
 
     if device != "cpu" and int(device.partition(":")[2] or 0) >= torch.cuda.device_count():
         raise BackendError(
-            f"no device {device} here: torch sees {torch.cuda.device_count()} CUDA devices; "
-            "`melcap doctor` says why, --device cpu does without"
+            f"no device {device} here: torch sees {torch.cuda.device_count()} CUDA devices; run "
+            "`melcap doctor` to see why, or use --device cpu"
         )
     with use_backend(backend.value):
         yield load(weights, device, quality=quality.value, decoder=decoder)

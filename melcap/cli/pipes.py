@@ -1,4 +1,4 @@
-"""`-` on the command line: stdin as a file, and a file that goes to stdout when it is complete."""
+"""Pipes: `-` on the command line stands for stdin, or for stdout."""
 
 from __future__ import annotations
 
@@ -10,33 +10,36 @@ from tempfile import TemporaryDirectory
 
 import typer
 
-from melcap.cli.plan import PIPE, Job
+from melcap.cli.jobs import PIPE, Job
 from melcap.errors import InputError, MelcapError
 
 MAX_BYTES = 1 << 32
-"""Bytes that are taken from stdin at most."""
+"""The largest number of bytes that is taken from stdin."""
 _AT_ONCE = 1 << 20
 
 
 @contextmanager
 def files_for(job: Job, suffix: str) -> Iterator[Job]:
-    """Give a job files in the place of pipes, as every file is read from end to end twice or more.
+    """Put temporary files in the place of a job's pipes, because files are read more than once.
 
-    What is written goes to stdout when the block ends well: nothing that is half done. Errors in
-    the block name <stdin> and <stdout>.
+    The output goes to stdout when the block has ended well, so nothing half done is written.
+    Errors in the block call the files <stdin> and <stdout>.
 
     Args:
-        job: with `PIPE` as its source or its target, or with files alone, which stay as they are.
-        suffix: of the file that stands for stdout.
+        job: a job with `PIPE` as its source or target. A job without pipes stays as it is.
+        suffix: the suffix of the file that stands for stdout.
+
+    Yields:
+        The job with files alone.
 
     Raises:
-        InputError: for a stdin of more than `MAX_BYTES`, or a terminal for stdout.
+        InputError: stdin holds more than `MAX_BYTES`, or stdout is a terminal.
     """
     if PIPE not in (job.source, job.target):
         yield job
         return
     if job.target == PIPE and typer.get_binary_stream("stdout").isatty():
-        raise InputError("stdout is a terminal: send it to a pipe or a file, or say --out FILE")
+        raise InputError("stdout is a terminal: send it to a pipe or a file, or use --out FILE")
     with TemporaryDirectory(prefix="melcap-") as folder:
         source, target = Path(folder, "stdin"), Path(folder, f"stdout{suffix}")
         if job.source == PIPE:
@@ -58,7 +61,7 @@ def files_for(job: Job, suffix: str) -> Iterator[Job]:
 
 
 def shown(path: Path, name: str) -> str:
-    """Return how results call a file: `name` in angle brackets where it is a pipe."""
+    """Return what results call a file: for a pipe, `name` in angle brackets."""
     return f"<{name}>" if path == PIPE else str(path)
 
 
@@ -68,5 +71,7 @@ def _take_stdin(target: Path) -> None:
         while piece := stdin.read(_AT_ONCE):
             total += len(piece)
             if total > MAX_BYTES:
-                raise InputError(f"<stdin> holds more than {MAX_BYTES} bytes; pass it as a file")
+                raise InputError(
+                    f"<stdin> holds more than {MAX_BYTES} bytes: pass the audio as a file"
+                )
             file.write(piece)

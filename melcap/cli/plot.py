@@ -1,99 +1,61 @@
-"""`melcap plot`: the part of a file that is to be shown, before and after."""
+"""`melcap plot`: a picture of a part of a file."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-import numpy as np
-import torch
+import typer
 
-from melcap.audio import AudioReader, resample
-from melcap.codec import Codec
-from melcap.codes import Codes
-from melcap.errors import InputError
-from melcap.io import container
-from melcap.model.stages import inputs_for
-from melcap.plot.spectrogram import Tokens, Wave, picture
-from melcap.transcode import check_model
+from melcap.cli.batch import folder_for
+from melcap.cli.options import (
+    AsJson,
+    Backend,
+    BackendChoice,
+    Decoder,
+    Device,
+    Force,
+    QualityChoice,
+    QualityName,
+    Quiet,
+    Weights,
+    open_codec,
+)
+from melcap.cli.output import print_json
 
 
-def picture_of_file(
-    source: Path,
-    target: Path,
-    codec: Codec,
-    *,
-    start: float = 0,
-    seconds: float = 10,
-    channel: int = 1,
+def plot(
+    file: Annotated[Path, typer.Argument(help="An audio or .melcap file.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The .png file to write. Default: beside the input."),
+    ] = None,
+    start: Annotated[float, typer.Option(min=0, help="Where the picture begins, in seconds.")] = 0,
+    seconds: Annotated[
+        float, typer.Option(min=0.05, max=600, help="How much audio to show, in seconds.")
+    ] = 10,
+    channel: Annotated[int, typer.Option(min=1, help="The channel to show, from 1.")] = 1,
+    quality: QualityChoice = QualityName.default,
+    weights: Weights = None,
+    decoder: Decoder = None,
+    device: Device = "cpu",
+    backend: BackendChoice = Backend.auto,
+    force: Force = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
-    """The picture of a part of an audio file, or of a `.melcap` file, which has no before.
+    """Draw the log-mel spectrogram before and after, and the tokens.
 
-    `start` and `seconds` choose the part, `channel` (from 1) what is shown of it. Raises what
-    reading the file raises, and `InputError` where the part or the channel does not exist.
+    A .melcap file holds tokens alone, so its picture has no spectrogram before.
     """
-    if source.suffix.lower() == ".melcap":
-        before, after, tokens = None, *_decoded_part(source, codec, start, seconds, channel)
-    else:
-        before, after, tokens = _coded_part(source, codec, start, seconds, channel)
-    config = codec.config
-    picture(
-        target,
-        before,
-        after,
-        tokens,
-        config.mel.sample_rate,
-        f"{source.name}, {config.bits_per_second / 1000:.2f} kbps",
-        codebook_size=config.tokenizer.codebook_size,
-        column_seconds=config.column_samples / config.mel.sample_rate,
-        start=start,
-    )
+    from melcap.cli.picture import picture_of_file
+    from melcap.transcode import refuse_existing
 
-
-def _coded_part(
-    source: Path, codec: Codec, start: float, seconds: float, channel: int
-) -> tuple[Wave, Wave, Tokens]:
-    rate = codec.config.mel.sample_rate
-    with AudioReader(source) as reader:
-        _check_channel(source, channel, reader.channels)
-        first = round(start * reader.sample_rate)
-        wanted = max(1, round(seconds * reader.sample_rate))
-        pieces, done = [], 0
-        for block in reader.blocks():
-            if done >= first + wanted:
-                break
-            pieces.append(block[channel - 1, max(0, first - done) : max(0, first + wanted - done)])
-            done += block.shape[1]
-        _check_start(source, start, done / reader.sample_rate)
-        wave = resample(np.concatenate(pieces)[None], reader.sample_rate, rate)[0]
-    codes = codec.encode(wave, rate)
-    return wave, codec.decode(codes).cpu().numpy(), codes.cpu().numpy()
-
-
-def _decoded_part(
-    source: Path, codec: Codec, start: float, seconds: float, channel: int
-) -> tuple[Wave, Tokens]:
-    """The columns around the part are decoded with it: it sounds as it does in the whole file."""
-    header, stored = container.read(source)
-    check_model(source, header, codec)
-    _check_channel(source, channel, header.channels)
-    _check_start(source, start, header.samples / header.sample_rate)
-    rate, unit = codec.config.mel.sample_rate, codec.config.column_samples
-    begin = int(start * rate) // unit
-    end = min(header.columns, begin + max(1, round(seconds * rate / unit)))
-    earliest, latest = inputs_for(codec.decode_stages, begin * unit, end * unit)
-    earliest, latest = max(0, earliest), min(header.columns, latest)
-    tokens = torch.from_numpy(stored[channel - 1, :, earliest:latest])[None]
-    columns = latest - earliest
-    codes = Codes(tokens, (columns,), (columns * unit,), rate, codec.tokenizer_id, codec.model)
-    wave = codec.decode(codes)[0, (begin - earliest) * unit : (end - earliest) * unit]
-    return wave.cpu().numpy(), stored[channel - 1, :, begin:end]
-
-
-def _check_channel(source: Path, channel: int, channels: int) -> None:
-    if not 1 <= channel <= channels:
-        raise InputError(f"{source} has no channel {channel}: there are {channels}")
-
-
-def _check_start(source: Path, start: float, seconds: float) -> None:
-    if start >= seconds:
-        raise InputError(f"{source} is over before {start:g} s: it has {seconds:.2f} s")
+    target = out or file.with_suffix(".png")
+    refuse_existing(file, target, force)
+    with open_codec(weights, device, backend, quality, decoder) as codec, folder_for(target):
+        picture_of_file(file, target, codec, start=start, seconds=seconds, channel=channel)
+    if as_json:
+        print_json({"source": str(file), "target": str(target)})
+    elif not quiet:
+        typer.echo(f"{file} -> {target}")

@@ -1,22 +1,9 @@
-"""How good the codec sounds: measures, the peers it is compared with, and a scorecard of both.
+"""Measure how good a codec sounds and what its tokens are worth.
 
-`melcap.evaluation.measures.metrics` holds the measures, `melcap.evaluation.peers` the codecs, and
-`melcap evaluate` (or `python -m melcap.evaluation.scorecard`) runs the one over the other.
-docs/measures.md defines every measure. The codec itself imports nothing of this.
+- `melcap evaluate` (`report`, `scorecard`) runs codecs over the same clips and measures what they
+  decode: `peers` holds the codecs, `measures` the measures. docs/measures.md defines each figure.
+- `melcap probe` (`probes`) trains small classifiers on tokens and on the log-mel, and runs a speech
+  recogniser on decoded speech. docs/downstream.md describes it.
+
+Nothing that encodes or decodes imports this package.
 """
-
-CODECS = (
-    "melcap",
-    "melcap-fast",
-    "melcap-best",
-    "opus-6",
-    "opus-8",
-    "opus-12",
-    "opus-16",
-    "opus-24",
-    "codec2-3200",
-    "speex",
-    "griffin-lim",
-    "original",
-)
-"""Names that the scorecard knows; another rate goes in the place of a number."""

@@ -1,5 +1,4 @@
-"""Which clips of a folder, a tar shard or a list are measured: some of each class, from many
-packages."""
+"""Find the clips of a folder, a tar or a list, and choose some of each class."""
 
 from __future__ import annotations
 
@@ -21,16 +20,20 @@ from melcap import audio
 from melcap.errors import InputError
 from melcap.evaluation.measures.signals import resample
 from melcap.evaluation.peers.base import Audio
+from melcap.io.suffixes import is_audio
 
 RATE = 44100
-SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a")
+"""The rate in Hz at which clips are measured."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """An audio file in a folder, in a tar, or named by a manifest (.csv), which is its `source`.
+    """An audio file.
 
-    `name` is its path in there, with forward slashes, and `label` the class that a manifest gives.
+    Attributes:
+        source: the folder or tar that holds it, or the manifest (.csv) that lists it.
+        name: its path in the source, with forward slashes.
+        label: the class that a manifest gives it.
     """
 
     source: Path
@@ -44,19 +47,23 @@ class Clip:
 
     @property
     def package(self) -> str:
-        """Where the clip comes from: its name without the number at the end."""
+        """The recording or package that the clip is cut from: its name without the final number."""
         return re.sub(r"_?\d+$", "", PurePosixPath(self.name).stem)
 
     def read(self, seconds: float | None) -> Audio:
-        """The first `seconds`, or all of it, channels mixed, clamped to full scale.
+        """Read the clip as float32 [samples] at 44.1 kHz, channels mixed, clamped to full scale.
 
-        float32 [n] at 44.1 kHz. Raises `AudioFileError` for a clip that cannot be read.
+        Args:
+            seconds: read so much from the beginning; None reads all of it.
+
+        Raises:
+            AudioFileError: for a clip that cannot be read.
         """
         if self.source.is_dir():
             return _read(self.source / self.name, seconds)
         if _is_manifest(self.source):
             return _read(self.source.parent / self.name, seconds)
-        # A tar member goes through a file, as the decoders want one.
+        # The decoders need a file, so a member of a tar is written to one.
         with tempfile.TemporaryDirectory() as folder, tarfile.open(self.source) as shard:
             path = Path(folder) / PurePosixPath(self.name).name
             member = shard.extractfile(self.name)
@@ -65,10 +72,14 @@ class Clip:
 
 
 def find_clips(data: Path) -> list[Clip]:
-    """Every audio file under a folder, in a tar, or in a manifest, in the order of their names.
+    """Return every audio file under a folder, in a tar or in a manifest, sorted by name.
 
-    A manifest is a CSV file with a column `path`, from the manifest's folder or absolute, and maybe
-    one `class`. Raises `InputError` where there is no audio file, or a listed one is missing.
+    Args:
+        data: the folder, the tar, or the manifest: a CSV file with a column `path`, relative to the
+            manifest's folder or absolute, and maybe a column `class`.
+
+    Raises:
+        InputError: where there is no audio file, or a listed file is missing.
     """
     if not data.exists():
         raise InputError(f"{data} does not exist: give a folder, a tar or a CSV of audio files")
@@ -81,21 +92,21 @@ def find_clips(data: Path) -> list[Clip]:
             with tarfile.open(data) as shard:
                 names = [member.name for member in shard if member.isfile()]
         except (OSError, tarfile.TarError) as error:
-            # tarfile tries every compression, and has a line for each.
+            # tarfile tries every compression, and reports each in a line of its own.
             reason = str(error).partition("\n")[0].rstrip(":")
             raise InputError(
                 f"{data} is neither a folder nor a tar or .csv file: {reason}"
             ) from error
-    clips = [Clip(data, name) for name in sorted(names) if name.lower().endswith(SUFFIXES)]
+    clips = [Clip(data, name) for name in sorted(names) if is_audio(name)]
     if not clips:
-        raise InputError(f"{data} holds no audio file ({', '.join(SUFFIXES)})")
+        raise InputError(f"{data} holds no audio file: give one with files such as .wav or .flac")
     return clips
 
 
 def choose_clips(clips: Iterable[Clip], per_class: int) -> list[Clip]:
-    """Up to `per_class` clips of each class, from as many packages as there are.
+    """Choose up to `per_class` clips of each class, from as many packages as possible.
 
-    The choice depends on names alone, and a larger one contains every smaller one.
+    The choice depends on names alone, and a larger choice contains every smaller one.
     """
     packages: dict[str, dict[str, list[Clip]]] = defaultdict(lambda: defaultdict(list))
     for clip in sorted(clips, key=lambda clip: hashlib.sha256(clip.name.encode()).digest()):

@@ -1,4 +1,4 @@
-"""Pictures of a scorecard: quality against bit rate, and clips before and after."""
+"""Draw the pictures of a scorecard: quality against bit rate, and clips before and after."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from melcap.errors import InputError
-from melcap.evaluation import peers
 from melcap.evaluation.clips import RATE
 from melcap.evaluation.measures.metrics import SPEECH
 from melcap.evaluation.peers.own import Melcap
-from melcap.evaluation.scorecard import Job
+from melcap.evaluation.peers.registry import label
+from melcap.evaluation.scorecard import ScoreJob
 from melcap.evaluation.table import Row
 from melcap.io.files import replacing
 from melcap.plot.figures import new_figure
-from melcap.plot.spectrogram import picture
+from melcap.plot.spectrogram import write_picture
 
 PANELS = (
     ("visqol", "mean", "ViSQOL, mean over classes"),
@@ -24,9 +24,9 @@ PANELS = (
     ("stoi", SPEECH, "STOI, speech"),
     ("pesq", SPEECH, "PESQ-WB, speech"),
 )
-"""Measure, class and title."""
+"""The measure, the class and the title of each panel."""
 
-# Okabe and Ito's colours, which the colour-blind can tell apart, each with a shape of its own.
+# Okabe and Ito's colours, which colour-blind readers can tell apart, and a marker for each.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("--", ":")
@@ -40,10 +40,16 @@ def quality(path: Path, lines: Sequence[Row]) -> None:
 
 
 def quality_figure(lines: Sequence[Row]) -> Any:
-    """Measures against kilobits a second, a point for each codec of the summary `lines`.
+    """Draw measures against kilobits a second, with a point for each codec.
 
-    Error bars are the 95 % intervals; the rates of one codec are joined. What is no codec, but a
-    bound, is a line across. A codec for speech alone is not in the panel of the mean over classes.
+    Error bars are the 95 % intervals, and a line joins the rates of one codec. A bound is a
+    horizontal line. A codec for speech alone is not in the panel of the mean over classes.
+
+    Args:
+        lines: the summary, as `table.summarise` returns it.
+
+    Returns:
+        A figure of matplotlib.
     """
     figure = new_figure(11, 8)
     figure.suptitle("Quality against bit rate, with 95 % intervals over clips", fontweight="bold")
@@ -60,11 +66,11 @@ def quality_figure(lines: Sequence[Row]) -> Any:
     for panel in panels[2:]:
         panel.set_xlabel("kilobits per second, of real bytes")
     _mark_rates(panels[0], lines)
-    # One entry for each family, from whichever panels it is in.
+    # One entry for each family of codecs, from the panels that it is in.
     handles = {
-        label: handle
+        name: handle
         for panel in panels
-        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+        for handle, name in zip(*panel.get_legend_handles_labels(), strict=True)
     }
     figure.legend(
         handles.values(), handles.keys(), loc="outside lower center", ncols=8, frameon=False
@@ -72,33 +78,43 @@ def quality_figure(lines: Sequence[Row]) -> Any:
     return figure
 
 
-def clip(path: Path, job: Job, which: str, visqol: float) -> None:
-    """A PNG of a clip before and after a codec of our own, with the tokens between."""
-    codec = peers.codec(job.codec)
+def clip(path: Path, job: ScoreJob, which: str, visqol: float) -> None:
+    """Write a PNG of a clip before and after a codec with tokens, and of the tokens.
+
+    Args:
+        path: the file.
+        job: the codec and the clip.
+        which: "best" or "worst", for the title.
+        visqol: the clip's ViSQOL, for the title.
+
+    Raises:
+        InputError: for a codec without tokens.
+    """
+    codec = job.peer
     if not isinstance(codec, Melcap):
         raise InputError(f"{job.codec} has no tokens to show")
     wave = job.clip.read(job.seconds)
     coded = codec.encode(wave, RATE)
     assert coded.tokens is not None
-    picture(
+    write_picture(
         path,
         wave,
         codec.decode(coded),
         coded.tokens,
         RATE,
-        f"{peers.label(job.codec)}, {which} clip: ViSQOL {visqol:.2f}, {job.clip.name}",
+        f"{label(job.codec)}, {which} clip: ViSQOL {visqol:.2f}, {job.clip.name}",
         codebook_size=codec.config.tokenizer.codebook_size,
         column_seconds=codec.config.column_samples / codec.config.mel.sample_rate,
     )
 
 
 def _family(name: str) -> str:
-    """The codec without its rate."""
-    return name.rpartition("-")[0] or name if peers.label(name) == name else peers.label(name)
+    """Return the name of a codec without its rate."""
+    return name.rpartition("-")[0] or name if label(name) == name else label(name)
 
 
 def _styles(lines: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """How each family is drawn, the same in every panel; bounds have no marker."""
+    """Return how each family is drawn, in all panels alike. Bounds have no marker."""
     coded = dict.fromkeys(_family(line["codec"]) for line in lines if line["encode_speed"])
     bounds = dict.fromkeys(line["codec"] for line in lines if not line["encode_speed"])
     styles: dict[str, dict[str, Any]] = {}
@@ -119,8 +135,8 @@ def _show(
             families[_family(line["codec"])].append(line)
         else:
             name = line["codec"]
-            label = f"{name} (no codec)"
-            panel.axhline(line[measure]["mean"], label=label, linewidth=1.2, **styles[name])
+            title = f"{name} (no codec)"
+            panel.axhline(line[measure]["mean"], label=title, linewidth=1.2, **styles[name])
     for name, group in families.items():
         points = sorted(group, key=lambda line: line["kbps"])
         values = [line[measure] for line in points]
@@ -145,7 +161,7 @@ def _show(
 
 
 def _mark_rates(panel: Any, lines: Sequence[Row]) -> None:
-    """A logarithmic axis with ticks where one looks for them, and room at the ends."""
+    """Make the axis logarithmic, with room at its ends and ticks at 1 and 1.5 times powers of 2."""
     rates = [line["kbps"] for line in lines if line["encode_speed"]] or [1]
     low, high = min(rates) / 1.3, max(rates) * 1.3
     panel.set_xscale("log")

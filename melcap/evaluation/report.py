@@ -1,32 +1,39 @@
-"""A scorecard from its first clip to its last picture: what `melcap evaluate` does.
+"""Make a scorecard from its first clip to its last picture; `melcap evaluate` does it.
 
-In the folder OUT: scores.jsonl (a line for each codec and clip), scorecard.json (everything),
-scorecard.md (a table that can be read), scorecard-full.md (every measure), quality.png, and for
+The folder OUT then holds scores.jsonl (a line for each codec and clip), scorecard.json
+(everything), scorecard.md (a short table), scorecard-full.md (every measure), quality.png, and for
 each codec with tokens the mel pictures of its best and its worst clip.
 """
 
 from __future__ import annotations
 
-import datetime
 import json
 import platform
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 
-from melcap.evaluation import peers, plots
+from melcap.evaluation import plots
 from melcap.evaluation.clips import choose_clips, find_clips
 from melcap.evaluation.measures.metrics import PACKAGES
-from melcap.evaluation.scorecard import Job, compute, jobs_for, package_version
+from melcap.evaluation.peers.registry import FindPeer, label, peer
+from melcap.evaluation.scorecard import ScoreJob, compute, jobs_for
 from melcap.evaluation.table import Row, markdown, markdown_in_full, summarise
+from melcap.evaluation.workers import Begin, no_progress
 from melcap.extras import import_extra
 from melcap.io.files import replacing
+from melcap.provenance import installed_version, processor
 
 MODULES = (
-    *("visqol", "ai_edge_litert", "pystoi", "pesq", "onnxruntime", "speechmos"),
+    "visqol",
+    "ai_edge_litert",
+    "pystoi",
+    "pesq",
+    "onnxruntime",
+    "speechmos",
     "matplotlib",
 )
-"""Of the `eval` extra: looked for before the work begins, and not at its end."""
+"""Modules of the `eval` extra, which are looked for before the work begins."""
 
 
 def score(
@@ -38,21 +45,37 @@ def score(
     seconds: float = 10.0,
     processes: int = 2,
     predictor: Path | None = None,
-    begin: Callable[[int], Callable[[], object]] = lambda total: lambda: None,
+    find_peer: FindPeer = peer,
+    begin: Begin = no_progress,
 ) -> Row:
-    """Measure the codecs on clips of `data`, write everything to `out`, and return the summary.
+    """Measure codecs on clips, and write the scorecard. A run that was stopped resumes.
 
-    `begin` is told how many results there will be, and gives what is called for each. `predictor`
-    is a file for codecs of its tokenizer. A run that was stopped goes on where it was. What fails
-    for one clip is a sentence under "failures" in the summary. Raises `InputError` for data or
-    codecs that there are not, and `MelcapError` where something is not installed.
+    Args:
+        data: a folder CLASS/FILE, a tar of one, or a CSV with the columns path and maybe class.
+        names: the codecs.
+        out: the folder for the results.
+        clips_per_class: the most clips of each class.
+        seconds: the most that is used of each clip.
+        processes: the number of worker processes; 1 runs everything in this process.
+        predictor: a predictor's file, for those of the codecs that have its tokenizer.
+        find_peer: finds a codec by its name.
+        begin: shows progress.
+
+    Returns:
+        The summary, which is scorecard.json. It has a sentence under "failures" for each codec and
+        clip that failed.
+
+    Raises:
+        InputError: for data and codecs that do not exist.
+        MelcapError: for a package that is not installed.
     """
     clips = choose_clips(find_clips(data), clips_per_class)
-    jobs = jobs_for(names, clips, seconds, predictor)
+    jobs = jobs_for(names, clips, seconds, predictor, find_peer)
     for module in MODULES:
         import_extra(module)
     out.mkdir(parents=True, exist_ok=True)
-    rows, failures = compute(jobs, out / "scores.jsonl", processes, begin(len(jobs)))
+    advance = begin("clips x codecs", len(jobs))
+    rows, failures = compute(jobs, out / "scores.jsonl", processes, advance)
     lines = summarise(sorted(rows, key=lambda row: names.index(row["codec"])))
     settings = {
         "data": data.name,
@@ -70,33 +93,30 @@ def score(
     return summary
 
 
-def _pictures(out: Path, jobs: Sequence[Job], rows: Sequence[Row]) -> None:
-    """The mel pictures of the best and the worst clip of each codec of our own, by ViSQOL."""
-    clips = {(job.codec, job.clip.name): job for job in jobs}
-    for name in dict.fromkeys(job.codec for job in jobs):
-        measured = [row for row in rows if row["codec"] == name and row["visqol"] is not None]
-        if peers.codec(name).codebook_size and measured:
-            ranked = sorted(measured, key=lambda row: (row["visqol"], row["clip"]))
-            for which, row in (("worst", ranked[0]), ("best", ranked[-1])):
-                job = clips[name, row["clip"]]
-                plots.clip(out / f"{which}-{peers.label(name)}.png", job, which, row["visqol"])
-
-
 def write(path: Path, text: str) -> None:
+    """Write a text file that appears whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def machine() -> Row:
-    """When, on which processor and with which versions the figures were made."""
+    """Return the date, the processor and the versions of the packages that figures depend on."""
     packages = ("melcap", "torch", "numpy", *PACKAGES, "av", "soxr", "pycodec2")
-    try:
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-    except OSError:
-        found = None
-    versions = {package: package_version(package) for package in packages}
+    versions = {package: installed_version(package) for package in packages}
     return {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "processor": found.group(1) if found else platform.processor() or platform.machine(),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "processor": processor(),
         "versions": {"python": platform.python_version()} | versions,
     }
+
+
+def _pictures(out: Path, jobs: Sequence[ScoreJob], rows: Sequence[Row]) -> None:
+    """Draw the best and the worst clip, by ViSQOL, of each codec with tokens."""
+    by_clip = {(job.codec, job.clip.name): job for job in jobs}
+    for name in dict.fromkeys(job.codec for job in jobs if job.peer.codebook_size):
+        measured = [row for row in rows if row["codec"] == name and row["visqol"] is not None]
+        if measured:
+            ranked = sorted(measured, key=lambda row: (row["visqol"], row["clip"]))
+            for which, row in (("worst", ranked[0]), ("best", ranked[-1])):
+                path = out / f"{which}-{label(name)}.png"
+                plots.clip(path, by_clip[name, row["clip"]], which, row["visqol"])

@@ -1,8 +1,8 @@
-"""`python -m melcap.evaluation.scorecard DATA`, or `melcap evaluate DATA`: codecs, measured.
+"""Measure codecs on clips, and keep each result in a file the moment it is there.
 
-Each result is a line of OUT/scores.jsonl the moment it is there, so a run that was stopped goes on
-where it was; tables and pictures are made from those lines at the end (`melcap.evaluation.report`).
-The measures of speech, and the codecs made for it, are for the class called speech alone.
+Each result is a line of OUT/scores.jsonl, so a run that was stopped resumes where it was.
+`melcap.evaluation.report` makes tables and pictures of the lines. Measures of speech, and codecs
+made for speech, are for clips of the class speech alone.
 """
 
 from __future__ import annotations
@@ -11,44 +11,57 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
-from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 
 from melcap.errors import InputError, MelcapError
-from melcap.evaluation import peers
 from melcap.evaluation.clips import RATE, Clip
 from melcap.evaluation.measures import metrics
 from melcap.evaluation.measures.codebook import count_tokens, pack_counts
 from melcap.evaluation.measures.predictor import find, fingerprint, predict, tokenizer_of
+from melcap.evaluation.peers.base import Peer
+from melcap.evaluation.peers.registry import FindPeer, peer
 from melcap.evaluation.table import Row
+from melcap.evaluation.workers import outcomes
+from melcap.provenance import installed_version
 
 KEY = ("codec", "identity", "source", "clip", "class", "cut", "measures", "predictor")
+"""The fields of a result that tell it from other results."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """A `Job` is one codec on the first `seconds` of one clip.
+class ScoreJob:
+    """A codec to measure on the first `seconds` of a clip.
 
-    `predictor` is a file for the codec's tokenizer or another one; see `predictor.find`.
+    Attributes:
+        codec: the codec's name.
+        clip: the clip.
+        seconds: the most that is used of the clip.
+        predictor: a predictor's file, for this codec's tokenizer or another one; see
+            `predictor.find`.
+        find_peer: finds the codec by its name.
     """
 
     codec: str
     clip: Clip
     seconds: float
     predictor: Path | None = None
+    find_peer: FindPeer = peer
+
+    @property
+    def peer(self) -> Peer:
+        """The codec."""
+        return self.find_peer(self.codec)
 
     def key(self) -> Row:
-        """Return all that a result depends on, the fields of `KEY`."""
-        versions = (f"{package} {package_version(package)}" for package in metrics.PACKAGES)
+        """Return all that the result depends on, the fields of `KEY`."""
+        versions = (f"{package} {installed_version(package)}" for package in metrics.PACKAGES)
         return {
             "codec": self.codec,
-            "identity": peers.codec(self.codec).identity,
+            "identity": self.peer.identity,
             "source": self.clip.source.name,
             "clip": self.clip.name,
             "class": self.clip.kind,
@@ -59,7 +72,7 @@ class Job:
 
     def run(self) -> Row:
         """Return a line of scores.jsonl; None is a measure that is not defined for the clip."""
-        row, codec = self.key(), peers.codec(self.codec)
+        row, codec = self.key(), self.peer
         wave = self.clip.read(self.seconds)
         with _one_thread():
             start = time.perf_counter()
@@ -81,42 +94,69 @@ class Job:
         return row
 
     def _predictor(self) -> Path | None:
-        return find(peers.codec(self.codec).tokenizer_id, self.predictor)
+        return find(self.peer.tokenizer_id, self.predictor)
 
 
 def jobs_for(
-    names: Sequence[str], clips: Sequence[Clip], seconds: float, predictor: Path | None = None
-) -> list[Job]:
-    """Return every codec on every clip that it is made for.
+    names: Sequence[str],
+    clips: Sequence[Clip],
+    seconds: float,
+    predictor: Path | None = None,
+    find_peer: FindPeer = peer,
+) -> list[ScoreJob]:
+    """Return a job for each codec and each clip that the codec is made for.
 
-    Raises `InputError` for a codec that is unknown, or for speech where no clip is of that class,
-    for a predictor that none of the codecs has tokens for, and what `peers.codec` raises.
+    Args:
+        names: the codecs.
+        clips: the clips.
+        seconds: the most that is used of each clip.
+        predictor: a predictor's file, for those of the codecs that have its tokenizer.
+        find_peer: finds a codec by its name.
+
+    Raises:
+        InputError: for no codec, an unknown codec, a codec for speech where no clip is of that
+            class, and a predictor for the tokens of none of the codecs.
+        MelcapError: for a codec that is not installed.
     """
+    if not names:
+        raise InputError("no codec to measure: name at least one")
     kinds = {clip.kind for clip in clips}
     for name in names:
-        if peers.codec(name).speech_only and metrics.SPEECH not in kinds:
+        if find_peer(name).speech_only and metrics.SPEECH not in kinds:
             raise InputError(
                 f"{name} is for speech, and no clip here is of the class {metrics.SPEECH}: "
                 f"there are {', '.join(sorted(kinds))}"
             )
-    tokenizers = {peers.codec(name).tokenizer_id for name in names}
+    tokenizers = {find_peer(name).tokenizer_id for name in names}
     if predictor is not None and tokenizer_of(predictor) not in tokenizers:
         raise InputError(f"{predictor} is for the tokens of none of these codecs")
     return [
-        Job(name, clip, seconds, predictor)
+        ScoreJob(name, clip, seconds, predictor, find_peer)
         for clip in clips
         for name in names
-        if clip.kind == metrics.SPEECH or not peers.codec(name).speech_only
+        if clip.kind == metrics.SPEECH or not find_peer(name).speech_only
     ]
 
 
 def compute(
-    jobs: Sequence[Job], path: Path, processes: int, advance: Callable[[], object] = lambda: None
+    jobs: Sequence[ScoreJob],
+    path: Path,
+    processes: int,
+    advance: Callable[[], object] = lambda: None,
 ) -> tuple[list[Row], list[str]]:
-    """Run the jobs that have no line in `path` yet, and add their lines to it.
+    """Run the jobs that have no line in a file yet, and add their lines to it.
 
-    Returns the rows of all jobs, in their order, and a sentence for each that failed. Calls
-    `advance` once for each job done, then or before.
+    Args:
+        jobs: all the jobs.
+        path: the file, scores.jsonl.
+        processes: the number of worker processes; 1 runs the jobs in this process.
+        advance: is called once for each job, whether it is done now or was done before.
+
+    Returns:
+        The lines of all jobs, in the order of the jobs, and a sentence for each job that failed.
+
+    Raises:
+        MelcapError: for a file that holds something else.
     """
     done = {_key(row): row for row in _read_rows(path)}
     wanted = {_key(job.key()): job for job in jobs}
@@ -125,7 +165,7 @@ def compute(
         advance()
     todo = [job for key, job in wanted.items() if key not in done]
     with path.open("a", encoding="utf-8") as file:
-        for job, result in _results(todo, processes):
+        for job, result in outcomes(ScoreJob.run, todo, processes):
             if isinstance(result, Exception):
                 failures.append(f"{job.codec}, {job.clip.name}: {result}")
             else:
@@ -134,13 +174,6 @@ def compute(
                 file.flush()
             advance()
     return [done[key] for key in wanted if key in done], failures
-
-
-def package_version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 @contextmanager
@@ -153,28 +186,8 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _results(jobs: Sequence[Job], processes: int) -> Iterator[tuple[Job, Row | Exception]]:
-    """Each job with its row, or the exception it ended with, as they finish."""
-    # Spawned, as a forked child of a process that runs torch's threads can hang.
-    workers = ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,))
-    try:
-        futures = {workers.submit(job.run): job for job in jobs} if processes > 1 else {}
-        yield from ((futures[done], _outcome(done.result)) for done in as_completed(futures))
-        yield from ((job, _outcome(job.run)) for job in jobs if not futures)
-    finally:
-        workers.shutdown(cancel_futures=True)
-
-
-def _outcome(run: Callable[[], Row]) -> Row | Exception:
-    # Whatever goes wrong with one clip, in whatever codec or measure, the others still count.
-    try:
-        return run()
-    except Exception as error:
-        return error
-
-
 def _read_rows(path: Path) -> list[Row]:
-    """The complete lines of the file; a line that a stopped run left unfinished is cut off."""
+    """Read the complete lines of a file, and cut off a line that a stopped run left unfinished."""
     if not path.exists():
         return []
     data = path.read_bytes()
@@ -190,11 +203,3 @@ def _read_rows(path: Path) -> list[Row]:
 
 def _key(row: Row) -> str:
     return json.dumps([row.get(field) for field in KEY])
-
-
-if __name__ == "__main__":
-    import typer
-
-    from melcap.cli.evaluate import evaluate
-
-    typer.run(evaluate)

@@ -1,4 +1,4 @@
-"""Rows of measures to means with intervals, and to Markdown tables."""
+"""Summarise rows of measures as means with intervals, and as Markdown tables."""
 
 from __future__ import annotations
 
@@ -12,20 +12,26 @@ import numpy as np
 from melcap.evaluation.measures import predictor
 from melcap.evaluation.measures.codebook import statistics_of, unpack_counts
 from melcap.evaluation.measures.metrics import HEADLINE, SPEECH, TITLES
+from melcap.markdown import table
 
 Row: TypeAlias = dict[str, Any]
+"""A result, or a line of a summary, that JSON can hold."""
 
 DRAWS = 2000
+"""Bootstrap draws for each interval."""
 _MEASURES = TITLES | predictor.TITLES
 
 
 def summarise(rows: Iterable[Row]) -> list[Row]:
-    """For each codec a line per class, and one ("mean") for the mean over classes.
+    """Return for each codec a line per class, and one ("mean") for the mean over classes.
 
-    A measure is {"mean", "low", "high"}: the mean over clips, between the ends of its 95 % interval
-    by bootstrap over the clips of each class (None where a class has a single clip). Speeds are
-    medians over clips of seconds of audio per second, and the codebook's usage, entropy and tokens
-    are of all clips together; None where there is nothing of the kind.
+    A measure is {"mean", "low", "high"}: the mean over clips, and the ends of its 95 % interval by
+    bootstrap over the clips of each class (None where a class has a single clip). Speeds are
+    medians over clips, in seconds of audio per second. The codebook's usage, entropy and number of
+    tokens are of all clips together. Measures, speeds and codebooks that are not there are None.
+
+    Args:
+        rows: the lines of scores.jsonl.
     """
     groups: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
@@ -47,12 +53,12 @@ def summarise(rows: Iterable[Row]) -> list[Row]:
 
 
 def markdown(lines: Iterable[Row]) -> str:
-    """The summary as a Markdown table that can be read: a few measures."""
+    """Return the summary as a short Markdown table, with the measures of `HEADLINE`."""
     return _table(["codec", "class", "n", "kbps"], HEADLINE, [], lines)
 
 
 def markdown_in_full(lines: Iterable[Row]) -> str:
-    """Every measure, the speeds and the codebook."""
+    """Return the summary as a Markdown table with every measure, the speeds and the codebook."""
     codebook = ["encode x", "decode x", "codebook usage", "codebook entropy"]
     return _table(["codec", "class", "n", "s", "kbps"], _MEASURES, codebook, lines)
 
@@ -60,21 +66,15 @@ def markdown_in_full(lines: Iterable[Row]) -> str:
 def _table(first: list[str], measures: Iterable[str], last: list[str], lines: Iterable[Row]) -> str:
     measures = list(measures)
     titles = [*first, *(_MEASURES[name] for name in measures), *last]
-    table = [titles, ["---"] * len(titles)]
+    rows = []
     for line in lines:
-        cells = _cells(line)
-        table.append(
-            [
-                *(cells[title] for title in first),
-                *(_cell(line[name]) for name in measures),
-                *(cells[title] for title in last),
-            ]
-        )
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in table)
+        cells = _cells(line) | {_MEASURES[name]: _cell(line[name]) for name in measures}
+        rows.append([cells[title] for title in titles])
+    return table(titles, rows)
 
 
 def _cells(line: Row) -> dict[str, str]:
-    """Return the cells of a line that are no measures, by their titles."""
+    """Return the cells of a line by their titles, those of the measures excepted."""
     mean_of_one = line["class"] == "mean" and line["speech_only"]
     codebook = line["codebook"] or {}
     return {
@@ -91,7 +91,7 @@ def _cells(line: Row) -> dict[str, str]:
 
 
 def _speed(rows: Iterable[Row], what: str) -> float | None:
-    """The median over clips of seconds of audio per second of computing."""
+    """Return the median over clips of seconds of audio per second of computing."""
     taken = [(row["seconds"], row.get(f"{what}_seconds")) for row in rows]
     speeds = [seconds / took for seconds, took in taken if took]
     return float(np.median(speeds)) if speeds else None
@@ -106,7 +106,7 @@ def _codebook(rows: Iterable[Row]) -> Row | None:
 
 
 def _interval(classes: Iterable[Iterable[Row]], measure: str) -> Row | None:
-    """Mean over classes of the means over clips, with its bootstrap interval."""
+    """Return the mean over classes of the means over clips, with its bootstrap interval."""
     values = [[row[measure] for row in rows if row.get(measure) is not None] for rows in classes]
     groups = [np.array(group) for group in values if group]
     if not groups:

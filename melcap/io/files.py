@@ -1,4 +1,4 @@
-"""Files that appear whole, or not at all, and files that are no files."""
+"""Atomic writes, and the refusal of pipes, devices and folders in the place of files."""
 
 from __future__ import annotations
 
@@ -12,9 +12,29 @@ from pathlib import Path
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """A temporary name beside `target`, with its suffix; renamed to it if the block ends well.
+    """Write a file atomically: yield a temporary name beside `target`, and rename it at the end.
 
-    Whatever happens, nothing is left under the temporary name. OSErrors are the caller's.
+    The file is renamed if the block ends without an exception. In any case nothing is left under
+    the temporary name.
+
+    Args:
+        target: The file. The temporary name has the same suffix.
+
+    Yields:
+        The temporary name, which the block writes to.
+
+    Raises:
+        OSError: Where the file cannot be renamed.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from melcap.io.files import replacing
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with replacing(Path(folder) / "note.txt") as temporary:
+        ...         _ = temporary.write_text("whole")
+        ...     [path.name for path in Path(folder).iterdir()]
+        ['note.txt']
     """
     temporary = target.with_name(f".melcap-{secrets.token_hex(6)}{target.suffix}")
     try:
@@ -26,12 +46,12 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 def require_regular(path: str | os.PathLike[str]) -> None:
-    """Refuse what exists under this name and is not a regular file.
+    """Refuse a path that exists and is not a regular file.
 
-    To open a pipe is to wait for its other end, and a device may never end.
+    Opening a pipe waits for its other end, and a device may never end.
 
     Raises:
-        OSError: it names the path.
+        OSError: It names the path.
     """
     if os.path.exists(path) and not os.path.isfile(path):
         reason = "it is a folder, a pipe or a device, not a regular file"

@@ -1,4 +1,4 @@
-"""Streaming sample-rate conversion with an exact length that no cutting into blocks can change."""
+"""Streaming sample-rate conversion; length and bits do not depend on how a signal is cut."""
 
 from __future__ import annotations
 
@@ -12,30 +12,55 @@ from melcap.limits import MAX_CHANNELS, check_channels, checked_rate
 
 FloatArray = npt.NDArray[np.float32]
 
-# More than this at once buys no speed and only costs memory.
+# Larger steps are no faster and only take more memory.
 _STEP = 1 << 16
 
 
 def resampled_length(samples: int, source: int, target: int) -> int:
-    """Samples at `target` Hz that `samples` at `source` Hz become: ceil(samples * target / source).
+    """Return the length of `samples` samples after resampling: ceil(samples * target / source).
 
-    Raises InputError for a negative count or a rate outside 1000 to 768000 Hz.
+    Args:
+        samples: The number of samples before.
+        source: The sample rate before, in Hz.
+        target: The sample rate after, in Hz.
+
+    Raises:
+        InputError: For a negative number, and for a rate outside 1000 to 768000 Hz.
+
+    Example:
+        >>> from melcap.audio import resampled_length
+        >>> resampled_length(44100, 44100, 16000), resampled_length(1, 44100, 48000)
+        (16000, 2)
     """
     source, target = checked_rate(source, "source rate"), checked_rate(target, "target rate")
     if samples < 0:
-        raise InputError(f"The number of samples must not be negative, and it is {samples}.")
+        raise InputError(f"The number of samples must not be negative, but it is {samples}.")
     return -(-samples * target // source)
 
 
 class Resampler:
-    """Converts a stream of float32 blocks [channels, n] from `source` to `target` Hz.
+    """A converter of a stream of float32 blocks [channels, n] from `source` to `target` Hz.
 
-    After `push` of every block and one `flush`, exactly `resampled_length(total input)` samples
-    per channel have come out, aligned with the input (no delay), and with the same bits whatever
-    the block sizes were. With equal rates `push` hands its argument back. Arithmetic is float32:
-    amplitudes near the float32 maximum overflow to infinity.
+    After `push` of every block and one `flush`, the output has exactly
+    `resampled_length(total input)` samples per channel. It is aligned with the input (no delay),
+    and its bits do not depend on the sizes of the blocks. With equal rates `push` returns its
+    argument. Arithmetic is float32: amplitudes near the float32 maximum overflow to infinity.
 
-    Raises InputError for a rate outside 1000 to 768000 Hz, or channels outside 1 to 64.
+    Args:
+        source: The sample rate of the input in Hz.
+        target: The sample rate of the output in Hz.
+        channels: The number of channels.
+
+    Raises:
+        InputError: For a rate outside 1000 to 768000 Hz, and for channels outside 1 to 64.
+
+    Example:
+        >>> import numpy as np
+        >>> from melcap.audio import Resampler
+        >>> resampler = Resampler(48000, 16000, 1)
+        >>> blocks = [resampler.push(np.zeros((1, 4800), np.float32)) for _ in range(10)]
+        >>> sum(block.shape[1] for block in [*blocks, resampler.flush()])
+        16000
     """
 
     def __init__(self, source: int, target: int, channels: int) -> None:
@@ -56,9 +81,10 @@ class Resampler:
             )
 
     def push(self, block: FloatArray) -> FloatArray:
-        """Takes float32 [channels, n], n >= 0; returns what is ready, [channels, m], m >= 0.
+        """Take float32 [channels, n], n >= 0, and return the output so far, [channels, m], m >= 0.
 
-        Raises InputError for another shape or dtype, or after `flush`.
+        Raises:
+            InputError: For another shape or dtype, and after `flush`.
         """
         if self._flushed:
             raise InputError("This resampler has been flushed; make a new one for a new signal.")
@@ -79,16 +105,17 @@ class Resampler:
         return ready
 
     def flush(self) -> FloatArray:
-        """Ends the signal and returns its last samples, [channels, m], m >= 0.
+        """End the signal and return the last samples, [channels, m], m >= 0.
 
-        Raises InputError when called twice.
+        Raises:
+            InputError: For a second call.
         """
         if self._flushed:
             raise InputError("This resampler has been flushed already.")
         self._flushed = True
         if self._stream is None:
             return self._nothing()
-        # soxr rounds the length to the nearest; the silence after the signal makes that a ceiling.
+        # soxr rounds the length to the nearest; with silence after the signal the ceiling is there.
         silence = np.zeros((self.channels, self.source // self.target + 2), dtype=np.float32)
         wanted = resampled_length(self._taken, self.source, self.target) - self._given
         return np.ascontiguousarray(self._convert(silence, last=True)[:, :wanted])
@@ -102,10 +129,28 @@ class Resampler:
 
 
 def resample(wave: FloatArray, source: int, target: int) -> FloatArray:
-    """float32 [channels, n] at `source` Hz as [channels, resampled_length(n)] at `target` Hz.
+    """Return a wave at another sample rate.
 
-    The bits are those of `Resampler` fed in any blocks. Equal rates return `wave` itself.
-    Raises InputError as `Resampler` does.
+    The bits are those that `Resampler` gives for any blocks. With equal rates, `wave` itself is
+    returned.
+
+    Args:
+        wave: float32 [channels, n].
+        source: Its sample rate in Hz.
+        target: The sample rate of the result in Hz.
+
+    Returns:
+        float32 [channels, resampled_length(n, source, target)].
+
+    Raises:
+        InputError: For another shape or dtype, a rate outside 1000 to 768000 Hz, and more than 64
+            channels.
+
+    Example:
+        >>> import numpy as np
+        >>> from melcap.audio import resample
+        >>> resample(np.zeros((2, 44100), np.float32), 44100, 48000).shape
+        (2, 48000)
     """
     if wave.ndim != 2:
         raise InputError(f"A wave must be float32 [channels, samples], not {list(wave.shape)}.")

@@ -1,4 +1,4 @@
-"""Suffixes of the files that are looked for in folders, archives and lists."""
+"""Suffixes of the files that are searched for in folders, archives and lists."""
 
 from __future__ import annotations
 
@@ -40,20 +40,31 @@ AUDIO_SUFFIXES = (
     ".wma",
     ".asf",
 )
+"""The suffixes of audio files, in lower case. A file that is named itself may have any suffix."""
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+"""The suffixes of archives whose members are read."""
 
 TEXT_MANIFEST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".scp")
+"""The suffixes of manifests that are text; `.gz` may follow."""
 
 MANIFEST_SUFFIXES = (
     ".parquet",
     *TEXT_MANIFEST_SUFFIXES,
     *(f"{suffix}.gz" for suffix in TEXT_MANIFEST_SUFFIXES),
 )
+"""The suffixes of manifests, which are lists of clips."""
 
 TOKEN_SUFFIXES = (".parquet", ".tar", ".melcap")
+"""The suffixes of files that hold tokens."""
 
 
 def is_audio(name: str) -> bool:
-    """Return whether a file of this name is taken for audio: by its suffix, unless it is hidden."""
+    """Return whether a file name has a suffix of audio and does not begin with a dot.
+
+    Example:
+        >>> from melcap.io.suffixes import is_audio
+        >>> is_audio("songs/A.WAV"), is_audio("songs/.a.wav"), is_audio("a.txt")
+        (True, False, False)
+    """
     return name.lower().endswith(AUDIO_SUFFIXES) and not name.rpartition("/")[2].startswith(".")

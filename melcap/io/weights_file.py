@@ -1,7 +1,7 @@
-"""Weights on disk: a safetensors file with the configuration inside, in half precision.
+"""Weights on disk: a safetensors file in half precision that includes the configuration.
 
-A file holds a whole codec, or its mel decoder and vocoder alone for the tokenizer that its metadata
-names.
+A file holds a whole codec, or only its mel decoder and vocoder. In that case its metadata name the
+tokenizer that they belong to.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from melcap.io.files import replacing, require_regular
 
 HASH_BYTES = 8
 DECODER = ("decoder.", "vocoder.")
-"""The beginnings of the names of the tensors of mel decoder and vocoder."""
+"""The prefixes of the names of the tensors of mel decoder and vocoder."""
 _BLOCK = 1 << 20
 
 
@@ -31,11 +31,11 @@ class WeightsFile:
     """The content of a weights file.
 
     Attributes:
-        path: the file.
-        config: configuration of the codec.
-        state: its tensors by name, as they are stored.
-        digest: SHA-256 of the file, hexadecimal.
-        tokenizer_id: where the file holds a decoder alone, the tokenizer that it is for.
+        path: The file.
+        config: The configuration of the codec.
+        state: The tensors by name, as they are stored.
+        digest: The SHA-256 of the file, hexadecimal.
+        tokenizer_id: The tokenizer of a file that holds only a decoder; None for a whole codec.
     """
 
     path: Path
@@ -46,7 +46,7 @@ class WeightsFile:
 
     @property
     def model(self) -> str:
-        """The name of the model, with the beginning of the file's hash."""
+        """The name in the configuration, and the beginning of the file's hash."""
         return f"{self.config.name}-{self.digest[: 2 * HASH_BYTES]}"
 
 
@@ -54,12 +54,12 @@ def read(path: Path, expected: str | None = None) -> WeightsFile:
     """Read a weights file.
 
     Args:
-        path: the file.
-        expected: its SHA-256, where that is known.
+        path: The file.
+        expected: Its SHA-256, where that is known.
 
     Raises:
-        WeightsError: where there is no such file, it is no weights file, not the expected one, or
-            holds NaN or infinity.
+        WeightsError: For a file that is missing, is no weights file, is not the expected one, or
+            contains NaN or infinity.
     """
     try:
         require_regular(path)
@@ -81,10 +81,11 @@ def read(path: Path, expected: str | None = None) -> WeightsFile:
 
 
 def halved(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Return tensors as they are stored: half precision where they are floating point.
+    """Return tensors as they are stored: floating point in half precision, on the CPU.
 
     Raises:
-        WeightsError: for weights that are not finite in half precision; it names the file to be.
+        WeightsError: For weights that are not finite in half precision; it names the file that was
+            to be written.
     """
     half = {
         name: (value.half() if value.is_floating_point() else value).cpu().contiguous()
@@ -97,10 +98,16 @@ def halved(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
 def write(
     path: Path, config: CodecConfig, state: dict[str, Tensor], tokenizer_id: str | None = None
 ) -> str:
-    """Write a weights file, whole or not at all; returns its SHA-256.
+    """Write a weights file, whole or not at all, and return its SHA-256.
+
+    Args:
+        path: The file.
+        config: The configuration of the codec.
+        state: The tensors, as `halved` returns them.
+        tokenizer_id: The tokenizer, where the state is only a decoder.
 
     Raises:
-        WeightsError: where it cannot be written.
+        WeightsError: For a file that cannot be written.
     """
     metadata = {"config": config.to_json()}
     if tokenizer_id is not None:
@@ -115,10 +122,10 @@ def write(
 
 
 def check_finite(state: Mapping[str, Tensor], what: str) -> None:
-    """Refuse tensors with NaN or infinity; `what` begins the message.
+    """Refuse tensors with NaN or infinity.
 
     Raises:
-        WeightsError: it names the first such tensor.
+        WeightsError: The message begins with `what` and names the first such tensor.
     """
     for name, value in state.items():
         if value.is_floating_point() and not torch.isfinite(value).all():

@@ -1,9 +1,13 @@
 """Tools for language models that read and write a codec's tokens.
 
-`Vocabulary` gives tokens their ids, `pack` fills blocks for training, `initial_embedding` starts a
-model's embedding from the codebook, `apply_delay_pattern` serves models that write a column a step,
-and `SilenceStop` ends a generation that has gone silent. `ContextModel` measures how predictable
-tokens are. Nothing here needs `transformers`.
+- `Vocabulary` maps tokens to ids.
+- `pack` fills blocks of ids for training.
+- `initial_embedding` makes the first embedding of a model from the codebook.
+- `apply_delay_pattern` is for models that write one token of every row at each step.
+- `SilenceStop` ends a generation after some seconds of silence.
+- `ContextModel` measures how predictable tokens are.
+
+None of them needs `transformers`.
 """
 
 from melcap.lm.context_model import ContextModel, ContextModelConfig

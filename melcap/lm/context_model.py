@@ -1,4 +1,4 @@
-"""`ContextModel` is a small language model of tokens. It measures how predictable they are."""
+"""A small language model of tokens, which measures how predictable they are."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from melcap.io.weights_file import check_finite, halved
 from melcap.lm.two_level_softmax import TwoLevelSoftmax
 
 PIECE = 2048
-"""Columns that `bits_of_clip` computes at once: 95 s of lite."""
+"""Columns that `bits_of_clip` computes at once, 95 s for lite."""
 
 
 @dataclass(frozen=True)
 class ContextModelConfig:
-    """`ContextModelConfig` holds the sizes of a `ContextModel`.
+    """The sizes of a `ContextModel`.
 
     Attributes:
         rows: tokens of one column.
-        dim: size of a codebook vector.
-        codebook_size: number of tokens.
+        dim: numbers of a codebook entry.
+        codebook_size: entries of the codebook.
         classes: classes of the two-level softmax, a power of two that divides `codebook_size`.
         history_width: size of the summary of the columns before.
         width: size of the hidden state of one token.
         dilations: dilation of each causal convolution over columns.
         kernel: columns that each convolution reads.
-        rank: size of the vectors that give the logits within a class.
+        rank: length of the vectors from which the logits within a class are computed.
 
     Raises:
-        InputError: for a size below 1, or one that is no whole number.
+        InputError: for a size that is below 1 or not a whole number.
     """
 
     rows: int
@@ -65,23 +65,23 @@ class ContextModelConfig:
 
     @property
     def context(self) -> int:
-        """Return how many columns before its own the model sees."""
+        """Return how many columns before its own a prediction depends on."""
         return 1 + (self.kernel - 1) * sum(self.dilations)
 
 
 class ContextModel(nn.Module):
-    """A `ContextModel` predicts each token from the lower rows of its column and earlier columns.
+    """A model that predicts each token from the lower rows of its column and earlier columns.
 
-    Tokens enter as their codebook vectors. Causal convolutions over whole columns summarise what
-    came before, so they run once per column and not once per token. The model is a yardstick, not a
-    generator: minutes of training teach it texture, and no words or melodies.
+    Tokens enter as their codebook entries. Causal convolutions over whole columns summarise the
+    columns before, so they run once per column and not once per token. The model is for
+    measurements. After minutes of training it generates texture, but no words or melodies.
 
     Args:
         config: sizes.
         tokenizer_id: the tokenizer whose tokens it reads.
-        vectors: float [codebook size, dim], the codebook's vectors. None is for a model whose
-            weights are loaded afterwards.
-        training: how the weights were trained; it is saved with them.
+        vectors: float [codebook size, dim], the codebook. None is for a model whose weights are
+            loaded afterwards.
+        training: settings of the training run; they are saved with the weights.
 
     Example:
         >>> import melcap, torch
@@ -118,7 +118,7 @@ class ContextModel(nn.Module):
         )
         self.from_history = nn.Linear(history, rows * width)
         self.from_column = nn.Linear(rows * dim, rows * width, bias=False)
-        # [rows * width, rows * dim]: a row sees the rows below it, and none above.
+        # [rows * width, rows * dim]: a row depends on the rows below it, and on none above
         lower_rows = torch.ones(rows, rows).tril(-1)
         lower_rows = lower_rows.repeat_interleave(width, 0).repeat_interleave(dim, 1)
         self.register_buffer("lower_rows", lower_rows, persistent=False)
@@ -148,8 +148,8 @@ class ContextModel(nn.Module):
     def bits(self, tokens: Tokens) -> Tensor:
         """Return the bits that each token costs under the model: -log2 of its probability.
 
-        The mean over all tokens is the model's cross entropy, its loss in training. A sequence
-        begins with nothing before it.
+        The mean over all tokens is the cross entropy, the loss in training. Nothing comes before
+        the first column of a sequence.
 
         Args:
             tokens: integers [batch, rows, columns], as in `Codes.tokens`.
@@ -159,6 +159,14 @@ class ContextModel(nn.Module):
 
         Raises:
             InputError: for another number of rows, or tokens outside the codebook.
+
+        Example:
+            >>> import melcap, torch
+            >>> from melcap.lm import ContextModel
+            >>> codec = melcap.load()
+            >>> tokens = codec.encode(torch.zeros(1, 44100), 44100).tokens
+            >>> ContextModel.of(codec).bits(tokens).shape
+            torch.Size([1, 12, 22])
         """
         grid = self._checked(tokens).mT  # [batch, columns, rows]
         if not grid.numel():
@@ -173,7 +181,7 @@ class ContextModel(nn.Module):
 
     @torch.no_grad()
     def bits_of_clip(self, tokens: Tokens) -> Tensor:
-        """Return `bits` of a clip of any length, computed in pieces so that memory stays bounded.
+        """Return `bits` of a clip of any length, computed in pieces to bound the memory.
 
         Args:
             tokens: integers [rows, columns].
@@ -182,7 +190,7 @@ class ContextModel(nn.Module):
             float32 [rows, columns], on the CPU.
 
         Raises:
-            InputError: as `bits`.
+            InputError: for another number of rows, or tokens outside the codebook.
         """
         grid = self._checked(as_tokens(tokens)[None])
         pieces = [torch.zeros(self.config.rows, 0)]
@@ -200,19 +208,20 @@ class ContextModel(nn.Module):
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Return tokens followed by others that the model draws, column by column.
+        """Return tokens followed by columns that are sampled from the model.
 
         Args:
-            tokens: integers [batch, rows, columns] to go on from; there may be no columns.
-            columns: how many to add.
-            temperature: below 1 for more probable tokens; 0 for the most probable.
-            generator: where the random numbers come from.
+            tokens: integers [batch, rows, columns], the prompt; there may be no columns.
+            columns: number of columns to add.
+            temperature: below 1 for more probable tokens; 0 for the most probable ones.
+            generator: the source of random numbers.
 
         Returns:
             int64 [batch, rows, columns before + `columns`].
 
         Raises:
-            InputError: as `bits`, and for a temperature below 0.
+            InputError: for another number of rows, tokens outside the codebook, or a temperature
+                below 0.
         """
         if not temperature >= 0:
             raise InputError(f"temperature must be 0 or more, not {temperature}")
@@ -227,19 +236,19 @@ class ContextModel(nn.Module):
             before = pad(before, (0, 0, 1 if first == 0 else 0, 0))
             history = self.from_history(self._history(before)[:, -1]).unflatten(1, (rows, width))
             for row in range(rows):
-                column = self.vectors[grid[:, at]].flatten(1)  # rows above are masked
+                column = self.vectors[grid[:, at]].flatten(1)  # the weights ignore the rows above
                 hidden = self._mixed(history[:, row] + column @ weight[row].mT)
                 grid[:, at, row] = self.softmax.sample(hidden, temperature, generator)
         return grid.mT
 
     def save(self, path: Path) -> None:
-        """Write a safetensors file of float16 weights.
+        """Write the weights to a safetensors file, in float16.
 
-        Sizes, tokenizer and training settings are in its metadata.
+        Its metadata hold the sizes, the tokenizer and the training settings.
 
         Raises:
             WeightsError: for weights that are not finite in float16.
-            OSError: where it cannot be written.
+            OSError: where the file cannot be written.
         """
         metadata = {
             "context_model": json.dumps(dataclasses.asdict(self.config)),
@@ -252,18 +261,20 @@ class ContextModel(nn.Module):
 
     @classmethod
     def load(cls, path: Path) -> ContextModel:
-        """Return the model of a file that `save` wrote.
+        """Return the model in a file that `save` wrote.
 
         Raises:
-            WeightsError: where there is no such file, or it holds something else.
+            WeightsError: where there is no such file, or it is of another kind.
         """
         try:
             require_regular(path)
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 sizes = json.loads(metadata["context_model"])
-                config = ContextModelConfig(**{**sizes, "dilations": tuple(sizes["dilations"])})
-                with torch.random.fork_rng(devices=[]):  # the initial weights are drawn in vain
+                sizes["dilations"] = tuple(sizes["dilations"])
+                config = ContextModelConfig(**sizes)
+                # the initial weights are replaced, so drawing them must leave no trace
+                with torch.random.fork_rng(devices=[]):
                     training = json.loads(metadata["training"])
                     model = cls(config, metadata["tokenizer_id"], training=training)
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -280,7 +291,7 @@ class ContextModel(nn.Module):
             ValueError,
             RuntimeError,
         ) as error:
-            raise WeightsError(f"{path}: this is no context model: {error}") from error
+            raise WeightsError(f"{path}: this is not a context model: {error}") from error
         return model.eval()
 
     def _checked(self, tokens: Tokens) -> Tensor:
@@ -306,7 +317,7 @@ class ContextModel(nn.Module):
 
 
 class CausalLayer(nn.Module):
-    """`CausalLayer` is a residual convolution in which a column sees itself and earlier columns."""
+    """A residual convolution over columns, which depend on themselves and on earlier ones."""
 
     def __init__(self, width: int, kernel: int, dilation: int) -> None:
         super().__init__()
@@ -316,6 +327,6 @@ class CausalLayer(nn.Module):
         self.mix = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the layer to [batch, columns, width]; the shape stays."""
+        """Return [batch, columns, width] for an input of this shape."""
         spread = self.spread(pad(self.norm(x), (0, 0, self.reach, 0)).mT).mT
         return x + self.mix(gelu(spread))

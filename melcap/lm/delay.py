@@ -1,7 +1,7 @@
 """The delay pattern, for models that write one token of every row at each step.
 
-Such a model cannot see the lower rows of the column that it is writing. The delay pattern of
-MusicGen (arXiv 2306.05284) moves row r to the right by its delay, so that each step holds tokens of
+The tokens that such a model writes in one step cannot depend on each other. The delay pattern of
+MusicGen (arXiv 2306.05284) moves row r to the right by its delay. Each step then holds tokens of
 several columns, and the lower rows of a column are known before the higher ones are written:
 
     row 0   a0  b0  c0  --  --
@@ -51,7 +51,7 @@ def revert_delay_pattern(steps: Tokens, delays: Sequence[int] | None = None) -> 
     """Return the grid of whole columns: the inverse of `apply_delay_pattern`.
 
     Args:
-        steps: integers [..., rows, steps]; what stands before and after a row does not matter.
+        steps: integers [..., rows, steps]; the places before and after a row may hold anything.
         delays: the delays that were applied.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The first embedding of a language model, made from the codebook."""
+"""The initial embedding of a language model, made from the codebook."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from melcap.lm.vocabulary import Vocabulary, whole_number
 def initial_embedding(
     codec: Codec, vocabulary: Vocabulary, width: int, std: float = 0.02, seed: int = 0
 ) -> Tensor:
-    """Return an embedding matrix in which similar tokens begin near each other.
+    """Return an embedding matrix in which similar tokens start near each other.
 
-    The codebook's vectors, less their mean, are turned into the model's width by one random
-    orthonormal map. Distances between tokens keep their ratios. A model narrower than the
-    codebook's vectors gets a random orthogonal projection of them, which keeps the ratios only
-    roughly. All other ids get normal random numbers.
+    One random orthonormal map takes the codebook entries, less their mean, to the width of the
+    model. Distances between tokens keep their ratios. For a width below the dimension of the
+    entries, the map is a random orthogonal projection, which keeps the ratios only roughly. All
+    other ids get normal random numbers.
 
-    The rows of the audio ids depend on the codebook, `width`, `std` and `seed` alone, so they are
-    the same for every vocabulary. The random numbers are those of torch's CPU generator, whatever
-    the codec's device: as far as torch draws the same ones on another machine, the matrix is the
-    same but for rounding.
+    The embeddings of the audio ids depend only on the codebook, `width`, `std` and `seed`, so they
+    are the same for every vocabulary. The random numbers come from torch's CPU generator, whatever
+    the codec's device. As far as torch draws the same numbers on another machine, the matrix is the
+    same there except for rounding.
 
     Args:
         codec: the codec whose tokens the model reads.
         vocabulary: the layout of the model's ids.
         width: numbers of one embedding (the hidden size of most models).
-        std: standard deviation of the numbers, over all audio ids, and of the random ones.
-        seed: of the random map and numbers.
+        std: standard deviation of the numbers of all audio ids, and of the random numbers.
+        seed: of the random map and of the random numbers.
 
     Returns:
         float32 [vocabulary.size, width], on the CPU.

@@ -1,4 +1,4 @@
-"""Packing of documents into blocks of one length, for the training of a language model."""
+"""Packing of documents into blocks of one length, to train a language model."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from melcap.lm.vocabulary import Vocabulary, whole_number
 
 
 class Block(NamedTuple):
-    """One block of ids; `torch.utils.data.DataLoader` collates blocks into a batch of them.
+    """A block of ids; `torch.utils.data.DataLoader` collates blocks into a batch.
 
     Attributes:
         ids: int64 [length], for a model to train on.
         documents: int64 [length], the number of the document that each id belongs to, from 0 in the
-            order of the documents; -1 for PAD. Positions of equal numbers may attend to each other.
+            order of the documents; -1 for PAD. Positions with the same number may attend to each
+            other.
     """
 
     ids: Tensor
@@ -35,20 +36,20 @@ def pack(
 ) -> Iterator[Block]:
     """Yield blocks that hold the documents one after the other, without gaps.
 
-    A document goes on in the next block where one is full. BOS and EOS fill a column each, so in
-    every block position modulo `rows` is the row, and every block begins with a column. PAD fills
-    up the last block. One document and one block are in memory at a time.
+    A document continues in the next block when one is full. BOS and EOS fill a column each, so in
+    every block the position modulo `rows` is the row, and every block begins with a new column. PAD
+    fills up the last block. One document and one block are in memory at a time.
 
     Args:
         documents: the flat tokens of each document, integers [n] of whole columns.
-        vocabulary: gives tokens their ids.
+        vocabulary: the layout of the ids.
         length: ids of a block, a multiple of `vocabulary.rows`.
         bos: put a column of BOS in front of every document.
         eos: put a column of EOS behind every document.
 
     Raises:
-        InputError: for a length that is no multiple of the rows, at once; for a document that is
-            empty, not of whole columns, or not of tokens, when its turn comes.
+        InputError: at once for a length that is not a multiple of the rows; during iteration for a
+            document that is empty, not of whole columns, or not of tokens.
 
     Example:
         >>> from melcap.lm import Vocabulary, pack
@@ -92,7 +93,7 @@ def _empty(vocabulary: Vocabulary, length: int) -> Block:
 
 
 def _encoded(document: Tokens, number: int, vocabulary: Vocabulary, bos: bool, eos: bool) -> Tensor:
-    """Return the ids of a document, with an error that says which one is wrong."""
+    """Return the ids of a document, or raise an error with the number of the document."""
     try:
         if not len(document):
             raise InputError("it is empty: leave it out")

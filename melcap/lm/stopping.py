@@ -1,4 +1,4 @@
-"""A rule that ends the generation of a sequence once it has been silent for a while."""
+"""A stopping rule that ends the generation of a sequence after some seconds of silence."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from melcap.inputs import Tokens, as_tokens, described
 from melcap.lm.vocabulary import Vocabulary
 
 SILENCE_TOLERANCE = 0.8
-"""The distance from the silence token up to which a token counts as silent.
+"""The distance from the token of the silence column up to which a token counts as silent.
 
 It is a multiple of the root mean square distance between two codebook entries (10.4 for the shipped
-weights). The share of tokens equal to the silence column would be no measure: dithered silence of
-16 bits has 38 % of them, and a hum of 50 Hz at -40 dBFS has 67 %. The largest distance within a
-column follows the level: it is at most 0.41 for such dither, below 0.8 for all columns of white
-noise at -80 dBFS, and above it for all at -70 dBFS. The numbers, and the script that gives them,
-are in docs/language-models.md.
+weights). The share of tokens equal to those of the silence column would not separate silence from
+sound: dithered silence of 16 bits has 38 % of them, and a hum of 50 Hz at -40 dBFS has 67 %. The
+largest distance within a column follows the level. It is at most 0.41 for such dither, below 0.8
+for all columns of white noise at -80 dBFS, and above 0.8 for all columns at -70 dBFS. The numbers,
+and the script that computes them, are in docs/language-models.md.
 """
 
 
 class SilenceStop:
-    """A stopping rule: true for a sequence that ends with so many seconds of silence.
+    """A stopping rule, true for a sequence that ends with the given seconds of silence.
 
-    A column is silent where each of its tokens is near the token of the same row that endless
-    silence gives. The rule looks at whole columns alone. They are counted from the last id that is
-    no audio id, such as BOS or the end of a text, so prompts may differ in length, and padding on
-    the left does not matter. Silence at the end of a prompt counts.
+    A column is silent if each of its tokens is near the token of the same row of the silence
+    column. The rule reads whole columns only. They are counted from the last id that is not an
+    audio id, such as BOS or the end of a text. So prompts may differ in length, and padding on the
+    left does not matter. Silence at the end of a prompt counts.
 
     An instance has the signature of `transformers.StoppingCriteria`: pass
     `stopping_criteria=StoppingCriteriaList([stop])` to `generate`, or call it in your own loop.
@@ -39,8 +39,8 @@ class SilenceStop:
     Args:
         codec: the codec whose tokens are generated.
         vocabulary: the layout of the ids; None for tokens themselves, without special ids.
-        seconds: of silence at the end, to the nearest column, one at least.
-        tolerance: see `SILENCE_TOLERANCE`; 0 for tokens of endless silence alone.
+        seconds: of silence at the end, rounded to columns, but at least one column.
+        tolerance: see `SILENCE_TOLERANCE`; 0 accepts only the tokens of the silence column.
 
     Attributes:
         columns: `seconds` in columns.
@@ -82,11 +82,12 @@ class SilenceStop:
         self._silent = _silent_tokens(codec, tolerance)
 
     def __call__(self, input_ids: Tensor, scores: Any = None, **kwargs: Any) -> Tensor:
-        """Return which sequences are to end.
+        """Return which sequences should end.
 
         Args:
-            input_ids: integers [batch, n], the prompts and what has been generated.
-            scores: ignored, as are all other arguments.
+            input_ids: integers [batch, n], the prompts and the ids generated so far.
+            scores: ignored.
+            **kwargs: ignored.
 
         Returns:
             bool [batch], on the device of `input_ids`; false between whole columns.
@@ -109,17 +110,17 @@ class SilenceStop:
         return self.silent_columns(grid).all(dim=1) & (audio % rows == 0)
 
     def silent_columns(self, tokens: Tokens) -> Tensor:
-        """Return which columns of a grid are silent, such as those of a model with a delay pattern.
+        """Return which columns of a grid are silent, for models that write whole columns.
 
         Args:
-            tokens: integers [..., rows, columns], as in `Codes.tokens`, without offset. What is
-                outside the codebook is not silent.
+            tokens: integers [..., rows, columns], as in `Codes.tokens`, without offset. Numbers
+                outside the codebook are not silent.
 
         Returns:
             bool [..., columns], on the device of `tokens`.
 
         Raises:
-            InputError: for another number of rows, or no integers.
+            InputError: for another number of rows, or another dtype.
         """
         grid = as_tokens(tokens).long()
         rows, size = self._silent.shape
@@ -136,6 +137,6 @@ def _silent_tokens(codec: Codec, tolerance: float) -> Tensor:
     vectors = codec.codebook.vectors.detach().to("cpu", torch.float64)
     quiet = vectors[codec.silence.to("cpu").long()]
     distances = (vectors - quiet[:, None]).square().sum(dim=-1).sqrt()
-    # Twice the mean square distance from the mean is that between two entries.
+    # The mean square distance between two entries is twice that from the mean.
     spread = (2 * (vectors - vectors.mean(dim=0)).square().sum(dim=-1).mean()).sqrt()
     return distances <= tolerance * spread

@@ -1,4 +1,4 @@
-"""`TwoLevelSoftmax` draws the class of a token first, and then the token within its class."""
+"""A softmax in two levels, over classes of tokens and over the tokens of a class."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from melcap.errors import InputError
 
 
 class TwoLevelSoftmax(nn.Module):
-    """`TwoLevelSoftmax` is a distribution over codebook entries that costs far less than a softmax.
+    """A distribution over codebook entries that costs far less than a full softmax.
 
     Entries that are near each other form a class, and all classes have the same size. The
     probability of a token is that of its class times that of the token within the class (Goodman,
@@ -20,10 +20,10 @@ class TwoLevelSoftmax(nn.Module):
     token takes 192 logits instead of 8192.
 
     Args:
-        vectors: float [codebook size, dim], the codebook's vectors.
+        vectors: float [codebook size, dim], the codebook.
         width: size of a hidden state.
         classes: number of classes, a power of two that divides the codebook's size.
-        rank: size of the vectors that give the logits within a class.
+        rank: length of the vectors from which the logits within a class are computed.
 
     Raises:
         InputError: for a number of classes that does not fit.
@@ -65,7 +65,7 @@ class TwoLevelSoftmax(nn.Module):
         places = self.place[tokens]
         classes = places // self.members.shape[1]
         of_class = cross_entropy(self.class_logits(hidden).float(), classes, reduction="none")
-        # Tokens are sorted by class, so that each class is one product of matrices.
+        # Tokens are sorted by class, so that each class takes one matrix product.
         order = classes.argsort(stable=True)
         counts = torch.bincount(classes, minlength=len(self.members)).tolist()
         queries = self._queries(hidden, classes)[order].split(counts)
@@ -79,13 +79,13 @@ class TwoLevelSoftmax(nn.Module):
     def sample(
         self, hidden: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Return a token for each hidden state, drawn from its distribution.
+        """Return one token for each hidden state, sampled from its distribution.
 
         Args:
             hidden: float [n, width].
             temperature: divides the logits of both levels. 0 takes the most probable class, and the
                 most probable token within it.
-            generator: where the random numbers come from.
+            generator: the source of random numbers.
 
         Returns:
             int64 [n].
@@ -97,7 +97,7 @@ class TwoLevelSoftmax(nn.Module):
 
     @torch.no_grad()
     def _start_from(self, vectors: Tensor) -> None:
-        """Start the weights of similar tokens near each other, as random maps of the codebook."""
+        """Set the weights to random maps of the codebook, so that similar tokens start similar."""
         members = vectors.detach().float()[self.members]
         centres = members.mean(dim=1)
         for weights, source, std in (
@@ -114,10 +114,10 @@ class TwoLevelSoftmax(nn.Module):
             weights.copy_(turned * (std / turned.std().clamp(min=1e-9)))
 
     def check_classes(self) -> None:
-        """Check that every entry has one place in the classes.
+        """Check the classes of a file, in which every entry must have one place.
 
         Raises:
-            InputError: where a file has other classes.
+            InputError: for other classes.
         """
         members = self.members.flatten()
         entries = torch.arange(len(self.place), device=members.device)
@@ -132,17 +132,23 @@ class TwoLevelSoftmax(nn.Module):
 
 
 def balanced_classes(vectors: Tensor, classes: int) -> Tensor:
-    """Sort codebook entries into classes of equal size, neighbours together.
+    """Return classes of equal size that keep neighbouring codebook entries together.
 
-    Groups are cut into halves at the median of their first principal component until there are as
-    many as asked for.
+    Groups are halved at the median of their first principal component until there are enough.
 
     Args:
         vectors: float [codebook size, dim].
-        classes: a power of two that divides the codebook's size.
+        classes: number of classes, a power of two that divides the codebook's size.
 
     Returns:
-        int64 [classes, codebook size / classes]: the entries of each class.
+        int64 [classes, codebook size / classes], the entries of each class.
+
+    Example:
+        >>> import torch
+        >>> from melcap.lm.two_level_softmax import balanced_classes
+        >>> classes = balanced_classes(torch.tensor([[0.0], [9.0], [1.0], [8.0]]), 2)
+        >>> sorted(sorted(entries) for entries in classes.tolist())
+        [[0, 2], [1, 3]]
     """
     groups = torch.arange(len(vectors))[None]
     while len(groups) < classes:

@@ -1,4 +1,4 @@
-"""The vocabulary of a language model: which ids are a codec's tokens, and which are special."""
+"""The vocabulary of a language model, with ids for tokens and special ids."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from melcap.inputs import Tokens, as_tokens, described
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The layout of a language model's ids; `Vocabulary.of` makes one for a codec.
+    """The layout of a language model's ids; `Vocabulary.of` returns one for a codec.
 
-    Id `offset` + t stands for token t. All other ids, such as those of a text tokenizer, are
-    foreign to the codec, but for three special ones.
+    Id `offset` + t stands for token t. Of all other ids, such as those of a text tokenizer, only
+    three special ones have a meaning here. The rest are foreign ids.
 
     Attributes:
         codebook_size: number of tokens.
@@ -76,11 +76,11 @@ class Vocabulary:
         """Return the vocabulary for a codec's tokens.
 
         Args:
-            codec: the codec that makes the tokens.
+            codec: the codec whose tokens the model reads.
             offset: the first audio id, such as the size of a text tokenizer's vocabulary.
-            bos: an existing id; None for the next free one behind the audio ids.
-            eos: the same.
-            pad: the same.
+            bos: an existing id; None for the next free id behind the audio ids.
+            eos: an existing id; None for the next free id behind the audio ids.
+            pad: an existing id; None for the next free id behind the audio ids.
 
         Raises:
             InputError: where ids collide.
@@ -120,7 +120,7 @@ class Vocabulary:
         """Return the ids of a flat sequence of tokens.
 
         Args:
-            tokens: integers [n], whole columns as `Codes.flatten` gives them; none is allowed.
+            tokens: integers [n], whole columns as `Codes.flatten` returns them; they may be empty.
             bos: put BOS in front.
             eos: put EOS behind.
             aligned: BOS and EOS fill a column each, as in the blocks of `pack`, so that position
@@ -130,7 +130,7 @@ class Vocabulary:
             int64 [n], and one or `rows` ids more for each of BOS and EOS.
 
         Raises:
-            InputError: for tokens outside the codebook, or no whole columns.
+            InputError: for tokens outside the codebook, or an incomplete column.
 
         Example:
             >>> from melcap.lm import Vocabulary
@@ -160,18 +160,18 @@ class Vocabulary:
         """Return the flat tokens of a sequence of ids, such as a model generated.
 
         The sequence ends before the first EOS, and BOS and PAD are left out. Where BOS and EOS are
-        one id, all of them at the beginning count as BOS. Every other foreign id becomes -1, which
-        is no token, and so keeps its place: `Codec.decode_tokens` raises for it, or replaces it
-        (`on_invalid="silence"`), or leaves it out (`on_invalid="drop"`).
+        the same id, all of them at the beginning count as BOS. Every foreign id becomes -1, which
+        is not a token, and so keeps its place. `Codec.decode_tokens` raises for it, or replaces it
+        (`on_invalid="silence"`), or removes it (`on_invalid="drop"`).
 
         Args:
-            ids: integers [n]; of a sequence that continues a text, only what follows the text.
+            ids: integers [n]. Of a sequence that continues a text, pass only what follows the text.
 
         Returns:
             int64 [at most n]; the last column may lack tokens.
 
         Raises:
-            InputError: for what is not a flat sequence of integers.
+            InputError: for anything but a flat sequence of integers.
 
         Example:
             >>> from melcap.lm import Vocabulary
@@ -202,7 +202,7 @@ def whole_number(value: Any, name: str, least: int) -> int:
     """Return an argument as an int.
 
     Raises:
-        InputError: for what is no whole number, or below `least`.
+        InputError: for anything but a whole number, or a number below `least`.
     """
     try:
         number = operator.index(value)

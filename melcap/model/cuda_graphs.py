@@ -1,7 +1,7 @@
-"""CUDA graphs: all launches of a pass at once, where a short clip would wait for each of them.
+"""CUDA graphs, which launch all kernels of a pass at once.
 
-A launch costs the host some microseconds whatever it computes. A function of fixed shapes is
-recorded once and then replayed as a whole.
+Each launch costs the host some microseconds, whatever the kernel computes. A function of fixed
+shapes is captured once and then replayed as a whole.
 """
 
 from __future__ import annotations
@@ -17,29 +17,37 @@ from melcap.errors import BackendError
 from melcap.ops import registry
 
 WARMUP = 3
-"""Passes before the recording: kernels are compiled, and tables of weights made, outside of it."""
+"""Passes before the capture, which compile kernels and make tables of weights outside of it."""
 
 
 @dataclass(frozen=True)
-class Recording:
-    """What `replay` reads (`given`) and writes (`made`); both keep their place in memory."""
+class Capture:
+    """A captured graph with its tensors.
+
+    Attributes:
+        given: the input, which `replay` reads from the same memory each time.
+        made: the output, which `replay` writes to the same memory each time.
+        replay: the call that runs the graph.
+    """
 
     given: Tensor
     made: Tensor
     replay: Callable[[], None]
 
 
-class Graphs:
-    """Calls `function` [one tensor to one tensor] by replaying a graph for each shape and dtype.
+class GraphedFunction:
+    """A function of one tensor that runs as a CUDA graph, one for each shape and dtype.
+
+    The function is called as it is where the `triton` backend does not run it, because the
+    reference reads values on the host. An object serves one thread at a time.
 
     Args:
-        function: of fixed launches for a fixed shape, without a look at values on the host.
-        watched: the tensors that the function reads beside its argument; recordings are thrown
-            away when one has changed or lies elsewhere, since tables are made from them anew then.
-        most: graphs that are kept; the one that was not used for the longest time goes first.
-
-    The function is called as it is where the `triton` backend does not run it: the reference looks
-    at values. Not for several threads at a time.
+        function: it returns one tensor, launches the same kernels for the same shape, and reads no
+            values on the host.
+        watched: the tensors that the function reads beside its argument. When one has changed, or
+            lies at another address, all captures are discarded, because the tables that are made
+            from it must be made again.
+        most: graphs that are kept; the least recently used one is discarded first.
     """
 
     def __init__(
@@ -48,59 +56,62 @@ class Graphs:
         self._function = function
         self._watched = [tensor for tensor in watched if not tensor.is_inference()]
         self._most = most
-        self._recordings: dict[tuple[object, ...], Recording] = {}
+        self._captures: dict[tuple[object, ...], Capture] = {}
         self._pool: Any = None
         self._state = self._versions()
 
     def __call__(self, x: Tensor) -> Tensor:
-        """As the function does; the result is the caller's own.
+        """Return a new tensor with the result of the function.
 
-        Raises `BackendError` where the function cannot be recorded.
+        Raises:
+            BackendError: where the function cannot be captured.
         """
         if registry.choose(x.device.type) != "triton":
             return self._function(x)
         if (state := self._versions()) != self._state:
-            self._recordings.clear()
+            self._captures.clear()
             self._state = state
         key = (tuple(x.shape), x.dtype)
-        recording = self._recordings.pop(key, None) or self._record(x)
-        self._recordings[key] = recording  # the last used stand last
-        recording.given.copy_(x)
-        recording.replay()
-        return recording.made.clone()
+        captured = self._captures.pop(key, None) or self._capture(x)
+        self._captures[key] = captured  # the most recently used are last
+        captured.given.copy_(x)
+        captured.replay()
+        return captured.made.clone()
 
     def _versions(self) -> list[tuple[int, int]]:
         return [(tensor._version, tensor.data_ptr()) for tensor in self._watched]
 
-    def _record(self, x: Tensor) -> Recording:
-        while len(self._recordings) >= self._most:
-            del self._recordings[next(iter(self._recordings))]
+    def _capture(self, x: Tensor) -> Capture:
+        while len(self._captures) >= self._most:
+            del self._captures[next(iter(self._captures))]
         self._pool = self._pool or torch.cuda.graph_pool_handle()
         try:
-            return record(self._function, x, self._pool)
+            return capture(self._function, x, self._pool)
         except RuntimeError as error:
             raise BackendError(
-                f"this pass cannot be recorded as a CUDA graph ({error}): "
+                f"this pass cannot be captured as a CUDA graph ({error}): "
                 "switch graphs off with codec.use_graphs(False)"
             ) from error
 
 
 @torch.inference_mode(False)
 @torch.no_grad()
-def record(function: Callable[[Tensor], Tensor], x: Tensor, pool: Any) -> Recording:
-    """Record `function` on a copy of x. Graphs may share a pool if what they made is copied away
-    before the next one is replayed."""
+def capture(function: Callable[[Tensor], Tensor], x: Tensor, pool: Any) -> Capture:
+    """Capture a function as a graph that reads a copy of `x`.
+
+    Graphs may share a memory pool if the result of each is copied before the next one is replayed.
+    """
     with torch.cuda.device(x.device):
         given = x.clone()
-        beside = torch.cuda.Stream()
-        beside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(beside):
+        side_stream = torch.cuda.Stream()
+        side_stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side_stream):
             for _ in range(WARMUP):
                 function(given)
-        torch.cuda.current_stream().wait_stream(beside)
+        torch.cuda.current_stream().wait_stream(side_stream)
         graph = torch.cuda.CUDAGraph()
-        # The default mode, "global", forbids every thread the calls that a recording cannot hold:
-        # a loader that allocates or pins memory in the meantime would break it, or fail itself.
+        # The default mode, "global", forbids every thread the calls that a capture cannot hold. A
+        # loader that allocates or pins memory in the meantime would break it, or fail itself.
         with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             made = function(given)
-    return Recording(given, made, graph.replay)
+    return Capture(given, made, graph.replay)

@@ -1,15 +1,15 @@
-"""Griffin-Lim steps built into the vocoder: its wave is made to agree with magnitudes it predicts.
+"""Griffin-Lim steps in the vocoder, which make its wave agree with magnitudes that it predicts.
 
-A network that sees a stretch of mel cannot know where a wave's phase stands, and windows that
-disagree cancel each other. So its wave is a `FirstGuess`, which comes with the magnitudes that its
-STFT should have, and each step of `GriffinLim` puts them in: STFT, magnitudes replaced, inverse
-STFT (Griffin and Lim 1984), with the momentum of Perraudin, Balazs and Sondergaard 2013. All of it
-has gradients: the network learns the guess that is best after the steps.
+A network that sees only a stretch of mel cannot know the absolute phase of a wave, and windows with
+inconsistent phases cancel each other. So the network returns a `FirstGuess` of the wave, together
+with the magnitudes of its STFT. Each step of `GriffinLim` takes the STFT, replaces its magnitudes,
+and inverts it (Griffin and Lim 1984), with the momentum of Perraudin, Balazs and Sondergaard 2013.
+All of this has gradients, so training finds the guess that is best after the steps.
 
-Between these stages a frame is a column of channels: `hop` samples of the wave, as many of the wave
+Between these stages a frame is a vector of channels: `hop` samples of the wave, as many of the wave
 one step before, and `n_fft / 2 + 1` magnitudes. Frames are those of the log-mel, centred on their
-hop; the samples of frame t are [t * hop + hop / 2, (t + 1) * hop + hop / 2), so that a window is
-a whole number of such blocks. In memory a frame is one piece: the tensors are transposed views.
+hop. The samples of frame t are [t * hop + hop / 2, (t + 1) * hop + hop / 2), so that a window is
+a whole number of such blocks. A frame is contiguous in memory; the tensors are transposed views.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from melcap.ops import griffin_lim
 
 LOUDEST_LN_MAGNITUDE = 6.0
 QUIET_LN_MAGNITUDE = -3.0
-"""Where training starts: magnitudes of an untrained layer, about 1, would be deafening."""
+"""The logarithm of magnitudes before training; those of a fresh layer, about 1, are too loud."""
 TILE = 256
-"""Frames at a time on a CPU: with what is made of them they fit the caches of two cores."""
+"""Frames that a CPU computes at a time. With their intermediate results they fit its caches."""
 
 
 class ByFrame(Stage):
-    """A stage of as many steps as it is given, but for context, whose memory is frame by frame.
+    """A stage that returns a frame for each frame it is given, except for context.
 
-    On a CPU it works tile by tile: what passes from one operation to the next stays in the cache.
+    On a CPU it works tile by tile, so that intermediate results stay in the cache.
     """
 
     def __init__(self, n_fft: int, hop: int) -> None:
@@ -42,10 +42,11 @@ class ByFrame(Stage):
         self.channels = 2 * hop + n_fft // 2 + 1
 
     def frames(self, x: Tensor) -> Tensor:
-        """[batch, frames, channels] -> [batch, frames - left - right, channels]."""
+        """Return [batch, frames - left - right, channels] for [batch, frames, channels]."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return [batch, channels, frames - left - right] for [batch, channels, frames]."""
         x = x.transpose(1, 2)
         if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self.frames(x).transpose(1, 2)
@@ -60,11 +61,15 @@ class ByFrame(Stage):
 
 
 class FirstGuess(ByFrame):
-    """[batch, channels, frames] -> [batch, 2 * hop + n_fft / 2 + 1, frames].
+    """The wave before the first step, and the magnitudes that its STFT should have.
+
+    It turns [batch, channels, frames] into [batch, 2 * hop + n_fft / 2 + 1, frames].
 
     Args:
-        chain: gives the wave, [batch, channels, frames] -> [batch, samples], `hop` for a frame.
-        channels, n_fft, hop: of what it is given, and of the STFT.
+        chain: returns the wave, [batch, channels, frames] -> [batch, samples], `hop` per frame.
+        channels: channels of the input.
+        n_fft: samples of a window of the STFT.
+        hop: samples from one frame to the next.
     """
 
     def __init__(self, chain: Chain, channels: int, n_fft: int, hop: int) -> None:
@@ -78,6 +83,7 @@ class FirstGuess(ByFrame):
         nn.init.constant_(self.magnitude.bias, QUIET_LN_MAGNITUDE)
 
     def frames(self, x: Tensor) -> Tensor:
+        """Return the frames of the guess for [batch, frames, channels]."""
         count = x.shape[1] - self.left - self.right
         wave = run(self.chain, x.transpose(1, 2))[:, self._front :][:, : count * self.hop]
         blocks = wave.unflatten(1, (count, self.hop))
@@ -87,9 +93,9 @@ class FirstGuess(ByFrame):
 
 
 class GriffinLim(ByFrame):
-    """[batch, 2 * hop + n_fft / 2 + 1, frames] -> the same for the frames that every step reaches.
+    """A number of Griffin-Lim steps on [batch, 2 * hop + n_fft / 2 + 1, frames].
 
-    See `melcap.ops.griffin_lim`; each of the `steps` needs n_fft / hop - 1 frames on either side.
+    See `melcap.ops.griffin_lim`. Each of the `steps` needs n_fft / hop - 1 frames on either side.
     """
 
     def __init__(self, n_fft: int, hop: int, momentum: float, steps: int) -> None:
@@ -98,11 +104,12 @@ class GriffinLim(ByFrame):
         self.left = self.right = steps * (n_fft // hop - 1)
 
     def frames(self, x: Tensor) -> Tensor:
+        """Return the frames after all steps."""
         return griffin_lim(x, self.n_fft, self.hop, momentum=self.momentum, steps=self.steps)
 
 
 class Unfold(Stage):
-    """[batch, 2 * hop + n_fft / 2 + 1, frames] -> [batch, samples]: the wave alone."""
+    """The wave of frames: [batch, 2 * hop + n_fft / 2 + 1, frames] -> [batch, samples]."""
 
     left = 1
 
@@ -111,5 +118,6 @@ class Unfold(Stage):
         self.up = hop
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the samples [batch, samples] of frames [batch, channels, frames]."""
         half = self.up // 2
         return x[:, : self.up].transpose(1, 2).flatten(1)[:, self.up - half : -half]

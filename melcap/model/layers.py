@@ -1,7 +1,8 @@
-"""The layers that the tokenizer and the vocoder are made of, each a `Stage`: no padding in time.
+"""The layers of the tokenizer and the vocoder, each a `Stage` without padding in time.
 
-2D layers work on [batch, channels, rows, steps] and pad the frequency axis with zeros; 1D layers on
-[batch, channels, steps]. Norms act on the channels of one position, so nothing depends on the clip.
+2D layers work on [batch, channels, rows, steps] and pad the frequency axis with zeros. 1D layers
+work on [batch, channels, steps]. Norms act on the channels of one position, so no result depends on
+the rest of the clip.
 """
 
 from __future__ import annotations
@@ -11,15 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from melcap.model.stages import Stage
-from melcap.ops import channel_norm, convnext1d, reference, upsample_conv1d
+from melcap.ops import channel_norm, convnext1d, upsample_conv1d
+from melcap.ops.convnext1d import convnext1d_reference
 from melcap.ops.precision import without_autocast_for
 
 
 class ChannelNorm(nn.Module):
-    """Layer normalisation over the channels of each position; any number of axes after them.
-
-    `forward` takes an activation, "none" or "silu", that comes after it.
-    """
+    """Layer normalisation over the channels of each position, [batch, channels, ...]."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -27,22 +26,24 @@ class ChannelNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor, activation: str = "none") -> Tensor:
+        """Return the normalised input, after an activation, "none" or "silu"."""
         return channel_norm(x, self.weight, self.bias, activation=activation)
 
 
 def in_full(layer: nn.Module, x: Tensor) -> Tensor:
-    """Run the layer in float32 or wider, even under autocast. bfloat16 is too coarse for phases."""
+    """Run a layer in float32 or wider, even under autocast. bfloat16 is too coarse for phases."""
     with without_autocast_for(x):
         full: Tensor = layer(x.to(torch.promote_types(x.dtype, torch.float32)))
     return full
 
 
 class HaarSplit(Stage):
-    """Haar patches: [B, C, F, T] -> [B, 4C, F / 2, T / 2], orthonormal."""
+    """The orthonormal Haar transform of patches of 2 x 2: [B, C, F, T] -> [B, 4C, F / 2, T / 2]."""
 
     down = 2
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the four bands of each patch, in channels-last memory."""
         x = x[..., : x.shape[-1] // 2 * 2]
         a, b = x[..., 0::2, 0::2], x[..., 0::2, 1::2]
         c, d = x[..., 1::2, 0::2], x[..., 1::2, 1::2]
@@ -56,6 +57,7 @@ class HaarMerge(Stage):
     up = 2
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the patches of four bands."""
         ll, lh, hl, hh = (x / 2).chunk(4, dim=1)
         top = torch.stack((ll + lh + hl + hh, ll - lh + hl - hh), dim=-1).flatten(-2)
         bottom = torch.stack((ll + lh - hl - hh, ll - lh - hl + hh), dim=-1).flatten(-2)
@@ -63,7 +65,7 @@ class HaarMerge(Stage):
 
 
 class Conv2d(Stage):
-    """A 3 x 3 convolution; with `rows`, plus an embedding that says which row a position is in."""
+    """A 3 x 3 convolution, with an embedding of the row of each position where `rows` is given."""
 
     left = right = 1
 
@@ -73,35 +75,41 @@ class Conv2d(Stage):
         self.rows = nn.Parameter(torch.zeros(channels_out, rows, 1)) if rows else None
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the convolution of [batch, channels, rows, steps], two steps shorter."""
         x = self.conv(x)
         return x if self.rows is None else x + self.rows
 
 
 class Output2d(Conv2d):
-    """Norm, SiLU and a 3 x 3 convolution: the end of a residual network."""
+    """The end of a residual network: norm, SiLU and a 3 x 3 convolution."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__(channels_in, channels_out)
         self.norm = ChannelNorm(channels_in)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the output for [batch, channels, rows, steps], two steps shorter."""
         return super().forward(self.norm(x, "silu"))
 
 
 def to_unit(x: Tensor, dim: int) -> Tensor:
-    """Vectors along `dim` with a mean square of 1."""
+    """Return `x` with vectors along `dim` scaled to a mean square of 1."""
     return F.normalize(x, dim=dim) * x.shape[dim] ** 0.5
 
 
 class UnitLatents(Stage):
-    """[batch, channels, rows, columns]: each position a direction, its length always the same."""
+    """A stage that scales the latent of each position to a mean square of 1."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the scaled latents, [batch, channels, rows, columns]."""
         return to_unit(x, 1)
 
 
 class ResBlock2d(Stage):
-    """Residual block: 3 x 3, then 3 x 1 (frequency only, which keeps the reach in time short)."""
+    """A residual block of two convolutions, 3 x 3 and 3 x 1.
+
+    The second one spans rows alone, which keeps the receptive field in time short.
+    """
 
     left = right = 1
 
@@ -114,12 +122,13 @@ class ResBlock2d(Stage):
         nn.init.zeros_(self.conv2.weight)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the output for [batch, channels, rows, steps], two steps shorter."""
         y = self.conv1(self.norm1(x, "silu"))
         return x[..., 1:-1] + self.conv2(self.norm2(y, "silu"))
 
 
 class Down2d(Stage):
-    """Downsample by a norm and a convolution whose kernel is as large as its stride.
+    """A downsampling stage: a norm, and a convolution whose kernel is as large as its stride.
 
     `stride` is (rows, steps): (2, 2) halves frequency and time, (1, 2) halves time alone.
     """
@@ -133,11 +142,12 @@ class Down2d(Stage):
         self.conv = nn.Conv2d(channels_in, channels_out, stride, stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the downsampled [batch, channels, rows, steps]."""
         return self.conv(self.norm(x))
 
 
 class Up2d(Stage):
-    """Upsample by a norm and a transposed convolution whose kernel is as large as its stride.
+    """An upsampling stage: a norm, and a transposed convolution with a kernel of its stride.
 
     `stride` is (rows, steps): (2, 2) doubles frequency and time, (1, 2) doubles time alone.
     """
@@ -151,11 +161,12 @@ class Up2d(Stage):
         self.conv = nn.ConvTranspose2d(channels_in, channels_out, stride, stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the upsampled [batch, channels, rows, steps]."""
         return self.conv(self.norm(x))
 
 
 class Conv1d(Stage):
-    """A convolution over time with a channel norm behind it."""
+    """A convolution over time, followed by a channel norm."""
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int) -> None:
         super().__init__()
@@ -164,11 +175,12 @@ class Conv1d(Stage):
         self.norm = ChannelNorm(channels_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        return in_full(self.norm, self.conv(x))  # what all blocks behind it add to
+        """Return the output for [batch, channels, steps], shorter by `kernel` - 1 steps."""
+        return in_full(self.norm, self.conv(x))  # float32, because all later blocks add to it
 
 
 class ConvNeXt1d(Stage):
-    """ConvNeXt block as in Vocos: depthwise convolution, norm, two linear layers, scaled skip."""
+    """A ConvNeXt block as in Vocos: depthwise convolution, norm, two linear layers, scaled skip."""
 
     left = right = 3
 
@@ -181,11 +193,12 @@ class ConvNeXt1d(Stage):
         self.scale = nn.Parameter(torch.full((channels,), scale))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the output for [batch, channels, steps], six steps shorter."""
         norm, expand, contract = self.norm, self.expand, self.contract
         assert self.depthwise.bias is not None
-        # The operation itself is exact under autocast, which training uses to be faster.
-        learns = torch.is_grad_enabled() and torch.is_autocast_enabled(x.device.type)
-        block = reference.convnext1d if learns else convnext1d
+        # The operation ignores autocast, which training uses for speed. Its reference does not.
+        training = torch.is_grad_enabled() and torch.is_autocast_enabled(x.device.type)
+        block = convnext1d_reference if training else convnext1d
         return block(
             x,
             self.depthwise.weight,
@@ -201,7 +214,7 @@ class ConvNeXt1d(Stage):
 
 
 class Upsample1d(Stage):
-    """Snake, then a transposed convolution twice the stride long, then a channel norm."""
+    """Snake, a transposed convolution with a kernel of twice the stride, and a channel norm."""
 
     left = right = 1
 
@@ -215,6 +228,7 @@ class Upsample1d(Stage):
         self.norm = ChannelNorm(channels_out)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the output for [batch, channels, steps], `stride` steps for each inner step."""
         y = upsample_conv1d(
             x, self.weight, self.bias, self.up, activation="snake", alpha=self.alpha
         )

@@ -1,4 +1,4 @@
-"""The front end as a stage: waveform to normalised log-mel."""
+"""The front end as a stage, from waveform to normalised log-mel."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from melcap.ops import log_mel
 
 
 class LogMel(Stage):
-    """[batch, samples] -> [batch, n_mels, frames], one frame for each hop whose window is whole."""
+    """The log-mel of a wave: [batch, samples] -> [batch, n_mels, frames].
+
+    There is one frame for each hop whose window lies within the samples.
+    """
 
     def __init__(self, spec: MelSpec) -> None:
         super().__init__()
@@ -19,4 +22,5 @@ class LogMel(Stage):
         self.down = spec.hop
 
     def forward(self, wave: Tensor) -> Tensor:
+        """Return the log-mel [batch, n_mels, frames] of a wave [batch, samples]."""
         return log_mel(wave, self.spec, padding=(0, 0))

@@ -1,126 +1,112 @@
-"""The networks of a codec, and how they are run: chunk by chunk, in batches, with CUDA graphs."""
+"""The networks of a codec, and the chunks, batches and CUDA graphs in which they run."""
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from melcap.config import CodecConfig
 from melcap.errors import BackendError, InputError
-from melcap.model.cuda_graphs import Graphs
+from melcap.model.cuda_graphs import GraphedFunction
 from melcap.model.mel import LogMel
+from melcap.model.quality import Quality, griffin_lim_steps
 from melcap.model.quantizer import Codebook
 from melcap.model.stages import Stage, inputs_for, outputs_of, run
 from melcap.model.tokenizer import mel_decoder, mel_encoder
-from melcap.model.tokenizer_id import tokenizer_id_of
+from melcap.model.tokenizer_id import CachedTokenizerId
 from melcap.model.vocoder import vocoder
 from melcap.ops.precision import exact_float32
 
 Self = TypeVar("Self", bound="Network")
 
+UNTRAINED = "untrained"
+"""The model name of weights that are in no file."""
+
 GPU_CHUNKS = 64
 """The most that a GPU computes at once, in chunks with their context, over all clips of a batch.
 
-64 clips of up to a chunk (11.9 s for lite) are computed together: enough to keep a large GPU busy.
-A CPU computes one chunk at a time, since the activations of several would not fit in its caches.
+64 clips of up to a chunk (11.9 s for lite) are computed together, which keeps a large GPU busy. A
+CPU computes one chunk at a time, because the activations of several would not fit in its caches.
 """
 
 
-class _Identity(NamedTuple):
-    """A tokenizer's id, and the state of the tensors that it was computed from."""
-
-    tensors: list[Tensor]
-    state: list[tuple[int, int]] | None
-    tokenizer_id: str
-
-
 class Network(nn.Module):
-    """Front end, encoder, codebook, mel decoder and vocoder of a codec.
+    """The front end, encoder, codebook, mel decoder and vocoder of a codec.
 
     Args:
         config: every size of the codec.
-        griffin_lim_steps: of the vocoder; None for those of the configuration.
+        model: name and hash of the weights.
+        quality: of decoding; it sets the number of Griffin-Lim steps.
     """
 
     silence: Tensor
 
-    def __init__(self, config: CodecConfig, griffin_lim_steps: int | None = None) -> None:
+    def __init__(
+        self, config: CodecConfig, model: str = UNTRAINED, quality: Quality = "default"
+    ) -> None:
         super().__init__()
         self.config = config
+        self.model = model
+        self.quality = quality
         self.chunk_columns = 256
         self.front = LogMel(config.mel)
         self.encoder = mel_encoder(config)
         self.codebook = Codebook(config.tokenizer.codebook_size, config.tokenizer.codebook_dim)
         self.decoder = mel_decoder(config)
-        self.vocoder = vocoder(config, griffin_lim_steps)
+        self.vocoder = vocoder(config, griffin_lim_steps(config, quality))
         self.register_buffer("silence", torch.zeros(config.rows, dtype=torch.int32))
-        self._graphs: tuple[Graphs, Graphs] | None = None
-        self._identity: _Identity | None = None
+        self._graphs: tuple[GraphedFunction, GraphedFunction] | None = None
+        self._cached_id = CachedTokenizerId()
 
     @property
     def device(self) -> torch.device:
+        """Return the device that the weights are on."""
         return self.silence.device
 
     @property
     def encode_stages(self) -> list[Stage]:
-        """From waves [B, samples] to latents [B, dim, rows, columns]."""
+        """Return the stages from waves [B, samples] to latents [B, dim, rows, columns]."""
         return [self.front, *self.encoder]
 
     @property
     def decode_stages(self) -> list[Stage]:
-        """From latents [B, dim, rows, columns] to waves [B, samples]."""
+        """Return the stages from latents [B, dim, rows, columns] to waves [B, samples]."""
         return [*self.decoder, *self.vocoder]
 
     @property
     def tokenizer_id(self) -> str:
-        """The tokenizer's id: codecs of the same id give and read the same tokens.
+        """Return the tokenizer's id; codecs of the same id write and read the same tokens.
 
-        It is that of the weights as they are now. A change in place that PyTorch does not count
-        itself, through `tensor.data`, is not noticed.
+        It follows changes of the weights. A change in place through `tensor.data`, which PyTorch
+        does not count, is not noticed.
         """
-        tensors = [*self._tokenizer_tensors()]
-        try:
-            state = [(each._version, each.data_ptr()) for each in tensors]
-        except RuntimeError:  # tensors that were made in inference mode count no changes
-            state = None
-        kept = self._identity
-        # The tensors are kept, so that no other one can get the address of one of them.
-        same = kept is not None and all(map(operator.is_, kept.tensors, tensors))
-        if kept is None or state is None or not same or kept.state != state:
-            encoder, vectors = self.encoder.state_dict(), self.codebook.vectors
-            found = tokenizer_id_of(self.config, encoder, vectors)
-            self._identity = kept = _Identity(tensors, state, found)
-        return kept.tokenizer_id
-
-    def _tokenizer_tensors(self) -> Iterator[Tensor]:
-        """Yield what the tokenizer's id depends on; faster than `state_dict` by far."""
-        modules: list[nn.Module] = [self.encoder, self.codebook]
-        while modules:
-            module = modules.pop()
-            modules.extend(each for each in module._modules.values() if each is not None)
-            yield from (each for each in module._parameters.values() if each is not None)
-            yield from (each for each in module._buffers.values() if each is not None)
+        return self._cached_id.of(self.config, self.encoder, self.codebook.vectors)
 
     @property
     def columns_at_once(self) -> int:
-        """Columns that are computed together, over all clips: this bounds the memory."""
+        """Return how many columns are computed together over all clips, which bounds the memory."""
         return self.chunk_columns * (GPU_CHUNKS if self.device.type == "cuda" else 1)
 
     def use_graphs(self: Self, enabled: bool = True) -> Self:
-        """Replay `encode` and `decode` from CUDA graphs, so that short clips do not wait for each
-        launch; the same results. Returns the codec.
+        """Capture `encode` and `decode` as CUDA graphs, and return the codec.
 
-        Each shape is recorded when it first occurs. A batch has few shapes: the last chunk is
-        filled up with silence to a power of two columns. A batch that `GPU_CHUNKS` cuts into pieces
-        has the shapes of a whole piece and of the last, smaller one. The latter is not filled up:
-        clips of silence would take as long as real ones.
+        For single short clips, kernel launch overhead dominates, and graphs remove most of it. The
+        results are the same.
 
-        Weights may change in place; call it again where a module or a parameter was replaced. Not
-        for several threads at a time. Streams, and backends other than triton, do without.
+        A graph is captured when a shape first occurs. To keep shapes few, the last chunk is filled
+        up with silence to a power of two columns. A batch that is too large for `GPU_CHUNKS` is cut
+        into pieces, and its last, smaller piece is another shape. It is not filled up with clips of
+        silence, which would take as long as real ones.
+
+        Weights may change in place. Call `use_graphs` again after you have replaced a module or a
+        parameter. A codec with graphs serves one thread at a time. Streams, and backends other than
+        triton, do not use graphs.
+
+        Args:
+            enabled: False switches graphs off.
 
         Raises:
             BackendError: where the codec is not on a CUDA device.
@@ -132,14 +118,14 @@ class Network(nn.Module):
             )
         watched = [*self.parameters(), *self.buffers()]
         self._graphs = (
-            (Graphs(self._tokens_of, watched), Graphs(self._samples_of, watched))
+            (GraphedFunction(self._tokens_of, watched), GraphedFunction(self._samples_of, watched))
             if enabled
             else None
         )
         return self
 
     def _apply(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        # A probe, so that nothing has changed when this is refused.
+        # `fn` is tried on an empty tensor first, so that a refusal leaves the codec unchanged.
         dtype = fn(torch.zeros(0, dtype=torch.float32, device=self.device)).dtype
         if dtype not in (torch.float32, torch.float64):
             raise InputError(
@@ -147,21 +133,25 @@ class Network(nn.Module):
                 f"{str(dtype).removeprefix('torch.')}"
             )
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self._graphs is not None:  # recorded where the weights were before
+        if self._graphs is not None:  # captured with the weights at their former addresses
             self.use_graphs(self.device.type == "cuda")
         return self
 
     @torch.no_grad()
     @exact_float32()
     def learn_silence(self) -> None:
-        """Set `silence` to the column of tokens that endless silence gives."""
+        """Set `silence` to the silence column, the tokens of one column of endless silence."""
         first, last = inputs_for(self.encode_stages, 0, 1)
         quiet = torch.zeros(1, last - first, dtype=torch.float32, device=self.device)
         self.silence.copy_(self.codebook.tokens(run(self.encode_stages, quiet))[0, :, 0])
 
     def _encode_clips(self, clips: Sequence[Tensor], longest: int) -> Tensor:
-        """Clips [samples] at the codec's rate -> int32 [clips, rows, columns], of `longest` columns
-        or more."""
+        """Return the tokens of clips, int32 [clips, rows, columns], for `longest` columns or more.
+
+        Args:
+            clips: floating point [samples] each, at the codec's rate.
+            longest: columns of the longest clip.
+        """
         columns = self._filled_up(longest)
         tokens_of = self._graphs[0] if self._graphs else self._tokens_of
         shape = (len(clips), self.config.rows, columns)
@@ -171,7 +161,7 @@ class Network(nn.Module):
         return tokens
 
     def _stretch(self, clips: Sequence[Tensor], begin: int, end: int) -> Tensor:
-        """Samples `begin` to `end` of each clip, [clips, end - begin], and silence around them."""
+        """Return samples `begin` to `end` of each clip, [clips, end - begin], amid silence."""
         shape = (len(clips), end - begin)
         signal = torch.zeros(shape, dtype=torch.float32, device=self.device)
         for row, clip in zip(signal, clips, strict=True):
@@ -181,7 +171,7 @@ class Network(nn.Module):
         return signal
 
     def _decode_tokens(self, tokens: Tensor, longest: int) -> Tensor:
-        """int [batch, rows, columns] -> [batch, longest], of the samples that the columns hold."""
+        """Return the first `longest` samples of integer tokens [batch, rows, columns]."""
         stages, unit = self.decode_stages, self.config.column_samples
         columns = self._filled_up(tokens.shape[-1])
         first, last = inputs_for(stages, 0, columns * unit)
@@ -194,20 +184,20 @@ class Network(nn.Module):
         for some, (begin, end), (needed, until) in self._pieces(stages, columns, len(tokens), unit):
             made = samples_of(extended[some, :, needed - first : until - first])
             given, _ = outputs_of(stages, needed, until)
-            kept = wave[some, begin:end]  # of columns behind all clips nothing
+            kept = wave[some, begin:end]  # empty for columns behind the longest clip
             kept.copy_(made[:, begin - given :][:, : kept.shape[1]])
         return wave
 
     def _tokens_of(self, signal: Tensor) -> Tensor:
-        """A chunk with its context [batch, samples] -> tokens [batch, rows, columns]."""
+        """Return the tokens [batch, rows, columns] of a chunk with its context [batch, samples]."""
         return self.codebook.tokens(run(self.encode_stages, signal))
 
     def _samples_of(self, tokens: Tensor) -> Tensor:
-        """A chunk with its context [batch, rows, columns] -> samples [batch, samples]."""
+        """Return the samples of a chunk with its context, tokens [batch, rows, columns]."""
         return run(self.decode_stages, self.codebook.latents(tokens))
 
     def _filled_up(self, columns: int) -> int:
-        """The columns that are computed: with graphs there must be few sizes of a last chunk."""
+        """Return how many columns to compute; graphs need few sizes of a last chunk."""
         rest = columns % self.chunk_columns
         if not self._graphs or not rest:
             return columns
@@ -216,13 +206,18 @@ class Network(nn.Module):
     def _pieces(
         self, stages: Sequence[Stage], columns: int, batch: int, unit: int = 1
     ) -> Iterator[tuple[slice, tuple[int, int], tuple[int, int]]]:
-        """Yield what is computed at once: the clips, their output steps (`unit` for each column),
-        and the input steps that these need.
+        """Yield pieces of work: clips, their output steps, and the input steps that these need.
 
         A GPU takes as many clips and columns as `GPU_CHUNKS` allows, because each piece costs the
-        time of all its launches. With graphs it takes as many clips of one chunk, so that clips of
-        any length have the same few shapes. A CPU takes a chunk of one clip, or as many short clips
-        as make up a chunk.
+        time of all its launches. With graphs it takes that many clips of one chunk, so that clips
+        of any length have the same few shapes. A CPU takes a chunk of one clip, or as many short
+        clips as make up a chunk.
+
+        Args:
+            stages: the chain.
+            columns: columns of the longest clip.
+            batch: number of clips.
+            unit: output steps of a column.
         """
         if self.device.type == "cuda":
             at_once = self.chunk_columns * (1 if self._graphs else GPU_CHUNKS)
@@ -237,7 +232,7 @@ class Network(nn.Module):
                 yield slice(one, min(one + clips, batch)), span, inputs_for(stages, *span)
 
     def _silence_after(self, tokens: Tensor, counts: Sequence[int]) -> Tensor:
-        """The same tokens with the column of silence behind each clip's own columns."""
+        """Return the tokens with the silence column behind each clip's own columns."""
         place = torch.arange(tokens.shape[-1], device=tokens.device)
         own = place < torch.tensor(counts, device=tokens.device)[:, None]
         return torch.where(own[:, None], tokens, self.silence[:, None].to(tokens.dtype))

@@ -1,4 +1,4 @@
-"""Levels of quality: how long decoding searches for the phases."""
+"""Levels of decoding quality, each with its number of Griffin-Lim steps."""
 
 from __future__ import annotations
 
@@ -13,14 +13,24 @@ QUALITIES: dict[Quality, float] = {"fast": 0.25, "default": 1, "best": 4}
 
 
 def griffin_lim_steps(config: CodecConfig, quality: Quality) -> int:
-    """Return the Griffin-Lim steps of a vocoder of this quality.
+    """Return the number of Griffin-Lim steps for a quality.
+
+    Args:
+        config: configuration of the codec.
+        quality: of decoding.
 
     Raises:
         InputError: for another quality, or one that a vocoder without such steps cannot have.
+
+    Example:
+        >>> import melcap
+        >>> from melcap.model.quality import griffin_lim_steps
+        >>> griffin_lim_steps(melcap.load().config, "fast")
+        4
     """
     if quality not in QUALITIES:
         raise InputError(f"quality must be one of {', '.join(QUALITIES)}, not {quality!r:.80}")
     steps = config.vocoder.griffin_lim_steps
     if quality != "default" and not steps:
-        raise InputError(f"{config.name} has no Griffin-Lim steps: its only quality is default")
+        raise InputError(f"{config.name} has no Griffin-Lim steps: its only quality is 'default'")
     return max(1, round(steps * QUALITIES[quality])) if steps else 0

@@ -1,4 +1,4 @@
-"""The single codebook: latents to tokens and back."""
+"""The single codebook, which turns latents into tokens and back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from melcap.ops import nearest_code
 
 
 class Codebook(nn.Module):
-    """`size` vectors of `dim` numbers; a buffer: it learns by moving averages, not gradients."""
+    """A codebook of `size` entries of `dim` numbers.
+
+    The entries are a buffer, because training updates them by moving averages and not by gradients.
+    """
 
     vectors: Tensor
 
@@ -19,20 +22,30 @@ class Codebook(nn.Module):
         self.register_buffer("vectors", torch.randn(size, dim))
 
     def tokens(self, latents: Tensor) -> Tensor:
-        """[batch, dim, rows, columns] -> int32 [batch, rows, columns]."""
+        """Return the nearest entries to latents, int32 [batch, rows, columns].
+
+        Args:
+            latents: floating point [batch, dim, rows, columns].
+        """
         batch, dim, rows, columns = latents.shape
         flat = latents.permute(0, 2, 3, 1).reshape(-1, dim)
         return nearest_code(flat, self.vectors).view(batch, rows, columns)
 
     def latents(self, tokens: Tensor) -> Tensor:
-        """Integer [batch, rows, columns] -> [batch, dim, rows, columns].
+        """Return the entries of tokens, [batch, dim, rows, columns].
 
-        Tokens from elsewhere go through `check` first: on a GPU a wrong one ends the process.
+        Args:
+            tokens: integers [batch, rows, columns]. Call `check` first where they come from
+                elsewhere: on a GPU, a token outside the codebook ends the process.
         """
         return nn.functional.embedding(tokens.long(), self.vectors).permute(0, 3, 1, 2)
 
     def check(self, tokens: Tensor) -> None:
-        """Raise `InputError` for a token that the codebook does not have."""
+        """Refuse tokens outside the codebook.
+
+        Raises:
+            InputError: it names the lowest and the highest token.
+        """
         if tokens.numel():
             low, high = (int(bound) for bound in torch.aminmax(tokens))
             if low < 0 or high >= len(self.vectors):

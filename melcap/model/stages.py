@@ -1,10 +1,14 @@
 """Networks as chains of stages that never pad time, and the arithmetic of their receptive field.
 
-Every stage is a convolution of some kind that consumes its own context: given n input steps it
-returns only the output steps for which it has seen everything. So the receptive field follows from
-the layers, a chunk with its context gives exactly what the whole signal gives there, and a stream
-is the same stages with a few inputs kept between pushes. In a chain, a stage with `down` above 1
-stands before all those with `up` above 1; behind them it would not know where its strides begin.
+Every stage is a kind of convolution without padding. It returns only the output steps whose inputs
+are all there. Three things follow:
+
+- The receptive field is computed from the layers.
+- A chunk with its context gives exactly what the whole signal gives there.
+- A stream runs the same stages, and keeps a few inputs of each between pushes.
+
+In a chain, stages with `down` above 1 come before all stages with `up` above 1. Behind those, the
+position of a stride would not be defined.
 """
 
 from __future__ import annotations
@@ -18,8 +22,9 @@ from torch import Tensor, nn
 class Stage(nn.Module):
     """A layer over the last axis, time.
 
-    For the outputs that stand for `down` input steps it needs `left` steps before and `right` steps
-    after them, and gives `up` steps: n inputs become (n - left - right) // down * up outputs.
+    For every `down` input steps a stage returns `up` output steps. For these it needs `left` input
+    steps before and `right` input steps after them, so n input steps become
+    (n - left - right) // down * up output steps.
     """
 
     left = 0
@@ -29,18 +34,34 @@ class Stage(nn.Module):
 
 
 class Chain(nn.Sequential):
-    """Stages, one after the other."""
+    """A sequence of stages, each of which runs on the output of the one before."""
 
     def __init__(self, *stages: Stage) -> None:
         super().__init__(*stages)
 
     def __iter__(self) -> Iterator[Stage]:
+        """Iterate over the stages, first to last."""
         stages: Iterator[Stage] = super().__iter__()  # type: ignore[assignment]
         return stages
 
 
 def inputs_for(stages: Sequence[Stage], first: int, last: int) -> tuple[int, int]:
-    """The input steps [first, last) that output steps [first, last) of a chain depend on."""
+    """Return the input steps [first, last) that output steps [first, last) of a chain depend on.
+
+    Steps are numbered so that input step 0 and output step 0 stand for the same moment. A negative
+    number is a step before the beginning of the signal.
+
+    Args:
+        stages: the chain.
+        first: first output step.
+        last: output step behind the last one.
+
+    Example:
+        >>> import melcap
+        >>> from melcap.model.stages import inputs_for
+        >>> inputs_for(melcap.load().encode_stages, 0, 1)  # samples for the first column
+        (-14720, 16768)
+    """
     for stage in reversed(stages):
         first = first // stage.up * stage.down - stage.left
         last = -(-last // stage.up) * stage.down + stage.right
@@ -48,9 +69,13 @@ def inputs_for(stages: Sequence[Stage], first: int, last: int) -> tuple[int, int
 
 
 def outputs_of(stages: Sequence[Stage], first: int, last: int) -> tuple[int, int]:
-    """The output steps [first, last) that a chain gives for input steps [first, last).
+    """Return the output steps [first, last) that a chain returns for input steps [first, last).
 
-    `first` must be where the field of some output begins (see `inputs_for`).
+    Args:
+        stages: the chain.
+        first: first input step, at which the receptive field of some output step begins (see
+            `inputs_for`).
+        last: input step behind the last one.
     """
     for stage in stages:
         first = -(-(first + stage.left) // stage.down) * stage.up
@@ -59,7 +84,7 @@ def outputs_of(stages: Sequence[Stage], first: int, last: int) -> tuple[int, int
 
 
 def rate(stages: Sequence[Stage]) -> tuple[int, int]:
-    """(up, down): a chain gives `up` output steps for every `down` input steps."""
+    """Return (up, down), where a chain returns `up` output steps for every `down` input steps."""
     up = down = 1
     for stage in stages:
         up, down = up * stage.up, down * stage.down
@@ -67,16 +92,19 @@ def rate(stages: Sequence[Stage]) -> tuple[int, int]:
 
 
 def run(stages: Iterable[Stage], x: Tensor) -> Tensor:
+    """Return the output of a chain of stages for the input `x`."""
     for stage in stages:
         x = stage(x)
     return x
 
 
 class StageStream:
-    """A chain over a signal that arrives in pieces, exact and without computing anything twice.
+    """A chain that runs over a signal in pieces.
 
-    Holds for each stage the inputs that its next output still needs. One object is one stream (or
-    one batch of streams that run in step).
+    The outputs, joined, are those of the whole signal. Each stage keeps the inputs that its next
+    output still needs, so no stage returns an output step twice. Inside a stage of several steps,
+    such as `GriffinLim`, the steps of its context are computed again for every piece. One object is
+    one stream, or one batch of streams that run in step.
     """
 
     def __init__(self, stages: Sequence[Stage]) -> None:
@@ -84,10 +112,14 @@ class StageStream:
         self._pending: list[Tensor | None] = [None] * len(self.stages)
 
     def push(self, x: Tensor) -> Tensor | None:
-        """The outputs that have become possible, or None where there are none yet."""
+        """Return the output steps that have become possible, or None where there are none yet.
+
+        Args:
+            x: the next piece of the signal, [..., steps].
+        """
         for index, stage in enumerate(self.stages):
             held = self._pending[index]
-            # a copy in any case: the caller may use its buffer again
+            # always a copy, because the caller may reuse its buffer
             x = x.clone() if held is None else torch.cat((held, x), dim=-1)
             ready = (x.shape[-1] - stage.left - stage.right) // stage.down * stage.down
             if ready <= 0:

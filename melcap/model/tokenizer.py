@@ -1,4 +1,4 @@
-"""The 2D tokenizer: log-mel pictures to a grid of latents, and from a grid of latents back."""
+"""The networks of the 2D tokenizer, from log-mel to a grid of latents and back."""
 
 from __future__ import annotations
 
@@ -19,21 +19,26 @@ from melcap.model.stages import Chain, Stage
 
 
 class ToPicture(Stage):
-    """[batch, n_mels, frames] -> [batch, 1, n_mels, frames]."""
+    """A stage that adds a channel axis: [batch, n_mels, frames] -> [batch, 1, n_mels, frames]."""
 
     def forward(self, mel: Tensor) -> Tensor:
+        """Return the log-mel with an axis of one channel."""
         return mel.unsqueeze(1)
 
 
 class FromPicture(Stage):
-    """[batch, 1, n_mels, frames] -> [batch, n_mels, frames]."""
+    """The inverse of `ToPicture`: [batch, 1, n_mels, frames] -> [batch, n_mels, frames]."""
 
     def forward(self, picture: Tensor) -> Tensor:
+        """Return the log-mel without the axis of one channel."""
         return picture.squeeze(1)
 
 
 def mel_encoder(config: CodecConfig) -> Chain:
-    """Stages from log-mel [B, n_mels, T] to latents [B, codebook_dim, rows, T / patch_frames]."""
+    """Return the stages from log-mel to latents.
+
+    The log-mel is [B, n_mels, T], and latents are [B, codebook_dim, rows, T / patch_frames].
+    """
     tokenizer = config.tokenizer
     width = tokenizer.channels
     rows = config.mel.n_mels // 2
@@ -50,7 +55,10 @@ def mel_encoder(config: CodecConfig) -> Chain:
 
 
 def mel_decoder(config: CodecConfig) -> Chain:
-    """Stages from latents [B, codebook_dim, rows, C] to log-mel [B, n_mels, C * patch_frames]."""
+    """Return the stages from latents to log-mel.
+
+    Latents are [B, codebook_dim, rows, C], and the log-mel is [B, n_mels, C * patch_frames].
+    """
     tokenizer = config.tokenizer
     width = tokenizer.channels
     stages: list[Stage] = [Conv2d(tokenizer.codebook_dim, width[-1], config.rows)]

@@ -1,7 +1,7 @@
-"""The identity of a tokenizer: two codecs that give the same tokens have the same id.
+"""The identity of a tokenizer: codecs that give the same tokens have the same id.
 
-Tokens mean what the front end, the encoder and the codebook say. Mel decoder and vocoder have no
-part in the id, so a better decoder reads the tokens of the weights before it.
+The front end, the encoder and the codebook decide what tokens mean. Mel decoder and vocoder are no
+part of the id, so a newer decoder can decode older tokens.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+import operator
+from collections.abc import Iterator, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from melcap.config import CodecConfig
 
@@ -24,13 +25,14 @@ _DECODER_ONLY = {"decoder_blocks"}
 def tokenizer_id_of(config: CodecConfig, encoder: Mapping[str, Tensor], vectors: Tensor) -> str:
     """Return the id of a tokenizer, 16 hexadecimal digits.
 
-    The id is the beginning of a SHA-256 of the front end's and the encoder's configuration, of the
-    encoder's weights and of the codebook, as float32 numbers. The name of the model is left out.
+    The id is the beginning of a SHA-256. Hashed are the configuration of the front end and of the
+    encoder, the weights of the encoder, and the codebook, as float32 numbers. The name of the model
+    is left out.
 
     Args:
         config: configuration of the codec.
-        encoder: the encoder's weights by name, in any order; buffers without a place in a weights
-            file left out.
+        encoder: the encoder's weights by name, in any order, without buffers that no weights file
+            holds.
         vectors: the codebook, [codebook_size, codebook_dim].
 
     Example:
@@ -46,6 +48,45 @@ def tokenizer_id_of(config: CodecConfig, encoder: Mapping[str, Tensor], vectors:
     return digest.hexdigest()[:DIGITS]
 
 
+class CachedTokenizerId:
+    """The id of a tokenizer, computed again only when one of its tensors has changed."""
+
+    def __init__(self) -> None:
+        # The tensors are kept alive, so that no new tensor can get the address of one of them.
+        self._tensors: list[Tensor] = []
+        self._state: list[tuple[int, int]] | None = None
+        self._id = ""
+
+    def of(self, config: CodecConfig, encoder: nn.Module, vectors: Tensor) -> str:
+        """Return the id of the tokenizer with these modules.
+
+        Args:
+            config: configuration of the codec.
+            encoder: the encoder.
+            vectors: the codebook, [codebook_size, codebook_dim].
+        """
+        tensors = [*_tensors(encoder), vectors]
+        try:
+            state = [(each._version, each.data_ptr()) for each in tensors]
+        except RuntimeError:  # tensors made in inference mode do not count their changes
+            state = None
+        same = len(tensors) == len(self._tensors) and all(map(operator.is_, tensors, self._tensors))
+        if not same or state is None or state != self._state:
+            self._id = tokenizer_id_of(config, encoder.state_dict(), vectors)
+            self._tensors, self._state = tensors, state
+        return self._id
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    """Yield the parameters and buffers of a module; far faster than its `state_dict`."""
+    modules = [module]
+    while modules:
+        module = modules.pop()
+        modules.extend(each for each in module._modules.values() if each is not None)
+        yield from (each for each in module._parameters.values() if each is not None)
+        yield from (each for each in module._buffers.values() if each is not None)
+
+
 def _described(config: CodecConfig) -> str:
     """Return the part of a configuration that decides on tokens, as JSON in a fixed order."""
     parts = {}
@@ -53,6 +94,6 @@ def _described(config: CodecConfig) -> str:
         for field in dataclasses.fields(part):
             if field.name not in _DECODER_ONLY:
                 value = getattr(part, field.name)
-                # A whole number in the place of a float must not make another tokenizer.
+                # A whole number in place of a float must not make another tokenizer.
                 parts[field.name] = float(value) if isinstance(field.default, float) else value
     return json.dumps(parts, sort_keys=True)

@@ -1,8 +1,8 @@
-"""The vocoder: log-mel to waveform through ConvNeXt blocks, upsampling convolutions and an iSTFT.
+"""The vocoder: log-mel to waveform through ConvNeXt blocks, an iSTFT head and Griffin-Lim steps.
 
-Backbone and head follow Vocos (arXiv 2306.00814); Griffin-Lim steps end it. Upsampling stages
-between backbone and head, where a configuration has some, let the head work on short windows, where
-phase is easier to predict (iSTFTNet, arXiv 2203.02395).
+Backbone and head follow Vocos (arXiv 2306.00814). A configuration may have upsampling stages
+between them. With these the head works on short windows, where phase is easier to predict
+(iSTFTNet, arXiv 2203.02395).
 """
 
 from __future__ import annotations
@@ -16,15 +16,22 @@ from melcap.model.layers import Conv1d, ConvNeXt1d, Upsample1d, in_full
 from melcap.model.stages import Chain, Stage
 
 STEPS_AT_ONCE = 4
-"""Griffin-Lim steps in a stage: what lies between stages goes through memory, and what a stage
-reaches a stream computes again for every piece."""
+"""Griffin-Lim steps in one stage. With fewer, more intermediate results go through memory. With
+more, a stream computes more context again for every piece (see `melcap.model.stages.StageStream`).
+"""
 
 
 class ISTFTHead(Stage):
-    """[batch, channels, steps] -> [batch, samples]: magnitude and phase, inverse DFT, overlap-add.
+    """Predict magnitude and phase, and invert the STFT: [B, channels, steps] -> [B, samples].
 
-    Each step stands for `hop` samples in the middle of its window of `overlap` hops. Without
-    padding every sample sees all its windows, so the sum of squared windows is one constant.
+    Each step stands for `hop` samples in the middle of its window of `overlap` hops. There is no
+    padding, so every sample is covered by all its windows, and the sum of their squares is one
+    constant.
+
+    Args:
+        channels: channels of the input.
+        hop: samples of a step.
+        overlap: hops of a window.
     """
 
     window: Tensor
@@ -39,10 +46,11 @@ class ISTFTHead(Stage):
         window = torch.hann_window(self.n_fft, dtype=torch.float64)
         window /= window.view(overlap, hop).square().sum(0).mean()
         self.register_buffer("window", window.float(), persistent=False)
-        # From the first sample that sees all its windows to the first that this stage answers for.
+        # samples from the first one that all its windows cover to the first one of the output
         self._front = self.left * hop + (self.n_fft - hop) // 2 - (overlap - 1) * hop
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return samples [batch, samples] for channels [batch, channels, steps]."""
         ln_magnitude, phase = in_full(self.linear, x.transpose(1, 2)).chunk(2, dim=-1)
         magnitude = ln_magnitude.clamp(max=LOUDEST_LN_MAGNITUDE).exp()
         frames = self.synthesis(magnitude * phase.cos(), magnitude * phase.sin()) * self.window
@@ -54,20 +62,22 @@ class ISTFTHead(Stage):
         return wave.flatten(1)[:, self._front : self._front + samples]
 
     def synthesis(self, real: Tensor, imaginary: Tensor) -> Tensor:
-        """The parts of a spectrum [..., n_fft / 2 + 1] -> its windows [..., n_fft].
+        """Return the windows [..., n_fft] of spectra given by parts [..., n_fft / 2 + 1].
 
-        Bins 0 and n_fft / 2 of a real wave have no imaginary part: what is there is set to 0.
+        Bins 0 and n_fft / 2 of a real wave have no imaginary part, so it is set to 0 there.
         """
-        # A CPU passes over it; cuFFT adds it in for some numbers of windows, and for others not.
+        # A CPU ignores these values. cuFFT adds them for some numbers of windows only.
         imaginary[..., :: self.n_fft // 2] = 0
         return torch.fft.irfft(torch.complex(real, imaginary), self.n_fft)
 
 
 def vocoder(config: CodecConfig, griffin_lim_steps: int | None = None) -> Chain:
-    """Stages from log-mel [B, n_mels, T] to a waveform [B, T * hop].
+    """Return the stages from log-mel [B, n_mels, T] to a waveform [B, T * hop].
 
-    `griffin_lim_steps`, which have no weights, stand in the place of those of a configuration that
-    has some.
+    Args:
+        config: configuration of the codec.
+        griffin_lim_steps: number of steps instead of that of the configuration; a configuration
+            without steps stays without.
     """
     voc = config.vocoder
     blocks = voc.blocks + sum(voc.stage_blocks)

@@ -1,4 +1,4 @@
-"""Export codecs as ONNX graphs, for runtimes without PyTorch. Needs the extra `onnx`."""
+"""Export codecs as ONNX graphs, for runtimes without PyTorch; needs the extra `onnx`."""
 
 from melcap.onnx.export import export
 

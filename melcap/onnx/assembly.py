@@ -1,4 +1,4 @@
-"""Put models that were exported one by one together into one graph."""
+"""Join models that were exported one by one into one graph."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ def assembled(
     given: onnx.ValueInfoProto,
     made: onnx.ValueInfoProto,
 ) -> onnx.ModelProto:
-    """Return one model that runs each of the models so many times, on what came out before it.
+    """Return one model that runs the models one after the other.
 
-    Initializers of equal content are kept once. Nodes that add nothing to the result are left out,
-    and so are the exporter's notes: shapes of values, whose symbols mean something else in each
-    model, and stack traces of nodes, with paths of the machine.
+    Initializers of equal content are kept once. Nodes that do not contribute to the result are left
+    out. So are the exporter's notes: shapes of values, whose symbols mean something else in each
+    model, and stack traces of nodes, which hold paths of the machine.
 
     Args:
-        models: the models, and how many times each runs. The first takes one tensor, the others
-            take what the one before them gives; the first output of the last is the result.
+        models: the models, and how many times each runs. The first takes one tensor, each other one
+            takes the outputs of the run before it; the first output of the last run is the result.
         given: name, type and shape of the input.
         made: name, type and shape of the output.
     """
@@ -61,7 +61,7 @@ def assembled(
 
 
 def _kept(tensor: onnx.TensorProto, name: str, initializers: dict[bytes, onnx.TensorProto]) -> str:
-    """Return the name of the initializer of this content, which is added where there is none."""
+    """Return the name of the initializer of this content; add it if there is none."""
     own = onnx.TensorProto()
     own.CopyFrom(tensor)
     own.ClearField("metadata_props")
@@ -73,6 +73,7 @@ def _kept(tensor: onnx.TensorProto, name: str, initializers: dict[bytes, onnx.Te
 
 
 def _renamed(node: onnx.NodeProto, name: str, names: dict[str, str]) -> onnx.NodeProto:
+    """Return the node with new names for itself, its inputs and its outputs."""
     return onnx.NodeProto(
         name=name,
         domain=node.domain,

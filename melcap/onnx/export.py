@@ -1,7 +1,7 @@
 """Export a codec as two ONNX files, `encoder.onnx` and `decoder.onnx`, and the facts to use them.
 
-Batch and length are dynamic. A clip is coded as if silence went on for ever around it, as `Codec`
-does; memory grows with the length, so long audio goes through in pieces with the context that the
+Batch and length are dynamic. As in `Codec`, a clip is coded as if endless silence surrounded it.
+Memory grows with the length, so long audio should be coded in pieces, with the context that the
 metadata names.
 """
 
@@ -37,25 +37,28 @@ OPSET = 18
 def export(
     codec: Codec, folder: str | os.PathLike[str], *, force: bool = False
 ) -> tuple[Path, Path]:
-    """Write `encoder.onnx` and `decoder.onnx` into a folder, which is made where there is none.
+    """Write `encoder.onnx` and `decoder.onnx` into a folder, which is made if there is none.
 
-    - encoder: `wave` float32 [batch, samples] at the codec's rate, zeros behind the shorter clips,
-      to `tokens` int32 [batch, rows, ceil(samples / column_samples)].
-    - decoder: `tokens` int32 [batch, rows, columns], the column `silence` behind the shorter clips,
-      to `wave` float32 [batch, columns * column_samples] in -1..1.
+    - The encoder turns `wave`, float32 [batch, samples] at the codec's rate with zeros behind the
+      shorter clips, into `tokens`, int32 [batch, rows, ceil(samples / column_samples)].
+    - The decoder turns `tokens`, int32 [batch, rows, columns] with the column `silence` behind the
+      shorter clips, into `wave`, float32 [batch, columns * column_samples] in -1..1.
 
-    Computed in float32; samples beyond -1..1 are clipped, and nothing else is checked in a graph.
-    Each file's metadata has `melcap`, JSON of the facts that `facts` gives.
+    The graphs compute in float32. They clip samples beyond -1..1 and check nothing else. The
+    metadata of each file has an entry `melcap`: the result of `facts` as JSON.
 
     Args:
-        codec: on any device; it is not changed.
-        folder: for the two files.
+        codec: a codec on any device; it is not changed.
+        folder: the folder for the two files.
         force: replace files that exist.
 
+    Returns:
+        The paths of encoder and decoder.
+
     Raises:
-        OutputExistsError: where a file exists, and `force` was not asked for.
-        InputError: for a front end whose window is no whole number of hops.
-        MelcapError: where the extra `onnx` is not installed, or a file cannot be written.
+        OutputExistsError: if a file exists and `force` is not set.
+        InputError: if the window of the front end is not a whole number of hops.
+        MelcapError: if the extra `onnx` is not installed, or a file cannot be written.
     """
     for package in ("onnx", "onnxscript"):
         import_extra(package, 'pip install "melcap[onnx]"')
@@ -94,8 +97,8 @@ def export(
 def facts(codec: Codec) -> dict[str, Any]:
     """Return what a user of the graphs must know, ready for JSON.
 
-    `encoder_context` and `decoder_context` are the columns before and after a piece that must go
-    through with it, for the piece to come out as in the whole.
+    `encoder_context` and `decoder_context` are numbers of columns before and after a piece. A piece
+    that is coded together with them gives the same result as in the whole clip.
     """
     config, unit = codec.config, codec.config.column_samples
     first, last = inputs_for(codec.encode_stages, 0, 1)
@@ -120,10 +123,10 @@ def _model(
     made: onnx.ValueInfoProto,
     described: dict[str, str],
 ) -> onnx.ModelProto:
-    """Return the parts as one model; `given` and `made` describe what goes in and comes out.
+    """Return the parts as one model; `given` and `made` describe its input and output.
 
-    Each part is exported with what the parts before it, each run once, make of the example: sizes
-    are symbols, so that no number of frames has to be the right one.
+    Each part is exported with the outputs of the parts before it, each run once on the example.
+    Sizes are symbols, so any number of frames will do.
     """
     from onnx.helper import set_model_props
 
@@ -134,7 +137,7 @@ def _model(
     for part in parts:
         models.append((_exported(part.module.cpu().eval(), state), part.times))
         with torch.no_grad():
-            # the exporter fails on views with gaps
+            # The exporter fails on views with gaps.
             state = tuple(tensor.contiguous() for tensor in part.module(*state))
     model = assembled(models, given, made)
     set_model_props(model, described)
@@ -142,7 +145,7 @@ def _model(
 
 
 def _exported(module: nn.Module, example: tuple[Tensor, ...]) -> onnx.ModelProto:
-    """Return the module as a model for tensors [batch, ..., time] of any batch and time."""
+    """Return the module as a model for tensors [batch, ..., time] of any batch and length."""
     dynamic = torch.export.Dim.DYNAMIC
     shapes = tuple({0: dynamic, tensor.ndim - 1: dynamic} for tensor in example)
     with _quiet(), torch.no_grad():
@@ -157,7 +160,7 @@ def _exported(module: nn.Module, example: tuple[Tensor, ...]) -> onnx.ModelProto
 
 @contextmanager
 def _plain_process() -> Iterator[None]:
-    """Set the defaults of a fresh process inside, as torch's exporter creates tensors of its own.
+    """Set the defaults of a fresh process, because torch's exporter creates tensors of its own.
 
     The default dtype belongs to all threads of the process.
     """
@@ -172,7 +175,7 @@ def _plain_process() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the exporter, which warns of things that a codec does not have, as torchvision."""
+    """Silence the exporter, which warns of things that do not matter here, such as torchvision."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from melcap.codec import Codec
 from melcap.model.griffin_lim import GriffinLim
 from melcap.model.stages import Chain, Stage, inputs_for, outputs_of, run
-from melcap.onnx.stages import FirstState, GriffinLimStep, make_portable
+from melcap.onnx.stages import make_portable
+from melcap.ops.griffin_lim.portable import FirstState, GriffinLimStep
 
 
 class Part(NamedTuple):
-    """A module of a graph; it runs `times` times, each time on what it gave the time before.
+    """A module of a graph, which runs `times` times, each time on its own last output.
 
     It takes tensors [batch, ..., time] and gives a tuple of such tensors.
     """
@@ -51,22 +52,23 @@ def decoder_parts(codec: Codec) -> list[Part]:
     iterative = [stage for stage in stages if isinstance(stage, GriffinLim)]
     if not iterative:
         return [Part(_FromTokens(codec, stages, _ToWave(codec, [])))]
-    begin = stages.index(iterative[0])
+    first, begin = iterative[0], stages.index(iterative[0])
     end = begin + len(iterative)
+    step = GriffinLimStep(first.n_fft, first.hop, first.momentum)
     return [
-        Part(_FromTokens(codec, stages[:begin], FirstState(iterative[0]))),
-        Part(GriffinLimStep(iterative[0]), sum(stage.steps for stage in iterative)),
+        Part(_FromTokens(codec, stages[:begin], FirstState(first.n_fft, first.hop))),
+        Part(step, sum(stage.steps for stage in iterative)),
         Part(_ToWave(codec, stages[end:])),
     ]
 
 
 class _ToMel(nn.Module):
-    """Give the log-mel of waves with the silence around them that the encoder needs."""
+    """The log-mel of waves, with the silence around them that the encoder needs."""
 
     def __init__(self, codec: Codec) -> None:
         super().__init__()
         first, last = inputs_for(codec.encode_stages, 0, 1)
-        # as much as the last column needs behind the one sample that it may have begun with
+        # The last column may have begun with one sample; it needs this much behind that sample.
         self.silence = (-first, last - 1)
         self.front = codec.front
 
@@ -75,6 +77,8 @@ class _ToMel(nn.Module):
 
 
 class _ToTokens(nn.Module):
+    """The encoder and the search in the codebook."""
+
     def __init__(self, codec: Codec) -> None:
         super().__init__()
         self.stages = codec.encoder
@@ -85,7 +89,7 @@ class _ToTokens(nn.Module):
 
 
 class _FromTokens(nn.Module):
-    """Run the stages, and a module behind them, on tokens with columns of silence around them."""
+    """The first stages of the decoder, on tokens with columns of silence around them."""
 
     before: Tensor
     after: Tensor
@@ -108,9 +112,9 @@ class _FromTokens(nn.Module):
 
 
 class _ToWave(nn.Module):
-    """Run the last stages and cut off the silence around the columns.
+    """The last stages of the decoder, which also cut off the silence around the columns.
 
-    Of the state that Griffin-Lim steps give, it takes the wave.
+    From the state of the Griffin-Lim steps it uses the wave alone.
     """
 
     def __init__(self, codec: Codec, stages: Sequence[Stage]) -> None:

@@ -1,14 +1,19 @@
-"""The codec's hot operations, each with a plain-PyTorch reference and a backend registry."""
+"""The codec's operations, each with a plain-PyTorch reference, on the backend in force.
 
-from melcap.ops.functional import (
-    channel_norm,
-    convnext1d,
-    griffin_lim,
-    log_mel,
-    nearest_code,
-    upsample_conv1d,
-)
+Results do not depend on autocast, or on the default dtype and device. Without a gradient they do
+not depend on the switches for TF32 either; with one, `convnext1d` follows these as PyTorch does.
+
+Each operation has a module of its name, with everything about it: public function, reference,
+schema, fake, gradient, FLOPs and the form for other graph runtimes. Importing it defines it.
+"""
+
+from melcap.ops.channel_norm import channel_norm
+from melcap.ops.convnext1d import convnext1d
+from melcap.ops.griffin_lim import griffin_lim
+from melcap.ops.log_mel import log_mel
+from melcap.ops.nearest_code import nearest_code
 from melcap.ops.registry import backend_report, get_backend, set_backend, use_backend
+from melcap.ops.upsample_conv1d import upsample_conv1d
 
 __all__ = [
     "backend_report",

@@ -1,4 +1,4 @@
-"""float32 that is float32, whatever the process has set."""
+"""Compute in true float32, whatever autocast and the switches of the process say."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ SETTINGS: tuple[tuple[Any, str, object], ...] = (
     # The algorithm that is fastest at the moment may round differently from the one before.
     (torch.backends.cudnn, "benchmark", False),
 )
-"""The settings of the process that change float32 results: object, attribute, exact value."""
+"""The settings of the process that change float32 results, as (object, attribute, exact value)."""
 
 _AUTOCAST = ("cpu", "cuda", "xpu", "mps")
 _lock = threading.Lock()
 _inside = 0
 _before: list[object] = []
-"""The settings before the first of the blocks that are open was entered, in any thread."""
+"""The settings before the first of the open blocks was entered, in any thread."""
 _threads_are_lost = False
 
 
 @contextlib.contextmanager
 def exact_float32() -> Iterator[None]:
-    """Compute in float32 inside: no autocast, no TF32, no bfloat16 products.
+    """Compute in float32 inside the block: no autocast, no TF32, no bfloat16 products.
 
     By default cuDNN rounds the operands of convolutions to TF32, and tokens would differ from those
     of another machine. These settings belong to the process: while one thread is inside, all
-    threads compute like that, and the last one out restores what was set before the first.
-    Autocast belongs to the thread.
+    threads compute in this way, and the last thread that leaves restores what was set before the
+    first. Autocast belongs to the thread.
     """
     with without_autocast():
         _enter()
@@ -50,7 +50,7 @@ def exact_float32() -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_autocast() -> Iterator[None]:
-    """Follow the dtypes of tensors inside, on every kind of device."""
+    """Switch autocast off inside the block, on every kind of device."""
     with contextlib.ExitStack() as stack:
         for kind in _AUTOCAST:
             if torch.is_autocast_enabled(kind):
@@ -59,7 +59,7 @@ def without_autocast() -> Iterator[None]:
 
 
 def without_autocast_for(x: torch.Tensor) -> contextlib.AbstractContextManager[Any]:
-    """Return a context that does so for the device of `x`, in a form that can be compiled."""
+    """Return a context without autocast on the device of `x`, in a form that can be compiled."""
     known = torch.amp.is_autocast_available(x.device.type)  # the meta device has no autocast
     return torch.autocast(x.device.type if known else "cpu", enabled=False)
 
@@ -95,9 +95,9 @@ def _after_fork() -> None:
 
 
 def _replace_lost_threads() -> None:
-    """Go on with one thread in a forked process, where more would wait for ever.
+    """Compute with one thread in a forked process, where more would wait for ever.
 
-    The threads of torch's pool do not survive a fork, but the pool believes that they do.
+    The threads of torch's pool do not survive a fork, but the pool does not know it.
     """
     global _threads_are_lost
     if _threads_are_lost:

@@ -1,8 +1,8 @@
-"""Which backend runs an operation: names, choice, and the reasons why one cannot run.
+"""Choose the backend that runs an operation, and list the reasons why another cannot.
 
-`torch` is the reference and runs anywhere. `triton` is asked for by name, or taken by `auto` for
-CUDA tensors where it can run. A backend asked for by name that cannot run raises; `auto` falls
-back to `torch`, and says so once in the log.
+`torch` is the reference and runs anywhere. `triton` is chosen by name, or by `auto` for CUDA
+tensors where it can run. A backend that was chosen by name and cannot run raises an error; `auto`
+falls back to `torch` and logs that once.
 """
 
 from __future__ import annotations
@@ -25,18 +25,15 @@ from melcap.errors import BackendError
 logger = logging.getLogger("melcap")
 
 BACKENDS = ("auto", "torch", "triton")
-OPERATIONS = (
-    *("log_mel", "nearest_code", "upsample_conv1d", "convnext1d", "griffin_lim", "channel_norm"),
-)
 
 SWITCH = "MELCAP_DISABLE_KERNELS"
-"""The environment variable that lists operations, separated by commas, which the triton backend
+"""The environment variable that lists operations, separated by commas, that the triton backend
 must not run: a way round a kernel that is wrong on some device."""
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Largest error allowed against the float64 reference: |error| <= atol + rtol * |reference|."""
+    """The largest allowed error: |error| <= atol + rtol * |reference in float64|."""
 
     atol: float
     rtol: float
@@ -44,13 +41,15 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Implementation:
-    """One operation on one backend.
+    """An operation on one backend.
 
-    `run` takes the operation's arguments; `tolerances` is what tests hold it to and docs quote;
-    `unsupported` takes the same arguments and lists why it cannot run on them ([] if it can);
-    `layers` says by which code layers run, (layer, dtype, code, why), if that differs; `gradient`
-    is the backward pass, of the upstream gradient and the same arguments, where it is not the
-    reference's.
+    Attributes:
+        run: computes the operation from its arguments.
+        tolerances: for each dtype, what tests hold it to and docs quote.
+        unsupported: takes the same arguments and lists why they cannot be run; [] if they can.
+        layers: rows (layer, dtype, code, why) where different code runs different layers.
+        gradient: the backward pass, from the upstream gradient and the same arguments; None for
+            that of the reference.
     """
 
     run: Callable[..., torch.Tensor]
@@ -60,6 +59,22 @@ class Implementation:
     gradient: Callable[..., tuple[torch.Tensor, ...]] | None = None
 
 
+@dataclass(frozen=True)
+class Operation:
+    """The facts about an operation that do not depend on a backend.
+
+    Attributes:
+        flops: gives the number of floating-point operations; None if they are not counted.
+        portable: the operation in a form that other graph runtimes can run; None if it needs none.
+    """
+
+    flops: Callable[..., int] | None
+    portable: Callable[..., torch.Tensor] | None
+
+
+OPERATIONS: dict[str, Operation] = {}
+"""All operations by name; each module of an operation adds its own (`library.define_operation`)."""
+
 _implementations: dict[tuple[str, str], Implementation] = {}
 _default = "auto"
 _scoped: ContextVar[str | None] = ContextVar("melcap_backend", default=None)
@@ -67,14 +82,14 @@ _auto_choice: dict[str, str] = {}
 
 
 def register(operation: str, backend: str, implementation: Implementation) -> None:
-    """Make `implementation` the one that runs `operation` on `backend`."""
+    """Make an implementation the one that runs `operation` on `backend`."""
     if operation not in OPERATIONS or backend not in BACKENDS[1:]:
         raise BackendError(f"cannot register {operation!r} for the backend {backend!r}")
     _implementations[operation, backend] = implementation
 
 
 def unavailable(backend: str) -> list[str]:
-    """Every reason why `backend` cannot run in this process; [] if it can."""
+    """Return every reason why a backend cannot run in this process; [] if it can."""
     if backend != "triton":
         return []
     reasons = []
@@ -90,9 +105,13 @@ def unavailable(backend: str) -> list[str]:
 
 
 def set_backend(name: str) -> None:
-    """Choose the backend for the whole process: "auto" (the default), "torch" or "triton".
+    """Choose the backend for the whole process.
 
-    Raises `BackendError` where the backend is unknown or cannot run here, with every reason.
+    Args:
+        name: "auto" (the default), "torch" or "triton".
+
+    Raises:
+        BackendError: if the backend is unknown or cannot run here; it lists every reason.
     """
     global _default
     _check(name)
@@ -101,7 +120,20 @@ def set_backend(name: str) -> None:
 
 @contextlib.contextmanager
 def use_backend(name: str) -> Iterator[None]:
-    """Choose the backend for a `with` block (of this thread or task); raises as `set_backend`."""
+    """Choose the backend for a `with` block, in this thread or task.
+
+    Args:
+        name: "auto", "torch" or "triton".
+
+    Raises:
+        BackendError: as `set_backend` does.
+
+    Example:
+        >>> from melcap.ops import get_backend, use_backend
+        >>> with use_backend("torch"):
+        ...     get_backend()
+        'torch'
+    """
     _check(name)
     token = _scoped.set(name)
     try:
@@ -111,12 +143,12 @@ def use_backend(name: str) -> Iterator[None]:
 
 
 def get_backend() -> str:
-    """The name in force here: "auto", "torch" or "triton"."""
+    """Return the backend in force here: "auto", "torch" or "triton"."""
     return _scoped.get() or _default
 
 
 def choose(device_type: str) -> str:
-    """The backend, "torch" or "triton", that runs operations on tensors of this device type."""
+    """Return the backend that runs operations on tensors of a device type: "torch" or "triton"."""
     name = get_backend()
     if name != "auto":
         return name
@@ -135,7 +167,8 @@ def choose(device_type: str) -> str:
 def switched_off() -> frozenset[str]:
     """Return the operations whose kernels the environment variable `SWITCH` switches off.
 
-    Raises `BackendError` for a name in it that is no operation.
+    Raises:
+        BackendError: if it names something that is no operation.
     """
     return _operations_in(os.environ.get(SWITCH, ""))
 
@@ -143,7 +176,7 @@ def switched_off() -> frozenset[str]:
 @lru_cache(maxsize=8)
 def _operations_in(names: str) -> frozenset[str]:
     found = frozenset(name.strip() for name in names.split(",") if name.strip())
-    if unknown := sorted(found - set(OPERATIONS)):
+    if unknown := sorted(found - OPERATIONS.keys()):
         raise BackendError(
             f"{SWITCH} names {', '.join(unknown)}: the operations are {', '.join(OPERATIONS)}"
         )
@@ -151,7 +184,7 @@ def _operations_in(names: str) -> frozenset[str]:
 
 
 def reasons_against(operation: str, backend: str, *arguments: object) -> list[str]:
-    """Why `backend` cannot run this operation on these arguments; [] if it can."""
+    """Return why a backend cannot run an operation on these arguments; [] if it can."""
     if backend == "triton" and operation in switched_off():
         return [f"{SWITCH} switches its kernel off"]
     found = _implementations.get((operation, backend))
@@ -162,12 +195,16 @@ def reasons_against(operation: str, backend: str, *arguments: object) -> list[st
 
 @lru_cache(maxsize=64)
 def note_fallback(operation: str, reasons: tuple[str, ...]) -> None:
-    """Say in the log, once for each set of reasons, that "auto" runs an operation on `torch`."""
+    """Log, once for each set of reasons, that "auto" runs an operation on `torch`."""
     logger.info("melcap: %s falls back to the torch backend: %s", operation, "; ".join(reasons))
 
 
 def implementation(operation: str, backend: str) -> Implementation:
-    """The registered implementation; raises `BackendError` where there is none."""
+    """Return the registered implementation.
+
+    Raises:
+        BackendError: if there is none.
+    """
     found = _implementations.get((operation, backend))
     if found is None:
         raise BackendError(f"no {backend} implementation of {operation} is registered")
@@ -175,7 +212,7 @@ def implementation(operation: str, backend: str) -> Implementation:
 
 
 def backend_report() -> dict[str, object]:
-    """What could run here and why not, as plain data; `melcap doctor` prints it."""
+    """Return what can run here, and why the rest cannot, as plain data for `melcap doctor`."""
     return {
         "backend": get_backend(),
         "available": {name: unavailable(name) for name in BACKENDS[1:]},
@@ -196,7 +233,7 @@ def backend_report() -> dict[str, object]:
 
 
 def choose_auto(device_type: str) -> str:
-    """What "auto" takes for tensors of this device type."""
+    """Return the backend that "auto" takes for tensors of a device type."""
     with use_backend("auto"):
         return choose(device_type)
 

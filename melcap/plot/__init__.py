@@ -1,1 +1,1 @@
-"""Pictures of spectrograms and tokens, drawn with matplotlib."""
+"""Pictures of spectrograms and tokens, drawn with matplotlib, which the `plot` extra installs."""

@@ -1,4 +1,4 @@
-"""An empty figure to draw on."""
+"""New matplotlib figures, drawn without a screen."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ INSTALL = 'pip install "melcap[plot]"'
 
 
 def new_figure(width: float, height: float, dpi: int = 130) -> Any:
-    """A matplotlib figure of so many inches, drawn without a screen, whatever the user has set.
+    """Return an empty matplotlib figure that needs no screen, whatever backend the user has set.
 
-    Raises `MelcapError` where matplotlib is not installed.
+    Args:
+        width: in inches.
+        height: in inches.
+        dpi: pixels per inch.
+
+    Raises:
+        MelcapError: where matplotlib is not installed.
     """
     figure_module = import_extra("matplotlib.figure", INSTALL)
     agg = import_extra("matplotlib.backends.backend_agg", INSTALL)

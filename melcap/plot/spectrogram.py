@@ -1,4 +1,4 @@
-"""Pictures of what the codec does: log-mel before, log-mel after, and the tokens between them."""
+"""A picture of a coded clip: its log-mel before and after, and its tokens."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from melcap.audio import resample
 from melcap.config import MelSpec
 from melcap.errors import InputError, MelcapError
 from melcap.io.files import replacing
+from melcap.io.resample import resample
 from melcap.ops import log_mel, use_backend
 from melcap.plot.figures import new_figure
 
@@ -21,13 +21,13 @@ Wave = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.integer[Any]]
 
 MEL = MelSpec(sample_rate=44100, n_fft=2048, hop=256, n_mels=128, floor=1e-5, mean=0.0, std=1.0)
-"""Finer than what the codec hears: a picture should show what is lost, too."""
+"""The log-mel of the picture, finer than the codec's own, so that losses are visible."""
 
 RANGE_DB = 80
 TICKS_HZ = (100, 500, 1000, 2000, 4000, 8000, 16000)
 
 
-def picture(
+def write_picture(
     path: str | os.PathLike[str],
     before: Wave | None,
     after: Wave,
@@ -42,19 +42,19 @@ def picture(
     """Write a PNG of a clip: its log-mel, the log-mel after decoding, and its token grid.
 
     Args:
-        path: ends in .png; replaced where it exists.
-        before: float32 [samples]; None leaves its panel out.
-        after: float32 [samples], of any length near that of `before`.
-        tokens: integer [rows, columns], row 0 the lowest band.
+        path: a name that ends in .png; an existing file is replaced.
+        before: float32 [samples], the original; None leaves out its panel.
+        after: float32 [samples], the decoded audio, about as long as `before`.
+        tokens: integers [rows, columns], row 0 the lowest band.
         sample_rate: of `before` and `after`, in Hz.
-        title: printed on top.
-        codebook_size: the colours of the tokens go from 0 to this.
+        title: text above the panels.
+        codebook_size: number of tokens, for the colour scale.
         column_seconds: time that a column of tokens stands for.
-        start: seconds on the time axis where the clip begins.
+        start: the time at which the clip begins, in seconds.
 
     Raises:
-        InputError: for another file name or an array that does not fit.
-        MelcapError: where matplotlib is not installed.
+        InputError: for another file name, or an array of another shape.
+        MelcapError: where matplotlib is not installed, or the file cannot be written.
     """
     target = Path(path)
     if target.suffix.lower() != ".png":
@@ -84,7 +84,7 @@ def picture(
 def _show_mels(
     figure: Any, panels: list[Any], mels: dict[str, npt.NDArray[np.float32]], start: float
 ) -> None:
-    # One scale for both, down from the loudest point; but silence is black, not its own loudest.
+    # Both panels share one scale, down from the loudest point. Silence alone is black.
     quietest = 20 * np.log10(MEL.floor)
     loudest = max(quietest + RANGE_DB, *(float(mel.max()) for mel in mels.values()))
     for panel, (name, mel) in zip(panels, mels.items(), strict=True):
@@ -129,7 +129,7 @@ def _show_tokens(
 
 
 def _decibels(wave: Wave, sample_rate: int) -> npt.NDArray[np.float32]:
-    """[samples] -> [mel bins, frames], dB of magnitude."""
+    """Return the log-mel of samples [samples], [mel bins, frames] in dB of magnitude."""
     if wave.ndim != 1 or not wave.size:
         raise InputError(f"a wave must be [samples] and not empty, not {list(wave.shape)}")
     samples = resample(wave.astype(np.float32)[None], sample_rate, MEL.sample_rate)
@@ -139,7 +139,7 @@ def _decibels(wave: Wave, sample_rate: int) -> npt.NDArray[np.float32]:
 
 
 def _mel_row(hz: float) -> float:
-    """Where a frequency lies on the axis of mel bins (HTK mel; bin i is centred at i + 0.5)."""
+    """Return where a frequency is on the axis of mel bins (HTK; bin i is centred at i + 0.5)."""
     top = np.log10(1 + MEL.sample_rate / 2 / 700)
     return float(np.log10(1 + hz / 700) / top * (MEL.n_mels + 1) - 0.5)
 

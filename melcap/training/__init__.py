@@ -1,1 +1,1 @@
-"""Training: data, losses, discriminators and one recipe per stage; imports the codec."""
+"""Training of the codec: data, losses, discriminators, and a recipe for each stage."""

@@ -1,4 +1,4 @@
-"""Find what bounds a training run: data, kernel launches, or the processor itself."""
+"""Measure what bounds a training run: data, kernel launches, or the processor itself."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 DATA_SHARE = 0.1
-"""From this share of the time spent waiting for batches on, data is what bounds a run."""
+"""The share of the time spent waiting for batches from which on data bounds a run."""
 BUSY_SHARE = 0.85
-"""From this share of the time spent in kernels on, the GPU is what bounds a run."""
+"""The share of a step spent in kernels from which on the GPU bounds a run."""
 PROFILED_STEP = 50
+"""The first step that may be profiled."""
 
 Figures = dict[str, Tensor]
 
 
 class Bounds:
-    """Measures where the time of a training run goes.
+    """A measurement of where the time of a training run goes.
 
     Args:
         device: where the run computes. On a GPU one step is profiled, from `PROFILED_STEP` on.
@@ -36,16 +37,22 @@ class Bounds:
         self.busy: float | None = None
 
     def batch(self, next_batch: Callable[[], Tensor]) -> Tensor:
-        """Return the next batch, and count the seconds that it was waited for."""
+        """Return the next batch, and count the seconds of waiting for it."""
         began = time.monotonic()
         wave = next_batch()
         self._waited += time.monotonic() - began
         return wave
 
     def step(self, step: Callable[[], Figures], undisturbed: bool = False) -> Figures:
-        """Run a step; one of them under the profiler, where there is a GPU.
+        """Run a step, one of them under the profiler where there is a GPU.
 
-        A step that is timed elsewhere must be left `undisturbed`: the profiler starts slowly.
+        Args:
+            step: the step, which returns its figures.
+            undisturbed: True for a step that is timed elsewhere. The profiler takes seconds to
+                start.
+
+        Returns:
+            The figures of the step.
         """
         self._steps += 1
         wanted = self._gpu and self.busy is None and self._steps >= PROFILED_STEP
@@ -62,16 +69,16 @@ class Bounds:
         return figures
 
     def sentence(self) -> str:
-        """Return what bounds the run so far, with the figure that says so."""
+        """Return what bounds the run so far, with the figure that shows it."""
         taken = max(time.monotonic() - self._began, 1e-9)
         waiting = self._waited / taken
         if waiting >= DATA_SHARE:
             return f"bound by data: {waiting:.0%} of the time was spent waiting for batches"
         if not self._gpu:
             cores = (time.process_time() - self._processor) / taken
-            return f"bound by the CPU: {cores:.1f} of {os.cpu_count()} cores at work"
+            return f"bound by the CPU: {cores:.1f} of {os.cpu_count()} cores are busy"
         if self.busy is None:
-            return "too short on this GPU to know what bounds it: no step was profiled"
+            return "it is unknown what bounds this run: it ended before a step was profiled"
         if self.busy >= BUSY_SHARE:
-            return f"bound by the GPU: kernels run {self.busy:.0%} of a step"
-        return f"bound by kernel launches: the GPU works {self.busy:.0%} of a step"
+            return f"bound by the GPU: kernels take {self.busy:.0%} of a step"
+        return f"bound by kernel launches: the GPU is busy for {self.busy:.0%} of a step"

@@ -1,4 +1,4 @@
-"""The model card of exported weights: what they are, from what and how they learnt, and scores."""
+"""The model card of exported weights: the codec, its training data, its training, its scores."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from melcap.codec import Codec
 from melcap.errors import InputError
+from melcap.markdown import table
 from melcap.training.checkpoint import Checkpoint, Record
 
 _NAMES: dict[str, str] = {
@@ -28,7 +29,16 @@ def card(
     licences: Sequence[Mapping[str, str]] = (),
     scorecard: Mapping[str, Any] | None = None,
 ) -> str:
-    """Markdown, from what the checkpoint has on record; see `read_licences`, `read_scorecard`."""
+    """Return a model card in Markdown.
+
+    Args:
+        codec: the codec that was exported.
+        weights: its weights file.
+        digest: the SHA-256 of that file.
+        checkpoint: the checkpoint that it is from, whose records say how it was trained.
+        licences: the packages of the data and their licences, see `read_licences`.
+        scorecard: the scores, see `read_scorecard`; None for a card without scores.
+    """
     records = checkpoint.records
     parts = [
         f"# {weights.stem}: model card",
@@ -39,16 +49,17 @@ def card(
         "## Training",
         _training(records),
     ]
-    parts += ["Settings of the last run:", f"```json\n{checkpoint.config.to_json()}\n```"]
+    parts += ["Settings of the last session:", f"```json\n{checkpoint.config.to_json()}\n```"]
     if scorecard is not None:
         parts += ["## Scores", *_scores(scorecard)]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
 def read_licences(path: Path) -> list[dict[str, str]]:
-    """Rows of a CSV file that names packages and their licences, in whatever other columns.
+    """Return the rows of a CSV file with the columns package and licences, and any others.
 
-    Raises InputError where it is none.
+    Raises:
+        InputError: if the file cannot be read or is not such a table.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -57,21 +68,25 @@ def read_licences(path: Path) -> list[dict[str, str]]:
         raise InputError(f"{path}: cannot read the licences: {error}") from error
     found = rows[0].keys() if rows else set[str]()
     if "package" not in found or not {"licence", "licences"} & found:
-        raise InputError(f"{path}: needs rows, with columns called package and licences")
+        raise InputError(f"{path}: a table is needed, with columns called package and licences")
     if any(None in row or None in row.values() for row in rows):
-        raise InputError(f"{path}: not all rows have as many cells as the first line has names")
+        raise InputError(f"{path}: each row must have as many cells as the first line has names")
     return rows
 
 
 def read_scorecard(path: Path) -> dict[str, Any]:
-    """The scorecard.json of `melcap.evaluation.scorecard`. Raises InputError where it is none."""
+    """Return the contents of a scorecard.json that `melcap evaluate` wrote.
+
+    Raises:
+        InputError: if the file cannot be read or is no scorecard.
+    """
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         _scores(found)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot read the scorecard: {error}") from error
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not a scorecard.json of melcap.evaluation.scorecard") from error
+        raise InputError(f"{path}: not a scorecard.json of melcap evaluate") from error
     return found
 
 
@@ -90,67 +105,79 @@ def _codec(codec: Codec, weights: Path, digest: str) -> str:
 
 
 def _data(records: Iterable[Record]) -> str:
-    """The hours of each class, once for each set of data."""
+    """Return the hours of each class, once for each set of data."""
     sets = {record["data"]: record["hours"] for record in records if "hours" in record}
     if not sets:
-        return "Its hours are not on record."
+        return "The hours of audio are not on record."
     classes = sorted({label for hours in sets.values() for label in hours})
     rows = [
         [key, *(f"{hours.get(label, 0):.2f}" for label in classes), f"{sum(hours.values()):.2f}"]
         for key, hours in sets.items()
     ]
-    return _table(["data", *(f"{label}, hours" for label in classes), "all"], rows)
+    return table(["data", *(f"{label}, hours" for label in classes), "all"], rows)
 
 
 def _packages(licences: Sequence[Mapping[str, str]]) -> list[str]:
     if not licences:
         return []
-    table = _table(licences[0].keys(), (row.values() for row in licences))
-    return ["The packages that it is from, and their licences:", table]
+    rows = table([*licences[0].keys()], [[*row.values()] for row in licences])
+    return ["The packages that the data is from, and their licences:", rows]
 
 
 def _training(records: Iterable[Record]) -> str:
-    titles = ["recipe", "steps", "minutes", "crops x columns", "peak rate", "discriminators"]
-    titles += ["seconds of audio a second", "on", "data", "figures at the end"]
-    rows: list[list[str]] = []
-    for record in records:
-        if record["recipe"] == "weights":
-            rows.append([f"begun with {record['model']}"])
-            continue
-        recipe = str(record["recipe"])
-        rows.append([_NAMES.get(recipe, recipe)])
-        rows[-1] += [str(record["steps"]), f"{record['minutes']:.1f}"]
-        machine = f"{record['device']}{', bfloat16' if record['bf16'] else ''}"
-        rows[-1] += [
-            f"{record['batch']} x {record['columns']}",
-            f"{record['rate']:g}",
-            str(record["discriminators"] or ""),
-            f"{record['audio_seconds_per_second']:g}",
-            f"{machine}, torch {record['torch']}, {record['date']}",
-            record["data"],
-            ", ".join(f"{name} {value:g}" for name, value in record["figures"].items()),
-        ]
-    return _table(titles, (row + [""] * (len(titles) - len(row)) for row in rows))
+    """Return a table with a row for each session, and for weights that training began with."""
+    titles = [
+        "recipe",
+        "steps",
+        "minutes",
+        "crops x columns",
+        "peak rate",
+        "discriminators",
+        "seconds of audio a second",
+        "on",
+        "data",
+        "figures at the end",
+    ]
+    return table(titles, [_session(record, len(titles)) for record in records])
+
+
+def _session(record: Record, cells: int) -> list[str]:
+    if record["recipe"] == "weights":
+        return [f"started from {record['model']}"] + [""] * (cells - 1)
+    recipe = str(record["recipe"])
+    machine = f"{record['device']}{', bfloat16' if record['bf16'] else ''}"
+    return [
+        _NAMES.get(recipe, recipe),
+        str(record["steps"]),
+        f"{record['minutes']:.1f}",
+        f"{record['batch']} x {record['columns']}",
+        f"{record['rate']:g}",
+        str(record["discriminators"] or ""),
+        f"{record['audio_seconds_per_second']:g}",
+        f"{machine}, torch {record['torch']}, {record['date']}",
+        record["data"],
+        ", ".join(f"{name} {value:g}" for name, value in record["figures"].items()),
+    ]
 
 
 def _scores(scorecard: Mapping[str, Any]) -> list[str]:
-    """The table with whatever measures are in it; flags and figures of a codebook are left out."""
+    """Return a heading and the table of all measures, without flags and figures of a codebook."""
     lines: list[dict[str, Any]] = scorecard["table"]
     names = [
         name
         for name in dict.fromkeys(name for line in lines for name in line)
-        if all(_is_told(line.get(name)) for line in lines)
+        if all(_is_shown(line.get(name)) for line in lines)
     ]
     clips, seconds = scorecard["clips_per_class"], scorecard["seconds_at_most"]
     return [
-        f"`melcap.evaluation.scorecard` on {scorecard['data']}, at most {clips} clips of each "
-        f"class and {seconds:g} s of each clip, {scorecard['date'][:10]}; measures with their 95 % "
-        "intervals:",
-        _table(names, ([_score(line.get(name)) for name in names] for line in lines)),
+        f"`melcap evaluate` on {scorecard['data']}, at most {clips} clips of each class and "
+        f"{seconds:g} s of each clip, {scorecard['date'][:10]}. Measures have their 95 % intervals "
+        "in brackets.",
+        table(names, [[_score(line.get(name)) for name in names] for line in lines]),
     ]
 
 
-def _is_told(value: Any) -> bool:
+def _is_shown(value: Any) -> bool:
     return "mean" in value if isinstance(value, Mapping) else not isinstance(value, bool)
 
 
@@ -161,11 +188,3 @@ def _score(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.2f}"
     return "" if value is None else str(value)
-
-
-def _table(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    head = list(titles)
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(
-        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines
-    )

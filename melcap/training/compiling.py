@@ -1,8 +1,8 @@
-"""Decide by the rates of the first minute whether to compile a recipe's networks, and say so.
+"""A trial in the first minute of a run whether compiling the recipe's networks pays.
 
 `torch.compile` takes about a minute on a GPU before it saves time, and for a recipe whose kernels
-are fused already it may save none. So training begins uncompiled, its rate is measured, then it is
-compiled and measured again, and the faster way stays.
+are already fused it may save none. So training begins uncompiled and its rate is measured. Then the
+recipe is compiled and measured again, and the faster variant stays.
 """
 
 from __future__ import annotations
@@ -17,21 +17,24 @@ from melcap.training.recipe import Recipe
 WINDOW_SECONDS = 10.0
 """Seconds over which each rate is measured."""
 WARM_STEPS = 5
-"""Steps before a window: libraries choose their algorithms, or the compiler runs, during these."""
+"""Steps before a window, in which libraries choose their algorithms, or the compiler runs."""
 LEAST_SECONDS = 240.0
-"""With less time than this left, compiling does not pay."""
+"""The remaining time from which on compiling pays."""
 
 
 class CompileTrial:
-    """Times a recipe uncompiled, then compiled, and leaves it in the faster way.
+    """A trial that times a recipe uncompiled, then compiled, and keeps the faster variant.
 
-    Call `after_step` behind every step. `verdict` is None until the decision has been made.
+    Call `after_step` after every step.
 
     Args:
         recipe: the recipe that is trained.
-        seconds: how long this run may last.
-        device: where it runs; a GPU is waited for before a clock is read.
-        clock: seconds, for tests.
+        seconds: how long this session may last.
+        device: where it runs; a GPU is synchronised before the clock is read.
+        clock: returns seconds; tests give their own.
+
+    Attributes:
+        decision: the decision as a sentence, None until it has been made.
     """
 
     def __init__(
@@ -41,7 +44,7 @@ class CompileTrial:
         device: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.verdict: str | None = None
+        self.decision: str | None = None
         self._recipe, self._device, self._clock = recipe, device, clock
         self._ends = clock() + seconds
         self._compiled = False
@@ -51,8 +54,8 @@ class CompileTrial:
         self._uncompiled_rate = 0.0
 
     def after_step(self) -> str | None:
-        """Count a step; returns the verdict as a sentence when this step brings it."""
-        if self.verdict is not None:
+        """Count a step; return the decision as a sentence when this step brings it, else None."""
+        if self.decision is not None:
             return None
         self._steps += 1
         if self._steps == 0:
@@ -62,25 +65,25 @@ class CompileTrial:
         now = self._now()
         rate = self._steps / (now - self._began)
         if self._compiled:
-            self.verdict = self._choose(rate)
+            self.decision = self._choose(rate)
         elif self._ends - now < LEAST_SECONDS:
-            self.verdict = (
+            self.decision = (
                 f"not compiled: {max(0.0, self._ends - now):.0f} s are left, and compiling pays "
-                f"from {LEAST_SECONDS:.0f} s on ({rate:.2f} steps a second)"
+                f"from {LEAST_SECONDS:.0f} s on ({rate:.2f} steps/s)"
             )
         else:
             self._uncompiled_rate, self._asked = rate, now
             self._recipe.compile()
             self._compiled, self._steps = True, -WARM_STEPS
-        return self.verdict
+        return self.decision
 
     def _choose(self, rate: float) -> str:
-        rates = f"{rate:.2f} steps a second compiled, {self._uncompiled_rate:.2f} not"
+        rates = f"{rate:.2f} steps/s compiled, {self._uncompiled_rate:.2f} steps/s uncompiled"
         taken = f"compiling took {self._began - self._asked:.0f} s"
         if rate > self._uncompiled_rate:
             return f"compiled: {rates}; {taken}"
         self._recipe.uncompile()
-        return f"not compiled any more: {rates}; {taken}"
+        return f"uncompiled again: {rates}; {taken}"
 
     def _now(self) -> float:
         if self._device.startswith("cuda"):

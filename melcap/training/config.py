@@ -1,67 +1,124 @@
-"""Every setting of a training run: one frozen dataclass, self-validating, JSON in and out."""
+"""The settings of a training run: one frozen dataclass that checks itself, to JSON and back."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from melcap.config import CodecConfig
-from melcap.errors import InputError
-from melcap.training.data import SAMPLE_RATE
+from melcap.errors import InputError, MelcapError
+from melcap.training import checks
+from melcap.training.audio_cache import SAMPLE_RATE
+from melcap.training.checks import SWITCH, Check
 
-MAY_CHANGE = frozenset({"rate", "batch", "columns", "judged"})
-"""What a run that goes on may do otherwise than before; discriminators may join it as well."""
+MAY_CHANGE = frozenset({"rate", "batch", "columns", "discriminator_columns"})
+"""Settings that may change when a run resumes; discriminators may be added as well."""
 
 _OF_WAVES: dict[str, Any] = {
-    **{"betas": (0.8, 0.99), "clip": 10.0, "texture_weight": 1.0},
-    **{"spectral": 5.0, "features": 2.0, "adversarial": 1.0},
+    "betas": (0.8, 0.99),
+    "clip": 10.0,
+    "texture_weight": 1.0,
+    "spectral": 5.0,
+    "features": 2.0,
+    "adversarial": 1.0,
 }
 _OWN: dict[str, dict[str, Any]] = {
     "stage1": {},
     "vocoder": {"columns": 10, "rate": 2e-3, **_OF_WAVES},
     "stage2": {"columns": 26, "rate": 7e-4, **_OF_WAVES},
 }
-"""Where the defaults of a recipe are not those of stage 1."""
+"""The defaults of each recipe that differ from those of stage 1."""
 
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise InputError(f"training configuration: {message}")
+_NOT_NEGATIVE = checks.at_least(0)
+CHECKS: dict[str, Check] = {
+    "stage": checks.one_of(1, 2),
+    "from_mels": SWITCH,
+    "codec": Check(lambda value: isinstance(value, CodecConfig), "the configuration of a codec"),
+    "seed": checks.whole(0),
+    "batch": checks.whole(1),
+    "columns": checks.whole(1),
+    "gain_db": checks.rising_pair(checks.at_most(0)),
+    "class_weights": checks.by_name(_NOT_NEGATIVE),
+    "narrowed": checks.share(one_is_possible=True),
+    "rate": checks.above(0),
+    "warmup": checks.whole(1),
+    "average": checks.share(one_is_possible=False),
+    "muon": SWITCH,
+    "betas": checks.pair(checks.share(one_is_possible=False)),
+    "weight_decay": _NOT_NEGATIVE,
+    "clip": checks.above(0),
+    "loudness": _NOT_NEGATIVE,
+    "commitment": _NOT_NEGATIVE,
+    "codebook_warmup": checks.whole(0),
+    "codebook_decay": checks.share(one_is_possible=False),
+    "codebook_dead": _NOT_NEGATIVE,
+    "stft_weight": _NOT_NEGATIVE,
+    "mel_weight": _NOT_NEGATIVE,
+    "complex_weight": _NOT_NEGATIVE,
+    "phase_weight": _NOT_NEGATIVE,
+    "texture_weight": _NOT_NEGATIVE,
+    "decoder_only": SWITCH,
+    "constant_phase": SWITCH,
+    "discriminators": checks.whole(0),
+    "discriminator_columns": checks.optional(checks.whole(1)),
+    "spectral": _NOT_NEGATIVE,
+    "features": _NOT_NEGATIVE,
+    "adversarial": _NOT_NEGATIVE,
+}
+"""The check of each setting. Combinations are checked by `TrainingConfig`."""
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """What a run learns and how: with the data, all that its weights depend on.
+    """The settings that, with the data, determine the weights of a training run.
 
-    How long a sitting lasts and what it runs on (minutes, device, bfloat16, compiling) are said
-    anew each time; a checkpoint keeps a record of them. `of` fills in the recipe's own defaults.
+    How long a session lasts and what it runs on (minutes, device, bfloat16, compiling) is given to
+    each session; a checkpoint keeps a record of it. `of` fills in the defaults of the recipe.
 
-    stage, from_mels: 1, the tokenizer; 2, the vocoder, on true mels or on tokens.
-    seed: of the weights and of the order of the data.
-    batch, columns: crops in a batch, and supervised columns of tokens in each.
-    gain_db, class_weights, narrowed: see `CropSampler`.
-    rate, warmup: the highest learning rate, and the steps over which it is reached.
-    average: decay of the moving average of the weights, which begins behind the warm-up; at first
-    it is less, for an average over the last ninth of the steps since then.
-    muon: whether Muon teaches the matrices, and AdamW the rest alone; see `optimisers_of`.
-    betas, weight_decay: of AdamW. clip: the norm that gradients are cut to.
-    loudness: the power of magnitudes in `loudness_l1`, in all losses of log magnitudes.
-    commitment and codebook_*: stage 1, see `CodebookLearner`.
-    stft_weight, mel_weight: stage 2, of magnitudes. complex_weight, phase_weight: of phases too.
-    decoder_only: stage 1, for a tokenizer that is to stay as it is: its mel decoder learns alone.
-    texture_weight: of `roughness_loss` in stage 1, of `texture_loss` in stage 2.
-    constant_phase: stage 2, for a vocoder that has learnt phases without it; see `ConstantPhase`.
-    discriminators: their width (0: none); of log-mel pictures in stage 1, of waves in stage 2.
-    judged: stage 2, the columns of a crop that they hear (None: all).
-    spectral, features, adversarial: under discriminators all other losses count `spectral` times,
-    beside `features` times feature matching and `adversarial` times the hinge loss.
+    Attributes:
+        stage: 1 trains the tokenizer, 2 the vocoder.
+        from_mels: stage 2 on true mels instead of tokens.
+        codec: the configuration of the codec.
+        seed: the seed of the weights and of the order of the data.
+        batch: the number of crops in a batch.
+        columns: the number of supervised columns in a crop.
+        gain_db: see `CropSampler`.
+        class_weights: see `CropSampler`.
+        narrowed: see `CropSampler`.
+        rate: the highest learning rate.
+        warmup: the number of steps over which the learning rate rises.
+        average: the decay of the moving average of the weights. It begins after the warm-up; at
+            first the decay is less, so that the average is over the last ninth of the steps.
+        muon: Muon trains the matrices, and AdamW the rest; see `optimisers_of`.
+        betas: the betas of AdamW.
+        weight_decay: the weight decay of both optimisers.
+        clip: the norm that gradients are clipped to.
+        loudness: the power of magnitudes in `loudness_l1`, in all losses of log magnitudes.
+        commitment: stage 1, the weight of the commitment loss.
+        codebook_warmup: stage 1, see `EmaCodebook`.
+        codebook_decay: stage 1, see `EmaCodebook`.
+        codebook_dead: stage 1, see `EmaCodebook`.
+        stft_weight: stage 2, the weight of `multi_resolution_stft_loss`.
+        mel_weight: stage 2, the weight of `multi_scale_mel_loss`.
+        complex_weight: stage 2, the weight of `complex_stft_loss`.
+        phase_weight: stage 2, the weight of `phase_loss`.
+        texture_weight: the weight of `roughness_loss` in stage 1, of `texture_loss` in stage 2.
+        decoder_only: stage 1 trains the mel decoder alone, for a tokenizer that does not change.
+        constant_phase: stage 2, for a vocoder that was trained without it; see `ConstantPhase`.
+        discriminators: the width of the discriminators; 0 trains without. They are of log-mel
+            pictures in stage 1 and of waves in stage 2.
+        discriminator_columns: stage 2, the number of columns of a crop that the discriminators
+            see; None for all.
+        spectral: with discriminators, the factor of all other losses.
+        features: with discriminators, the weight of feature matching.
+        adversarial: with discriminators, the weight of the generator's hinge loss.
 
-    Raises InputError for what cannot be.
+    Raises:
+        InputError: for a setting, or a combination of settings, that is not possible.
     """
 
     stage: int = 1
@@ -93,96 +150,113 @@ class TrainingConfig:
     decoder_only: bool = False
     constant_phase: bool = False
     discriminators: int = 0
-    judged: int | None = None
+    discriminator_columns: int | None = None
     spectral: float = 1.0
     features: float = 0.1
     adversarial: float = 0.05
 
     def __post_init__(self) -> None:
-        for setting in dataclasses.fields(self):
-            value = getattr(self, setting.name)
-            _require(_fits(str(setting.type), value), f"{setting.name} cannot be {value!r}")
-        _require(self.stage in (1, 2), f"stage must be 1 or 2, not {self.stage}")
-        for name in ("from_mels", "constant_phase"):
-            _require(self.stage == 2 or not getattr(self, name), f"{name} is for stage 2")
-        _require(self.stage == 1 or not self.decoder_only, "decoder_only is for stage 1")
-        steps = self.codec.vocoder.griffin_lim_steps
-        _require(steps > 0 or not self.constant_phase, "constant_phase needs Griffin-Lim steps")
+        for name in CHECKS:
+            _check(name, getattr(self, name))
+        _require(self.stage == 2 or not self.from_mels, "from_mels is for stage 2 alone")
+        _require(self.stage == 2 or not self.constant_phase, "constant_phase is for stage 2 alone")
+        _require(self.stage == 1 or not self.decoder_only, "decoder_only is for stage 1 alone")
+        _require(
+            not self.constant_phase or self.codec.vocoder.griffin_lim_steps > 0,
+            "constant_phase needs a codec with Griffin-Lim steps: give it vocoder.griffin_lim_steps"
+            " of at least 1",
+        )
         _require(
             self.codec.mel.sample_rate == SAMPLE_RATE,
-            f"training audio is at {SAMPLE_RATE} Hz, not at {self.codec.mel.sample_rate}",
+            f"the codec is for {self.codec.mel.sample_rate} Hz: its mel.sample_rate must be "
+            f"{SAMPLE_RATE}, the rate of the training audio",
         )
-        for name in ("batch", "columns", "judged", "warmup", "rate", "clip"):
-            value = getattr(self, name)
-            _require(value is None or value > 0, f"{name} must be positive, not {value}")
-        for name in ("average", "codebook_decay"):
-            value = getattr(self, name)
-            _require(0 <= value < 1, f"{name} must be in 0..1 and below 1, not {value}")
-        _require(all(0 <= b < 1 for b in self.betas), f"betas must be below 1: {self.betas}")
-        _require(0 <= self.narrowed <= 1, f"narrowed must be in 0..1, not {self.narrowed}")
-        low, high = self.gain_db
-        _require(low <= high <= 0, f"gain_db must be low <= high <= 0, not {self.gain_db}")
-        _require(
-            all(weight >= 0 for weight in self.class_weights.values()),
-            f"class_weights must not be negative: {self.class_weights}",
-        )
-        for name in (
-            *("seed", "weight_decay", "loudness", "commitment", "codebook_warmup", "codebook_dead"),
-            *("stft_weight", "mel_weight", "complex_weight", "phase_weight", "texture_weight"),
-            *("discriminators", "spectral", "features", "adversarial"),
-        ):
-            value = getattr(self, name)
-            _require(value >= 0, f"{name} must not be negative, not {value}")
 
     @classmethod
     def of(cls, **settings: Any) -> TrainingConfig:
-        """These settings, and the recipe's own for all others.
+        """Return a configuration with these settings, and the recipe's own for all others.
 
-        `codec` may be what its JSON says. Raises InputError, for a name that is no setting as well,
-        and WeightsError for a codec that cannot be.
+        Args:
+            settings: settings by name, with lists for pairs, and a codec as its JSON has it, where
+                they come from JSON.
+
+        Raises:
+            InputError: for a name that is no setting, and for what is not possible.
+            WeightsError: for a codec that is not possible.
         """
-        known = {setting.name for setting in dataclasses.fields(cls)}
-        for name in settings:
-            _require(name in known, f"no setting is called {name!r}")
-        given: dict[str, Any] = {
-            name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()
-        }
-        if not isinstance(given.get("codec", CodecConfig()), CodecConfig):
-            given["codec"] = CodecConfig.from_json(json.dumps(given["codec"]))
-        stage, from_mels = given.get("stage", 1), given.get("from_mels", False)
-        return cls(**{**_OWN[_name(stage, from_mels)], **given})
+        given = {name: _parsed(name, value) for name, value in settings.items()}
+        recipe = _recipe_name(given.get("stage", 1), given.get("from_mels", False))
+        return cls(**{**_OWN[recipe], **given})
 
     @property
     def recipe(self) -> str:
-        """stage1, vocoder or stage2: so its checkpoint is called."""
-        return _name(self.stage, self.from_mels)
+        """The name of the recipe and of its checkpoint: stage1, vocoder or stage2."""
+        return _recipe_name(self.stage, self.from_mels)
 
     def to_json(self) -> str:
+        """Return all settings as a JSON object."""
         return json.dumps(dataclasses.asdict(self), indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> TrainingConfig:
-        """The reverse of `to_json`; settings may be left out. Raises as `of` does."""
-        return cls.of(**_settings(text))
+        """Return the configuration that a JSON object says; settings may be left out.
+
+        Raises:
+            InputError: for text that is no JSON object, and as `of` does.
+            WeightsError: for a codec that is not possible.
+        """
+        return cls.of(**_json_object(text))
 
     def check_resumes(self, before: TrainingConfig, where: Path) -> None:
-        """Raises InputError, by name, for a setting that a run at `where` cannot go on with."""
+        """Refuse settings that the run at `where`, of which `before` are the settings, cannot take.
+
+        Raises:
+            InputError: naming the first such setting.
+        """
         for name, old, new in differences(before, self):
             if name in MAY_CHANGE or (name == "discriminators" and not old):
                 continue
             raise InputError(
-                f"{where}: this run has {name} {_say(old)}, not {_say(new)}: go on with that, or "
-                "start another run in another folder"
+                f"{where}: this run has {name} {json.dumps(old)}, not {json.dumps(new)}: resume it "
+                "with its own setting, or start another run in another folder"
             )
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The settings in a JSON file, of which some may be left out, for `TrainingConfig.of`.
+    """Return the settings in a JSON file, of which some may be left out, for `TrainingConfig.of`.
 
-    Raises InputError where there is no such file, or it holds no JSON object.
+    Raises:
+        InputError: naming the file, where it cannot be read, holds no JSON object, or has a setting
+            that is not possible.
+    """
+    found = read_json(path)
+    try:
+        return {name: _parsed(name, value) for name, value in found.items()}
+    except MelcapError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def read_codec(path: Path) -> CodecConfig:
+    """Return the codec's configuration in a JSON file.
+
+    Raises:
+        InputError: naming the file, where it cannot be read or is no configuration of a codec.
+    """
+    found = read_json(path)
+    try:
+        return CodecConfig.from_json(json.dumps(found))
+    except MelcapError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file of settings.
+
+    Raises:
+        InputError: naming the file, where it cannot be read or holds no JSON object.
     """
     try:
-        return _settings(path.read_text(encoding="utf-8"))
+        return _json_object(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot read the settings: {error}") from error
     except InputError as error:
@@ -190,7 +264,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def differences(before: Any, after: Any) -> Iterator[tuple[str, Any, Any]]:
-    """(name, value before, value after) wherever two configurations of a kind differ."""
+    """Yield (name, value before, value after) where two configurations of one class differ."""
     for setting in dataclasses.fields(before):
         old, new = getattr(before, setting.name), getattr(after, setting.name)
         if dataclasses.is_dataclass(old):
@@ -200,35 +274,37 @@ def differences(before: Any, after: Any) -> Iterator[tuple[str, Any, Any]]:
             yield setting.name, old, new
 
 
-def _settings(text: str) -> dict[str, Any]:
+def _parsed(name: str, value: Any) -> Any:
+    """Return a setting's value, from JSON or not, once it has passed its check."""
+    _require(name in CHECKS, f"no setting is called {name!r}: there are {', '.join(CHECKS)}")
+    if isinstance(value, list):
+        value = tuple(value)
+    if name == "codec" and isinstance(value, Mapping):
+        value = CodecConfig.from_json(json.dumps(value))
+    _check(name, value)
+    return value
+
+
+def _check(name: str, value: Any) -> None:
+    check = CHECKS[name]
+    _require(check.holds(value), f"{name} cannot be {value!r}: it must be {check.possible}")
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise InputError(f"training configuration: {message}")
+
+
+def _json_object(text: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # numbers with too many digits too
         raise InputError(f"training configuration: not JSON: {error}") from error
-    _require(isinstance(found, dict), f"a JSON object was expected, not {text[:40]!r}")
+    _require(isinstance(found, dict), f"it must be a JSON object, not {text[:40]!r}")
     return dict(found)
 
 
-def _name(stage: Any, from_mels: Any) -> str:
-    return "vocoder" if stage == 2 and from_mels else "stage2" if stage == 2 else "stage1"
-
-
-def _fits(kind: str, value: Any) -> bool:
-    """Whether a value is of the annotated type: JSON may hold anything."""
-    if kind.endswith(" | None"):
-        return value is None or _fits(kind.removesuffix(" | None"), value)
-    if kind in ("int", "bool"):
-        return type(value).__name__ == kind
-    if kind == "float":
-        return type(value) in (int, float) and math.isfinite(value)
-    if kind == "tuple[float, float]":
-        return (
-            isinstance(value, tuple) and len(value) == 2 and all(_fits("float", v) for v in value)
-        )
-    if kind == "Mapping[str, float]":
-        return isinstance(value, Mapping) and all(_fits("float", v) for v in value.values())
-    return isinstance(value, CodecConfig)
-
-
-def _say(value: Any) -> str:
-    return json.dumps(value)
+def _recipe_name(stage: int, from_mels: bool) -> str:
+    if stage == 1:
+        return "stage1"
+    return "vocoder" if from_mels else "stage2"

@@ -1,10 +1,10 @@
-"""All the Griffin-Lim steps of a decoder while it learns, with phases that the gradient leaves be.
+"""Training through all Griffin-Lim steps of a decoder, with phases as constants to the gradient.
 
-Through a step a gradient goes by way of the phase of every bin, and where a bin is faint, phase is
-all but undecided: the gradient of sixteen steps is a hundred times that of the last one alone, and
-most of it is noise (docs/ablations.md). But once the phases are there, the wave is a linear
-function of the magnitudes that the last step puts in. That part learns well, from what is heard
-after all the steps, and the steps before it cost no memory for a gradient.
+The gradient of a step passes through the phase of every bin, and the phase of a faint bin is nearly
+undetermined. The gradient of sixteen steps is a hundred times that of the last one alone, and most
+of it is noise (docs/ablations.md). Once the phases are found, however, the wave is a linear
+function of the magnitudes in the last step. That part trains well on the output of all steps, and
+the steps before it need no memory for a gradient.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ from melcap.model.stages import Stage
 
 
 class ConstantPhase(Stage):
-    """What `steps` Griffin-Lim steps give; only the magnitudes of the last one have a gradient."""
+    """A stage of `steps` Griffin-Lim steps, with a gradient for the last one's magnitudes only.
+
+    Args:
+        n_fft: samples in a window.
+        hop: samples from frame to frame.
+        momentum: the momentum of the steps.
+        steps: the number of steps.
+    """
 
     def __init__(self, n_fft: int, hop: int, momentum: float, steps: int) -> None:
         super().__init__()
@@ -30,7 +37,7 @@ class ConstantPhase(Stage):
         self.left = self.right = self._reach + self._last.left
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, channels, frames] -> [batch, channels, frames - left - right]."""
+        """Run the steps: [batch, channels, frames] -> [batch, channels, frames - left - right]."""
         with torch.no_grad():
             found = self._before(x) if self._before else x.detach()
         magnitude = x[:, self._waves :, self._reach : x.shape[2] - self._reach]
@@ -38,9 +45,9 @@ class ConstantPhase(Stage):
 
 
 def with_constant_phase(stages: Sequence[Stage]) -> list[Stage]:
-    """The same stages, with one `ConstantPhase` in the place of the Griffin-Lim steps among them.
+    """Return the stages with one `ConstantPhase` in the place of the Griffin-Lim steps among them.
 
-    Those have to stand side by side, as a vocoder has them; without any, nothing changes.
+    The steps must be neighbours, as they are in a vocoder. Without any step nothing changes.
     """
     steps = [stage for stage in stages if isinstance(stage, GriffinLim)]
     if not steps:

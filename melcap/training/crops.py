@@ -13,29 +13,37 @@ import torch
 from torch import Tensor
 
 from melcap.errors import InputError
-from melcap.training.data import FULL_SCALE, SAMPLE_RATE, AudioCache, Clip
+from melcap.training.audio_cache import FULL_SCALE, SAMPLE_RATE, AudioCache, Clip
 
 SILENT_PEAK = 3e-3
-"""Crops whose peak is below this (-50 dB) are not scaled: it would only raise their noise."""
+"""Crops whose peak is below this (-50 dB) are not scaled: scaling would only raise their noise."""
 
 NARROW_HZ = (3000.0, 16000.0)
-"""Between a telephone and a compressed file."""
+"""The lowest and highest bandwidth that is drawn, from a telephone's to a compressed file's."""
 
 
 class CropSampler:
-    """Endless random crops: float32 batches [batch, samples].
+    """An endless source of random crops, in float32 batches [batch, samples].
 
-    Classes are equally likely unless `class_weights` says otherwise (classes it does not name have
-    weight 1); within a class a clip is chosen in proportion to its length. Clips are extended by
-    silence on both sides and a crop starts anywhere in [-samples/2, length - samples/2], so starts,
-    ends and clips shorter than the crop occur as they do in use. Each crop's peak is scaled to a
-    level drawn evenly from `gain_db` (dB of full scale), and its polarity is random. A share of
-    `narrowed` loses what is above a frequency drawn from `NARROW_HZ`, evenly in octaves, as if it
-    had been recorded or coded at a lower rate.
+    Within a class a clip is chosen in proportion to its length. Clips are extended by silence on
+    both sides and a crop starts anywhere in [-samples/2, length - samples/2], so starts, ends and
+    clips shorter than the crop occur as they do in use. The polarity of each crop is random. The
+    same seed gives the same batches; `state_dict` and `load_state_dict` resume exactly.
 
-    The same seed gives the same batches; `state_dict` and `load_state_dict` resume exactly.
+    Args:
+        cache: the audio to cut crops from.
+        samples: the length of a crop.
+        batch: the number of crops in a batch.
+        seed: the seed of all choices.
+        gain_db: the range, in dB of full scale, from which the peak of each crop is drawn evenly.
+        class_weights: how likely each class is, relative to others; classes without a weight have
+            weight 1.
+        narrowed: the share of crops that lose what is above a frequency drawn from `NARROW_HZ`,
+            evenly in octaves, as if they had been recorded or coded at a lower rate.
 
-    Raises InputError for sizes below 1, a bad gain range, and unknown or unusable class weights.
+    Raises:
+        InputError: for sizes below 1, a gain range that is not low <= high <= 0, and class weights
+            that are unknown, negative, not finite or all 0.
     """
 
     def __init__(
@@ -65,7 +73,8 @@ class CropSampler:
         self.narrowed = narrowed
         self.batches = 0
         self._rng = np.random.default_rng(seed)
-        # numpy lets go of the interpreter while it copies: a GPU takes more than one core can cut
+        # One core cannot cut fast enough for a GPU. Threads help, since numpy releases the lock of
+        # the interpreter while it copies.
         self._cutters = ThreadPoolExecutor(min(8, os.cpu_count() or 1), "crops")
         ends = np.cumsum(weights)
         self._class_ends = ends / ends[-1]
@@ -73,16 +82,16 @@ class CropSampler:
         self._clip_ends = [np.cumsum([c.length for c in clips]) for clips in self._clips]
 
     def next(self) -> Tensor:
-        """The next batch: float32 [batch, samples] in [-1, 1], on the CPU."""
+        """Return the next batch, float32 [batch, samples] in [-1, 1], on the CPU."""
         out = np.zeros((self.batch, self.samples), np.float32)
-        # A fixed number of draws per crop, whatever they decide.
+        # The number of draws per crop is fixed, whatever they decide.
         draws = self._rng.random((self.batch, 7))
         deque(self._cutters.map(self._cut, out, draws), maxlen=0)
         self.batches += 1
         return torch.from_numpy(out)
 
     def _cut(self, row: npt.NDArray[np.float32], draws: npt.NDArray[np.float64]) -> None:
-        """Fill a row of zeros as seven draws say."""
+        """Fill a row of zeros with the crop that seven draws choose."""
         clip = self._choose(draws[0], draws[1])
         start = int(np.floor(draws[2] * (clip.length + 1))) - self.samples // 2
         first, end = max(start, 0), min(start + self.samples, clip.length)
@@ -103,11 +112,15 @@ class CropSampler:
         return np.float32((gain if polarity < 0.5 else -gain) / FULL_SCALE)
 
     def state_dict(self) -> dict[str, object]:
-        """What `load_state_dict` needs: plain numbers and strings, fit for torch.save or JSON."""
+        """Return plain numbers and strings, fit for JSON, from which `load_state_dict` resumes."""
         return {"batches": self.batches, "generator": dict(self._rng.bit_generator.state)}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
-        """Go on after the batch at which `state` was taken. Raises InputError if it is not one."""
+        """Resume after the batch at which `state` was taken.
+
+        Raises:
+            InputError: for what is not the state of a sampler.
+        """
         batches, generator = state.get("batches"), state.get("generator")
         if not isinstance(batches, int) or not isinstance(generator, dict):
             raise InputError("this is not the state of a CropSampler: resume from a checkpoint")
@@ -116,7 +129,7 @@ class CropSampler:
 
 
 def _narrow(wave: npt.NDArray[np.float32], hertz: float) -> npt.NDArray[np.float32]:
-    """[samples] without what is above a frequency; the edge is a tenth of it wide."""
+    """Return a wave without what is above a frequency; the edge is a tenth of it wide."""
     spectrum = np.fft.rfft(wave)
     frequency = np.fft.rfftfreq(len(wave), 1 / SAMPLE_RATE)
     place = np.clip((frequency / hertz - 1) / 0.1, 0, 1)
@@ -125,11 +138,18 @@ def _narrow(wave: npt.NDArray[np.float32], hertz: float) -> npt.NDArray[np.float
 
 
 class Batches:
-    """The sampler's batches on a device, prepared ahead in a thread, so that no step waits for one.
+    """A queue of the sampler's batches on a device, prepared in a thread, so that no step waits.
 
-    `state` is the sampler's as of the last batch that `next` gave, however many are ready behind
-    it: a run resumes with the batch that would have come next. `close`, or the end of a `with`
-    block, leaves the sampler in that state.
+    `close`, or the end of a `with` block, leaves the sampler in the state `state`.
+
+    Args:
+        sampler: the sampler.
+        device: where the batches go.
+        ahead: the number of batches that are prepared ahead.
+
+    Attributes:
+        state: the sampler's state after the last batch that `next` returned, however many are
+            ready after it. A run resumes with the batch that would have come next.
     """
 
     def __init__(self, sampler: CropSampler, device: torch.device | str, ahead: int = 4) -> None:
@@ -142,18 +162,19 @@ class Batches:
             self._ready.append(self._thread.submit(self._prepare))
 
     def next(self) -> Tensor:
-        """float32 [batch, samples] on the device. Raises what the sampler raised."""
+        """Return float32 [batch, samples] on the device. Raise what the sampler raised."""
         wave, self.state = self._ready.popleft().result()
         self._ready.append(self._thread.submit(self._prepare))
         return wave.to(self._device, non_blocking=True)
 
     def _prepare(self) -> tuple[Tensor, dict[str, object]]:
         wave = self._sampler.next()
-        # From pinned memory a copy runs beside the GPU's work.
+        # A copy from pinned memory runs in parallel with the GPU's work.
         wave = wave.pin_memory() if self._device.type == "cuda" else wave
         return wave, self._sampler.state_dict()
 
     def close(self) -> None:
+        """Stop the thread and set the sampler to `state`."""
         self._thread.shutdown(cancel_futures=True)
         self._sampler.load_state_dict(self.state)
 

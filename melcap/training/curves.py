@@ -1,18 +1,15 @@
-"""Learning curves of training runs: `python -m melcap.training.curves RUN... -o curves.png`.
+"""A picture of the learning curves of training runs.
 
-A panel for each recipe that a run has a log of, a line for each of its losses. Of several runs each
-has its own style, so that they can be compared.
+There is a panel for each recipe that a run has a log of, and a line for each of its losses. Each of
+several runs has its own line style, so that they can be compared.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from melcap.cli.batch import sentences
 from melcap.errors import InputError
 from melcap.io.files import replacing
 from melcap.plot.figures import new_figure
@@ -28,8 +25,17 @@ STYLES = ("-", "--", ":", "-.")
 Log = list[dict[str, float]]
 
 
-def picture(runs: list[Path], path: Path) -> None:
-    """Raises InputError where a folder holds no log, or matplotlib is not installed."""
+def draw_curves(runs: Sequence[Path], path: Path) -> None:
+    """Write a picture of the losses of runs against the minutes of training.
+
+    Args:
+        runs: folders of training runs.
+        path: the picture to write; its suffix says the format.
+
+    Raises:
+        InputError: if a folder holds no log.
+        MelcapError: if matplotlib is not installed.
+    """
     logs = {run: {name: _read(run / f"{name}.jsonl") for name in RECIPES} for run in runs}
     for run, found in logs.items():
         if not any(found.values()):
@@ -56,17 +62,3 @@ def _read(path: Path) -> Log:
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def main(
-    runs: Annotated[list[Path], typer.Argument(help="folders of training runs")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="the PNG to write")] = Path("curves.png"),
-) -> None:
-    """Draw the losses of training runs against the minutes spent."""
-    with sentences():
-        picture(runs, out)
-    typer.echo(str(out))
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -1,7 +1,7 @@
-"""Discriminators: of waves, by period and by resolution, and of log-mel pictures.
+"""Discriminators of waves, by period and by resolution, and of log-mel pictures.
 
-Each takes a batch and returns (scores, features): one score map per member, any shape, high for
-real; and per member the feature maps of its hidden layers, for feature matching. Widths are
+Each takes a batch and returns (scores, features). Scores are one map per member, of any shape, high
+for targets. Features are the maps of each member's hidden layers, for feature matching. Widths are
 parameters, so that the same networks fit a CPU (8 channels) and a large GPU (32).
 """
 
@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from melcap.errors import InputError
-from melcap.training.losses import compress, stft
+from melcap.training.spectra import compress, stft
 
-Judgement = tuple[list[Tensor], list[list[Tensor]]]
-"""Scores, one per member; features, one list of maps per member."""
+ScoresAndFeatures = tuple[list[Tensor], list[list[Tensor]]]
+"""Scores, one map for each member; features, one list of maps for each member."""
 
 _SLOPE = 0.1
 _LEAST_PEAK = 1e-2
@@ -30,7 +30,7 @@ def _conv(
 ) -> nn.Module:
     padding = ((kernel[0] - 1) // 2, (kernel[1] - 1) // 2)
     conv = nn.Conv2d(inputs, outputs, kernel, stride, padding)
-    # PyTorch's default lets the signal die out over six layers: tens of steps go by undecided.
+    # With PyTorch's default the signal dies out over six layers, and tens of steps are lost.
     nn.init.kaiming_normal_(conv.weight, _SLOPE)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
@@ -39,7 +39,7 @@ def _conv(
 
 
 class _Stack(nn.Module):
-    """Convolutions with leaky ReLUs between them, that keep what each of them says."""
+    """Convolutions with leaky ReLUs after them, which returns the map of each."""
 
     def __init__(self, layers: Iterable[nn.Module]) -> None:
         super().__init__()
@@ -54,19 +54,19 @@ class _Stack(nn.Module):
 
 
 class _Group(nn.Module):
-    """Members that judge the same input, each (score, features) on its own."""
+    """Members that score the same input, each (score, features) on its own."""
 
     def __init__(self, members: Iterable[nn.Module]) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
 
-    def forward(self, x: Tensor) -> Judgement:
-        verdicts = [member(x) for member in self.members]
-        return [score for score, _ in verdicts], [features for _, features in verdicts]
+    def forward(self, x: Tensor) -> ScoresAndFeatures:
+        found = [member(x) for member in self.members]
+        return [score for score, _ in found], [features for _, features in found]
 
 
 class PeriodDiscriminator(nn.Module):
-    """One period of HiFi-GAN's discriminator: the wave folded into rows of `period` samples."""
+    """A discriminator of HiFi-GAN, which folds the wave into rows of `period` samples."""
 
     def __init__(self, period: int, base: int) -> None:
         super().__init__()
@@ -77,15 +77,16 @@ class PeriodDiscriminator(nn.Module):
         self.score = _conv(widths[-1], 1, (3, 1))
 
     def forward(self, wave: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the score map and the features of waves [batch, samples]."""
         padded = F.pad(wave[:, None], (0, -wave.shape[1] % self.period), mode="reflect")
         features: list[Tensor] = self.stack(padded.reshape(len(wave), 1, -1, self.period))
         return self.score(features[-1]), features
 
 
 class MultiPeriodDiscriminator(_Group):
-    """HiFi-GAN's multi-period discriminator: waves [batch, samples].
+    """The multi-period discriminator of HiFi-GAN (arXiv 2010.05646), for waves [batch, samples].
 
-    Channels are base * (1, 4, 16, 32, 32): base 32 is the published width (41 M parameters),
+    Channels are base * (1, 4, 16, 32, 32). Base 32 is the published width, with 41 M parameters;
     base 8 costs a sixteenth.
     """
 
@@ -94,7 +95,7 @@ class MultiPeriodDiscriminator(_Group):
 
 
 class BandDiscriminator(nn.Module):
-    """One resolution of DAC's and Vocos' discriminator: a stack for each band of the STFT."""
+    """A discriminator of DAC and Vocos at one resolution, with a stack for each band."""
 
     def __init__(self, n_fft: int, base: int, bands: Sequence[float], power: float) -> None:
         super().__init__()
@@ -114,6 +115,7 @@ class BandDiscriminator(nn.Module):
         self.score = _conv(base, 1, (3, 3))
 
     def forward(self, wave: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the score map and the features of waves [batch, samples]."""
         wave = wave.float()
         wave = wave - wave.mean(1, keepdim=True)
         wave = wave * (0.8 / wave.abs().amax(1, keepdim=True).clamp(min=_LEAST_PEAK))
@@ -128,11 +130,11 @@ class BandDiscriminator(nn.Module):
 
 
 class MultiResolutionDiscriminator(_Group):
-    """Judges complex STFTs of waves [batch, samples], several sizes, each cut into bands.
+    """A discriminator of complex STFTs of waves [batch, samples], of several sizes, cut into bands.
 
-    As in DAC and Vocos (base 32): mean removed, peak set to 0.8 (but silence is not blown up),
-    bands with edges at `bands` of the Nyquist frequency. `power` below 1 compresses magnitudes,
-    which lets the networks see quiet bands.
+    As in DAC and Vocos (base 32), the mean is removed and the peak set to 0.8, but silence is not
+    amplified. Bands have edges at `bands` of the Nyquist frequency. A `power` below 1 compresses
+    magnitudes, which makes quiet bands visible to the networks.
     """
 
     def __init__(
@@ -146,9 +148,9 @@ class MultiResolutionDiscriminator(_Group):
 
 
 class PictureDiscriminator(nn.Module):
-    """Judges patches of one log-mel picture; it is told the frequency of each row.
+    """A discriminator of patches of one log-mel picture, given the frequency of each row of it.
 
-    A score looks at 31 x 31 pixels; the first layer keeps the resolution, where blur shows.
+    A score depends on 31 x 31 pixels. The first layer keeps the resolution, where blur shows.
     """
 
     def __init__(self, base: int) -> None:
@@ -164,6 +166,7 @@ class PictureDiscriminator(nn.Module):
         self.score = _conv(4 * base, 1, (3, 3))
 
     def forward(self, picture: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the score map and the features of pictures [batch, 1, mels, frames]."""
         rows = torch.linspace(-1, 1, picture.shape[2], device=picture.device, dtype=picture.dtype)
         rows = rows[:, None].expand_as(picture)
         features: list[Tensor] = self.stack(torch.cat([picture, rows], 1))
@@ -171,17 +174,21 @@ class PictureDiscriminator(nn.Module):
 
 
 class MelDiscriminator(nn.Module):
-    """Judges log-mel pictures [batch, 1, mels, frames] at full, half, quarter ... resolution.
+    """A discriminator of log-mel pictures at full, half, quarter ... resolution.
 
-    Stage 1's perceptual term: feature matching here stands in for ImageNet features. Raises
-    InputError for pictures of another rank, or too small for the coarsest of the `scales`.
+    Its feature matching is the perceptual term of stage 1, in the place of ImageNet features.
     """
 
     def __init__(self, scales: int = 3, base: int = 32) -> None:
         super().__init__()
         self.members = nn.ModuleList(PictureDiscriminator(base) for _ in range(scales))
 
-    def forward(self, picture: Tensor) -> Judgement:
+    def forward(self, picture: Tensor) -> ScoresAndFeatures:
+        """Return the scores and features of pictures [batch, 1, mels, frames].
+
+        Raises:
+            InputError: for pictures of another rank, or too small for the coarsest scale.
+        """
         least = 4 * 2 ** (len(self.members) - 1)
         if picture.ndim != 4 or picture.shape[1] != 1 or min(picture.shape[2:]) < least:
             raise InputError(

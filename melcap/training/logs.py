@@ -1,9 +1,9 @@
-"""Where a run tells how it does: a line of JSON each time, and TensorBoard beside it.
+"""The log of a training run: lines of JSON, and TensorBoard beside them.
 
-    OUT/stage2.jsonl              a line each `log_every` steps
+    OUT/stage2.jsonl              a line every `log_every` steps
     OUT/tensorboard/stage2/       the same as curves; pictures and audio of a few crops
 
-A run that resumes goes on with both. TensorBoard and matplotlib come with melcap[train]; without
+A run that resumes appends to both. TensorBoard and matplotlib come with melcap[train]; without
 them there are the lines alone.
 """
 
@@ -24,20 +24,25 @@ from melcap.config import MelSpec
 from melcap.io.files import replacing
 from melcap.ops import log_mel, use_backend
 from melcap.plot.spectrogram import MEL, RANGE_DB
+from melcap.training.audio_cache import AudioCache
 from melcap.training.crops import CropSampler
-from melcap.training.data import AudioCache
 from melcap.training.recipe import Recipe
 
 EXAMPLE_COLUMNS = 64
-"""Of the crops that are shown: 3 s of the lite codec."""
+"""Columns of the crops that are shown: 3 s of the lite codec."""
 _PROGRESS = ("minutes", "rate", "audio_seconds_per_second")
 
 
 class TrainingLog:
-    """The log of the run whose checkpoint is `checkpoint`, which stands at `step`.
+    """The log of a run.
 
-    What was logged behind that step, by a run that was stopped before it saved, is taken back: the
-    same steps come again. `tell` is given what a person should read.
+    Lines after `step`, of a session that was stopped before it saved, are removed: the same steps
+    come again.
+
+    Args:
+        checkpoint: the checkpoint folder of the run.
+        step: the step of that checkpoint.
+        tell: prints a sentence for the user.
     """
 
     def __init__(self, checkpoint: Path, step: int, tell: Callable[[str], None]) -> None:
@@ -49,13 +54,13 @@ class TrainingLog:
             importlib.import_module("matplotlib")
             board = importlib.import_module("torch.utils.tensorboard")
         except ImportError:
-            tell(f'no TensorBoard here, only {self._lines}: pip install "melcap[train]"')
+            tell(f'TensorBoard is missing, the log is {self._lines}: pip install "melcap[train]"')
             return
         folder = checkpoint.parent / "tensorboard" / checkpoint.stem
         self._writer = board.SummaryWriter(str(folder), purge_step=step + 1, flush_secs=30)
 
     def row(self, row: Mapping[str, float]) -> None:
-        """The figures of the steps up to row["step"]."""
+        """Append the figures of the steps up to row["step"]."""
         with self._lines.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         if self._writer is not None:
@@ -64,7 +69,7 @@ class TrainingLog:
                 self._writer.add_scalar(tag, row[name], row["step"])
 
     def examples(self, recipe: Recipe, crops: Mapping[str, Tensor], step: int) -> None:
-        """Pictures before and after of crops by class (see `crops_by_class`), and what is heard."""
+        """Add pictures and audio, before and after, of the crops of `crops_by_class`."""
         if self._writer is None:
             return
         for label, crop in crops.items():
@@ -73,10 +78,11 @@ class TrainingLog:
             self._writer.add_image(f"{label}/before and after", shown, step, dataformats="HWC")
             if before.ndim == 2:
                 for name, wave in (("before", before), ("after", after)):
-                    heard = wave.clamp(-1, 1).cpu()
-                    self._writer.add_audio(f"{label}/{name}", heard, step, MEL.sample_rate)
+                    audio = wave.clamp(-1, 1).cpu()
+                    self._writer.add_audio(f"{label}/{name}", audio, step, MEL.sample_rate)
 
     def close(self) -> None:
+        """Write what is buffered."""
         if self._writer is not None:
             self._writer.close()
 
@@ -84,13 +90,13 @@ class TrainingLog:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        # A full disk ends the log as well: what ended the run is to be told.
+        # A full disk fails the log as well. The error that ended the run must not be hidden by it.
         with suppress(OSError) if kind else nullcontext():
             self.close()
 
 
 def crops_by_class(cache: AudioCache, recipe: Recipe, device: str) -> dict[str, Tensor]:
-    """For each class the fullest of a few crops [1, samples], the same ones in every run."""
+    """Return the loudest of a few crops [1, samples] of each class, the same ones in every run."""
     found = {}
     samples = recipe.samples_for(EXAMPLE_COLUMNS)
     for label in cache.classes:
@@ -101,10 +107,15 @@ def crops_by_class(cache: AudioCache, recipe: Recipe, device: str) -> dict[str, 
 
 
 def picture(before: Tensor, after: Tensor, spec: MelSpec) -> npt.NDArray[np.uint8]:
-    """Log-mel before over log-mel after, uint8 [height, width, 3], low frequencies below.
+    """Return a picture of the log-mel before over the log-mel after, low frequencies below.
 
-    From waves [samples], or from mels [mels, frames] that are normalised as `spec` says. White
-    is the loudest point of both, black `RANGE_DB` below it.
+    Args:
+        before: a wave [samples], or a mel [mels, frames] that is normalised as `spec` says.
+        after: the same of the reconstruction.
+        spec: the mel of both, if they are mels.
+
+    Returns:
+        uint8 [height, width, 3]. White is the loudest point of both, black `RANGE_DB` below it.
     """
     from matplotlib import colormaps
 
@@ -121,7 +132,7 @@ def picture(before: Tensor, after: Tensor, spec: MelSpec) -> npt.NDArray[np.uint
 
 
 def _cut(lines: Path, step: int) -> None:
-    """Leave out what stands behind a step, and a line that was never finished."""
+    """Remove the lines after a step, and a line that is incomplete."""
     kept = []
     for line in lines.read_text(encoding="utf-8").splitlines(keepends=True):
         try:

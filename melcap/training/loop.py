@@ -1,32 +1,71 @@
 """The training loop of both stages: a time budget, a schedule fitted to it, logs, exact resume.
 
-Of the modules that are exported an exponential moving average of the weights is kept: it is less
-noisy than the weights of any one step, those of a GAN above all.
+An exponential moving average is kept of the modules that are exported. It is less noisy than the
+weights of any one step, above all with discriminators.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from rich.console import Console
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from melcap.training.bounds import Bounds
-from melcap.training.checkpoint import Record, exported, resume, save
+from melcap.training.checkpoint import Record, resume
 from melcap.training.compiling import CompileTrial
 from melcap.training.crops import Batches, CropSampler
 from melcap.training.logs import TrainingLog, crops_by_class
 from melcap.training.recipe import Recipe
-from melcap.training.sitting import Sitting
+from melcap.training.saving import Progress, save
+from melcap.training.session import Session
 
-__all__ = ["Recipe", "exported", "schedule", "train"]
+
+@dataclass(frozen=True)
+class LoopOptions:
+    """The options of a session that do not change what is trained.
+
+    Attributes:
+        minutes: the wall time of the session.
+        schedule_minutes: the training time, of all sessions, over which the learning rate falls;
+            None for what was trained before plus `minutes`.
+        device: where the recipe is trained.
+        steps: the step at which training ends, counted from the very beginning; None for no such
+            step.
+        log_every: the number of steps from line to line of the log.
+        save_minutes: the time between checkpoints.
+        picture_minutes: the time between pictures in TensorBoard; infinity for none.
+        compile_trial: decide by the rates of the first minute whether to compile, see
+            `CompileTrial`.
+    """
+
+    minutes: float
+    schedule_minutes: float | None = None
+    device: str = "cpu"
+    steps: int | None = None
+    log_every: int = 50
+    save_minutes: float = 1.0
+    picture_minutes: float = 5.0
+    compile_trial: bool = False
+
+
+def print_error(sentence: str) -> None:
+    """Print a sentence to stderr."""
+    print(sentence, file=sys.stderr, flush=True)
 
 
 def schedule(progress: float, step: int, warmup: int) -> float:
-    """Learning-rate factor: linear warm-up by steps, then a cosine down to 1 % by time."""
+    """Return the factor of the learning rate: linear warm-up, then a cosine down to 1 %.
+
+    Args:
+        progress: the share of the schedule's time that is over.
+        step: the step, from 0.
+        warmup: the number of steps of the warm-up.
+    """
     cosine = 0.01 + 0.99 * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
     return min(1.0, (step + 1) / warmup) * cosine
 
@@ -35,59 +74,61 @@ def train(
     recipe: Recipe,
     sampler: CropSampler,
     checkpoint: Path,
-    minutes: float,
-    schedule_minutes: float | None = None,
-    device: str = "cpu",
-    steps: int | None = None,
-    log_every: int = 50,
-    save_minutes: float = 1.0,
-    picture_minutes: float = 5.0,
+    options: LoopOptions,
     history: Sequence[Record] = (),
     stop: Callable[[], bool] = lambda: False,
-    compile_trial: bool = False,
+    tell: Callable[[str], None] = print_error,
 ) -> None:
-    """Train for `minutes` of wall time, resuming from `checkpoint` if it exists.
+    """Train until the time is over, `stop` returns True or the last step is done; then save.
 
-    The learning rate falls over `schedule_minutes` of training time in all (by default: what was
-    trained before plus `minutes`). With `steps` it stops after so many steps, counted from the very
-    beginning, and when `stop` says so, if that comes first; then it saves. Figures go to
-    `checkpoint` with the suffix .jsonl, and to TensorBoard with pictures, see `TrainingLog`; with
-    infinite `picture_minutes` there are none.
-    `history` is on record of a new run as what led to it. With `compile_trial` the rates of the
-    first minute decide whether the recipe is compiled, see `CompileTrial`.
+    The run resumes from `checkpoint` if it exists. Figures go to `checkpoint` with the suffix
+    .jsonl, and to TensorBoard with pictures, see `TrainingLog`.
 
-    Raises InputError where the checkpoint is not this run's, and MelcapError where a figure becomes
-    infinite or not a number, or the checkpoint cannot be written: the last one is still there.
+    Args:
+        recipe: the recipe, on the device.
+        sampler: the source of crops.
+        checkpoint: the checkpoint folder of the run.
+        options: see `LoopOptions`.
+        history: the records, in a new run, of what the recipe began with.
+        stop: returns whether to end after this step.
+        tell: prints a sentence for the user.
+
+    Raises:
+        InputError: if the checkpoint is not this run's.
+        MelcapError: if a figure becomes infinite or not a number, or the checkpoint cannot be
+            written. The last checkpoint is still there then.
     """
     config = recipe.config
-    console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
     averages = {name: AveragedModel(module) for name, module in recipe.averaged().items()}
     step, before, earlier = 0, 0.0, list(history)
     if checkpoint.exists():
-        found = resume(checkpoint, recipe, averages, device)
+        found = resume(checkpoint, recipe, averages, options.device)
         sampler.load_state_dict(found.index["sampler"])
         step, before, earlier = found.step, found.minutes, found.records
-        console.print(f"resumed {checkpoint} at step {step} after {before:.1f} minutes")
+        tell(f"resumed {checkpoint} at step {step} after {before:.1f} minutes")
         for part in found.missing:
-            console.print(f"{checkpoint} has no file for its {part}: they begin anew")
+            tell(f"{checkpoint} has no file for its {part}: they begin anew")
         del found  # it may be large
-    whole = schedule_minutes or before + minutes
-    pictures = math.isfinite(picture_minutes)
-    crops = crops_by_class(sampler.cache, recipe, device) if pictures else {}
+    whole = options.schedule_minutes or before + options.minutes
+    pictures = math.isfinite(options.picture_minutes)
+    crops = crops_by_class(sampler.cache, recipe, options.device) if pictures else {}
     saved, shown = 0.0, -math.inf
-    with Batches(sampler, device) as batches, TrainingLog(checkpoint, step, console.print) as log:
-        sitting = Sitting(recipe, sampler.cache, device, checkpoint)  # the clock runs from here
-        bounds = Bounds(device)
-        trial = CompileTrial(recipe, 60 * minutes, device) if compile_trial else None
+    with Batches(sampler, options.device) as batches, TrainingLog(checkpoint, step, tell) as log:
+        session = Session(recipe, sampler.cache, options.device, checkpoint)  # its clock starts
+        bounds = Bounds(options.device)
+        trial = None
+        if options.compile_trial:
+            trial = CompileTrial(recipe, 60 * options.minutes, options.device)
 
         def keep() -> None:
-            records = [*earlier, sitting.record()] if sitting.steps else earlier
-            spent = before + sitting.minutes
-            save(checkpoint, recipe, averages, batches.state, step, spent, records)
+            records = [*earlier, session.record()] if session.steps else earlier
+            progress = Progress(step, before + session.minutes, batches.state, records)
+            save(checkpoint, recipe, averages, progress)
 
         while True:
-            spent = sitting.minutes
-            if spent >= minutes or (steps is not None and step >= steps) or stop():
+            spent = session.minutes
+            ended = options.steps is not None and step >= options.steps
+            if ended or spent >= options.minutes or stop():
                 break
             progress = (before + spent) / whole
             rate = config.rate * schedule(progress, step, config.warmup)
@@ -95,36 +136,42 @@ def train(
                 for group in optimiser.param_groups:
                     group["lr"] = rate
             wave = bounds.batch(batches.next)
-            timed = trial is not None and trial.verdict is None
-            sitting.add(bounds.step(partial(recipe.step, wave, progress), undisturbed=timed))
+            timed = trial is not None and trial.decision is None
+            session.add(bounds.step(partial(recipe.step, wave, progress), undisturbed=timed))
             step += 1
-            if step > config.warmup:
-                # Over the last ninth of the steps at most: a short run forgets its start.
-                count = step - config.warmup
-                average = get_ema_multi_avg_fn(min(config.average, count / (count + 9)))
-                for name, module in recipe.averaged().items():
-                    averages[name].multi_avg_fn = average
-                    averages[name].update_parameters(module)
-            if trial is not None and (verdict := trial.after_step()):
-                console.print(verdict)
-                sitting.note("compiled", verdict)
-            if step % log_every == 0:
+            _average(recipe, averages, step)
+            if trial is not None and (decision := trial.after_step()):
+                tell(decision)
+                session.note("compiled", decision)
+            if step % options.log_every == 0:
                 row = {"step": step, "minutes": round(before + spent, 2), "rate": rate}
-                row |= sitting.row()
+                row |= session.row()
                 log.row(row)
-                console.print("  ".join(f"{name} {value:g}" for name, value in row.items()))
-            if pictures and spent - shown >= picture_minutes:
+                tell("  ".join(f"{name} {value:g}" for name, value in row.items()))
+            if pictures and spent - shown >= options.picture_minutes:
                 log.examples(recipe, crops, step)
                 shown = spent
-            if spent - saved >= save_minutes:
+            if spent - saved >= options.save_minutes:
                 keep()
                 saved = spent
-        if sitting.steps:
-            sitting.note("bound", bounds.sentence())
+        if session.steps:
+            session.note("bound", bounds.sentence())
         keep()
-        if sitting.steps:
+        if session.steps:
             if pictures:
                 log.examples(recipe, crops, step)
-            speed = sitting.record()["audio_seconds_per_second"]
-            console.print(f"saved {checkpoint} at step {step}, {speed:g} seconds of audio a second")
-            console.print(bounds.sentence())
+            speed = session.record()["audio_seconds_per_second"]
+            tell(f"saved {checkpoint} at step {step}, {speed:g} seconds of audio a second")
+            tell(bounds.sentence())
+
+
+def _average(recipe: Recipe, averages: Mapping[str, AveragedModel], step: int) -> None:
+    """Update the moving averages after a step, once the warm-up is over."""
+    count = step - recipe.config.warmup
+    if count <= 0:
+        return
+    # Over the last ninth of the steps at most, so that a short run forgets its start.
+    average = get_ema_multi_avg_fn(min(recipe.config.average, count / (count + 9)))
+    for name, module in recipe.averaged().items():
+        averages[name].multi_avg_fn = average
+        averages[name].update_parameters(module)

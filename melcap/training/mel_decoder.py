@@ -1,8 +1,8 @@
-"""The mel decoder of stage 1 as a file beside the weights, so that stage 1 can always go on.
+"""The mel decoder of stage 1 as a file beside the weights, so that stage 1 can be continued.
 
-Stage 2 tunes the codec's mel decoder together with the vocoder, for the waveform; it does not give
-mels any more. Stage 1 needs one that does. `a.mel-decoder.safetensors` belongs to the encoder and
-the codebook of `a.safetensors`, and its metadata says so.
+Stage 2 tunes the codec's mel decoder together with the vocoder, for the waveform. After that it
+does not decode to mels any more, which stage 1 needs. `a.mel-decoder.safetensors` belongs to the
+encoder and the codebook of `a.safetensors`; its metadata holds the tokenizer's id.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SUFFIX = ".mel-decoder.safetensors"
 
 
 def path_beside(weights: Path) -> Path:
-    """Return where the mel decoder of a weights file belongs."""
+    """Return the path of the mel decoder of a weights file."""
     return weights.with_name(weights.name.removesuffix(".safetensors") + _SUFFIX)
 
 
@@ -36,7 +36,7 @@ def save_mel_decoder(path: Path, decoder: Mapping[str, Tensor], codec: Codec) ->
         codec: the codec as it was loaded from the weights file, or as it is stored there.
 
     Raises:
-        WeightsError: where the file cannot be written.
+        WeightsError: if the file cannot be written.
     """
     half = {name: value.half().contiguous() for name, value in decoder.items()}
     data = safetensors.torch.save(half, {"tokenizer_id": _stored_tokenizer_id(codec)})
@@ -48,10 +48,10 @@ def save_mel_decoder(path: Path, decoder: Mapping[str, Tensor], codec: Codec) ->
 
 
 def load_mel_decoder(path: Path, codec: Codec) -> dict[str, Tensor]:
-    """Read a mel decoder's state, in float32.
+    """Read the state of a mel decoder, in float32.
 
     Raises:
-        WeightsError: where the file cannot be read, or belongs to another encoder or codebook.
+        WeightsError: if the file cannot be read, or belongs to another encoder or codebook.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -66,12 +66,12 @@ def load_mel_decoder(path: Path, codec: Codec) -> dict[str, Tensor]:
     if owner != _stored_tokenizer_id(codec):
         raise WeightsError(
             f"{path}: belongs to another tokenizer than these weights: train one for them "
-            "(--stage 1, decoder_only), or remove the file"
+            "(--stage 1 --decoder-only), or remove the file"
         )
     return state
 
 
 def _stored_tokenizer_id(codec: Codec) -> str:
-    """Return the tokenizer's id of a weights file of this codec, which holds float16."""
+    """Return the id of the tokenizer as a weights file holds it, in float16."""
     stored = {name: value.half() for name, value in codec.encoder.state_dict().items()}
     return tokenizer_id_of(codec.config, stored, codec.codebook.vectors.half())

@@ -1,8 +1,9 @@
-"""Muon: momentum whose every direction counts alike, for the weights that are matrices.
+"""Muon, an optimiser for matrices, which orthogonalises the momentum.
 
-Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon/), with the scale of Liu et al. 2025
-(arXiv 2502.16982): an update has the root mean square of AdamW's, so that both share one rate.
-torch.optim.Muon takes matrices alone; here a convolution is one, outputs by all that they see.
+The method is that of Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon/), with the
+scale of Liu et al. 2025 (arXiv 2502.16982): an update has the root mean square of AdamW's, so that
+both share one learning rate. torch.optim.Muon takes matrices alone. Here a convolution counts as a
+matrix too, of its outputs by all of their inputs.
 """
 
 from __future__ import annotations
@@ -15,14 +16,21 @@ import torch
 from torch import Tensor, nn
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of Jordan's iteration: five rounds bring every singular value near 1."""
+"""The coefficients of Jordan's iteration: five rounds bring every singular value near 1."""
 ROUNDS = 5
 RMS = 0.2
-"""Of AdamW's updates, about."""
+"""The root mean square of AdamW's updates, about."""
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum, made orthogonal, and decoupled weight decay."""
+    """An optimiser with orthogonalised Nesterov momentum and decoupled weight decay.
+
+    Args:
+        parameters: parameters of at least two dimensions.
+        lr: the learning rate.
+        momentum: the decay of the moving average of gradients.
+        weight_decay: the weight decay.
+    """
 
     def __init__(
         self,
@@ -39,7 +47,7 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float]) -> float: ...
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One update of all parameters that have gradients; there is no use for a closure."""
+        """Update all parameters that have gradients. A closure is not called."""
         for group in self.param_groups:
             shapes: dict[torch.Size, list[tuple[nn.Parameter, Tensor]]] = defaultdict(list)
             for parameter in group["params"]:
@@ -65,9 +73,10 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """[batch, n, m] to the same with all singular values near 1 (0.7 to 1.2), by Newton and Schulz.
+    """Return matrices [batch, n, m] with all singular values brought near 1 (0.7 to 1.2).
 
-    In bfloat16 on GPUs, which is enough for it.
+    This is the iteration of Newton and Schulz. It runs in bfloat16 on GPUs, which is precise
+    enough.
     """
     wide = matrices if matrices.shape[1] <= matrices.shape[2] else matrices.mT
     x = wide / wide.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)

@@ -1,7 +1,7 @@
 """Nested states (dicts, lists, numbers and tensors) as plain JSON and a flat dict of tensors.
 
-safetensors holds flat dicts of tensors only, while the state of an optimiser or of a module with
-extra state is nested and has numbers in it.
+safetensors holds flat dicts of tensors only. The state of an optimiser, or of a module with extra
+state, is nested and has numbers in it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def split(state: Any) -> tuple[Any, dict[str, Tensor]]:
 
 
 def join(plain: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Put a state together again from what `split` returned."""
+    """Return the nested state from which `split` made `plain` and `tensors`."""
     if not isinstance(plain, dict):
         return plain
     ((kind, value),) = plain.items()

@@ -1,4 +1,4 @@
-"""Which optimiser teaches which parameters, and a step of all of them."""
+"""The choice of an optimiser for each parameter, and a step of all of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ from melcap.training.muon import Muon
 def optimisers_of(
     name: str, parameters: Iterable[tuple[str, nn.Parameter]], config: TrainingConfig
 ) -> dict[str, torch.optim.Optimizer]:
-    """AdamW by the given name and, where the configuration has it, Muon for what is a matrix."""
+    """Return AdamW and, where the configuration asks for it, Muon for the matrices.
+
+    Args:
+        name: the name of the AdamW; Muon is called "`name` matrices".
+        parameters: the parameters with their names.
+        config: the settings of both.
+
+    Returns:
+        The optimisers by name.
+    """
     named = dict(parameters)
     matrices = [value for key, value in named.items() if config.muon and is_matrix(key, value)]
     rest = [value for key, value in named.items() if not config.muon or not is_matrix(key, value)]
@@ -28,8 +37,10 @@ def optimisers_of(
 
 
 def is_matrix(name: str, parameter: Tensor) -> bool:
-    """Whether a parameter of that name maps many channels: no bias, scale or embedding, and no
-    convolution of each channel by itself."""
+    """Return whether a parameter of that name is a matrix, that is, maps several channels.
+
+    Biases, scales, embeddings and depthwise convolutions are no matrices.
+    """
     return name.endswith("weight") and parameter.ndim > 1 and parameter.shape[1] > 1
 
 
@@ -39,7 +50,17 @@ def descend(
     optimisers: Mapping[str, torch.optim.Optimizer],
     clip: float,
 ) -> Tensor:
-    """One step of all optimisers down the loss; returns the gradient's norm before it is cut."""
+    """Take a step of all optimisers down the loss.
+
+    Args:
+        loss: the loss, a scalar with a gradient.
+        parameters: the parameters whose gradients are clipped together.
+        optimisers: the optimisers by name.
+        clip: the norm that gradients are clipped to.
+
+    Returns:
+        The norm of the gradient before it was clipped.
+    """
     for optimiser in optimisers.values():
         optimiser.zero_grad(set_to_none=True)
     loss.backward()

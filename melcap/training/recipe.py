@@ -1,4 +1,4 @@
-"""What the training loop asks of a stage."""
+"""The interface of a training stage, as the training loop uses it."""
 
 from __future__ import annotations
 
@@ -12,24 +12,33 @@ from melcap.training.config import TrainingConfig
 
 
 class Recipe(Protocol):
-    """What a stage brings: its modules and optimisers, and one step."""
+    """A stage of training: its modules and optimisers, and one step.
+
+    Attributes:
+        config: the settings.
+        samples: the length of a crop, with all context that its supervised columns depend on.
+        bf16: whether the networks that are trained run in bfloat16, where that is precise enough
+            (autocast).
+    """
 
     config: TrainingConfig
     samples: int
-    """Of a crop, with all the context that its supervised columns depend on."""
     bf16: bool
-    """Whether networks that learn run in bfloat16, where that is precise enough (autocast)."""
 
-    def modules(self) -> Mapping[str, nn.Module]: ...
-
-    def averaged(self) -> Mapping[str, nn.Module]:
-        """Those of the modules that learn by gradients and are exported."""
+    def modules(self) -> Mapping[str, nn.Module]:
+        """Return all modules of a checkpoint by name."""
         ...
 
-    def optimisers(self) -> Mapping[str, torch.optim.Optimizer]: ...
+    def averaged(self) -> Mapping[str, nn.Module]:
+        """Return the modules that are trained by gradients and exported."""
+        ...
+
+    def optimisers(self) -> Mapping[str, torch.optim.Optimizer]:
+        """Return the optimisers by name."""
+        ...
 
     def compile(self, backend: str = "inductor") -> None:
-        """Have torch.compile make the networks and the losses faster; names stay as they are."""
+        """Compile the networks and the losses with torch.compile. Names do not change."""
         ...
 
     def uncompile(self) -> None:
@@ -37,17 +46,29 @@ class Recipe(Protocol):
         ...
 
     def step(self, wave: Tensor, progress: float) -> dict[str, Tensor]:
-        """One update from a batch of waves; returns the figures to log."""
+        """Update everything once from a batch of waves.
+
+        Args:
+            wave: float32 [batch, samples].
+            progress: the share of the schedule that is over, from 0 to 1.
+
+        Returns:
+            The figures to log.
+        """
         ...
 
     def samples_for(self, columns: int) -> int:
-        """Samples of a crop for `reconstruct`."""
+        """Return the samples of a crop for `reconstruct`."""
         ...
 
     def reconstruct(self, wave: Tensor, columns: int) -> tuple[Tensor, Tensor]:
-        """What was to be made of crops [batch, samples_for(columns)], and what is made of them.
+        """Return the targets of crops and their reconstructions. Change no weight or random state.
 
-        Normalised log-mels [batch, mels, frames], or waves [batch, samples]. Changes nothing: no
-        weight, no random state.
+        Args:
+            wave: float32 [batch, samples_for(columns)].
+            columns: the number of columns.
+
+        Returns:
+            Normalised log-mels [batch, mels, frames], or waves [batch, samples], before and after.
         """
         ...

@@ -1,198 +1,147 @@
-"""Train a codec: `python -m melcap.training.run --stage 1 --minutes 60 --data A.tar --out OUT`.
+"""A session of a training run, from its options to its checkpoint: what `melcap train` does.
 
-Three runs make a codec, each resumable at any moment by the same command:
+Three runs make a codec. Each resumes at any moment with the same options:
 
-    --stage 1                OUT/stage1/   encoder, codebook, mel decoder
-    --stage 2 --from-mels    OUT/vocoder/  the vocoder on true mels
-    --stage 2                OUT/stage2/   mel decoder and vocoder together, on tokens
+    stage 1                 OUT/stage1/   encoder, codebook, mel decoder
+    stage 2 from mels       OUT/vocoder/  the vocoder on true mels
+    stage 2                 OUT/stage2/   mel decoder and vocoder together, on tokens
 
-The first two do not depend on each other. `python -m melcap.training.export OUT` ends it. With
-`--weights FILE` a run starts from trained weights; `--weights default` are those that ship. Stage 2
-goes on so with `--constant-phase`, from weights with the Griffin-Lim steps that they decode with.
-
-Settings (melcap.training.config) are those of the options; what they leave open is as `--config`
-says, else as the run had it before, else the recipe's own. A run that goes on may change its rate,
-batch, columns and judged columns, and discriminators may join; anything else is refused.
+The first two do not depend on each other. `melcap.training.export` writes the codec of the third.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import re
 import signal
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
 import torch
-import typer
 
-from melcap.cli.batch import sentences
 from melcap.errors import InputError, MelcapError
-from melcap.training.config import read_settings
+from melcap.training.audio_cache import AudioCache
 from melcap.training.crops import CropSampler
-from melcap.training.data import AudioCache, build_cache
-from melcap.training.loop import train
+from melcap.training.decoding import build_cache
+from melcap.training.loop import LoopOptions, print_error, train
 from melcap.training.start import prepare
 
+CPU_BATCH = 8
 CUDA_BATCH = 32
+"""Crops in a batch where no setting says otherwise."""
 SECONDS_TO_END = 4.0
 """Seconds before a deadline at which training ends: for the last step, its checkpoint and the log.
 """
+OUT_OF_MEMORY = "the GPU is out of memory"
+"""The beginning of the error for a batch that is too large."""
 
 
-def main(
-    minutes: Annotated[
-        float | None, typer.Option(help="wall time of this run, its start not counted", min=0)
-    ] = None,
-    shards: Annotated[
-        list[Path] | None, typer.Argument(metavar="SHARD...", help="more of --data")
-    ] = None,
-    stage: Annotated[
-        int | None, typer.Option(help="1: tokenizer; 2: vocoder", min=1, max=2)
-    ] = None,
-    data: Annotated[
-        list[Path] | None, typer.Option(help="tar shards, or folders CLASS/clip; one or several")
-    ] = None,
-    deadline: Annotated[
-        float | None,
-        typer.Option(help="when the process must have saved and ended, in seconds since 1970"),
-    ] = None,
-    out: Annotated[Path, typer.Option(help="folder for checkpoints and logs")] = Path(
-        "runs/melcap"
-    ),
-    schedule_minutes: Annotated[
-        float | None, typer.Option(help="time over which the learning rate falls, in all runs")
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="settings as JSON; the other options override it")
-    ] = None,
-    codec: Annotated[
-        Path | None, typer.Option(help="the codec's configuration as JSON; the lite one by default")
-    ] = None,
-    rate: Annotated[
-        float | None, typer.Option(help="peak learning rate; the recipe's own if not given")
-    ] = None,
-    from_mels: Annotated[
-        bool | None, typer.Option(help="stage 2 on true mels, not on tokens")
-    ] = None,
-    constant_phase: Annotated[
-        bool | None, typer.Option(help="stage 2 hears all Griffin-Lim steps, and keeps the phases")
-    ] = None,
-    discriminators: Annotated[
-        int | None,
-        typer.Option(help="width of the discriminators; 0 trains without", min=0),
-    ] = None,
-    judged: Annotated[
-        int | None,
-        typer.Option(help="stage 2: columns that discriminators hear; all by default", min=1),
-    ] = None,
-    columns: Annotated[int | None, typer.Option(help="supervised columns of a crop", min=1)] = None,
-    batch: Annotated[
-        int | None,
-        typer.Option(help=f"crops in a batch; 8, or {CUDA_BATCH} on a GPU, if not given", min=1),
-    ] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="weights file to start from, or 'default'")
-    ] = None,
-    cache: Annotated[
-        Path | None, typer.Option(help="decoded audio; OUT/audio if not given")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1 ...; a GPU where there is one")
-    ] = None,
-    bf16: Annotated[
-        bool | None, typer.Option(help="networks in bfloat16; on a GPU unless switched off")
-    ] = None,
-    compiled: Annotated[
-        bool | None,
-        typer.Option(
-            "--compile/--no-compile",
-            help="torch.compile; if not said, the first minute's rates decide on a GPU",
-        ),
-    ] = None,
-    decoder_only: Annotated[
-        bool | None, typer.Option(help="stage 1 for a tokenizer that stays as it is")
-    ] = None,
-    save_minutes: Annotated[float, typer.Option(help="time between checkpoints", min=0)] = 1.0,
-    picture_minutes: Annotated[
-        float, typer.Option(help="time between pictures in TensorBoard; inf: none", min=0)
-    ] = 5.0,
-    threads: Annotated[int | None, typer.Option(help="CPU threads", min=1)] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="of weights and of the order of the data", min=0)
-    ] = None,
-) -> None:
-    """Train one stage for a while; the same command goes on where it stopped.
+@dataclass(frozen=True)
+class RunOptions:
+    """The options of a session.
 
-    `--data a.tar b.tar` is the same as `--data a.tar --data b.tar`.
+    Attributes:
+        sources: tar shards, or folders CLASS/clip, of training audio.
+        out: the folder for checkpoints and logs.
+        settings: settings of `TrainingConfig` by name, checked by `prepare`. The others are those
+            of the run's checkpoint, else the recipe's own.
+        weights: a weights file to begin with, "default" for those that ship, or None.
+        minutes: the wall time of the session, its start not counted.
+        deadline: the time by which the session must have saved and ended, in seconds since 1970.
+        schedule_minutes: the training time, of all sessions, over which the learning rate falls.
+        cache: the folder for decoded audio; None for OUT/audio.
+        device: cpu, cuda, cuda:1 ...; None for a GPU if there is one.
+        bf16: run the networks in bfloat16; None for yes on a GPU.
+        compiled: compile with torch.compile; None to decide by the first minute's rates on a GPU.
+        save_minutes: the time between checkpoints.
+        picture_minutes: the time between pictures in TensorBoard; infinity for none.
+        threads: the number of CPU threads; None for torch's own.
     """
-    sources = sorted({*(data or ()), *(shards or ())})  # the same data in any order
-    if not sources:
-        raise typer.BadParameter("give tar shards or folders of audio", param_hint="--data")
-    options = {
-        **{"stage": stage, "from_mels": from_mels, "constant_phase": constant_phase},
-        **{"rate": rate, "batch": batch, "columns": columns, "seed": seed},
-        **{"discriminators": discriminators, "judged": judged, "decoder_only": decoder_only},
-    }
-    if minutes is None and deadline is None:
-        raise typer.BadParameter("give --minutes, --deadline or both", param_hint="--minutes")
-    with sentences(), _gpu_memory():
-        device = _device(device)
+
+    sources: Sequence[Path]
+    out: Path
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+    minutes: float = math.inf
+    deadline: float | None = None
+    schedule_minutes: float | None = None
+    cache: Path | None = None
+    device: str | None = None
+    bf16: bool | None = None
+    compiled: bool | None = None
+    save_minutes: float = 1.0
+    picture_minutes: float = 5.0
+    threads: int | None = None
+
+
+def run_session(
+    options: RunOptions, tell: Callable[[str], None] = print_error
+) -> signal.Signals | None:
+    """Train one stage until the time is over; resume the run that is in the folder.
+
+    Ctrl-C or SIGTERM ends training after the step, with a checkpoint; a second one ends at once.
+
+    Args:
+        options: see `RunOptions`.
+        tell: prints a sentence for the user.
+
+    Returns:
+        The signal that ended training, or None.
+
+    Raises:
+        InputError: for settings, sources and checkpoints that cannot be used, and an absent device.
+        WeightsError: for weights that cannot be loaded.
+        MelcapError: for a deadline that is too near, a GPU without enough memory, and as `train`
+            does.
+    """
+    with _explained_out_of_memory():
+        device = _prepare_device(options.device)
         on_gpu = device.startswith("cuda")
-        if threads is not None:
-            torch.set_num_threads(threads)
-        given = read_settings(config) if config is not None else {}
-        given |= {name: value for name, value in options.items() if value is not None}
-        if codec is not None:
-            given["codec"] = read_settings(codec)
-        if "stage" not in given:
-            raise typer.BadParameter("1 or 2 must be given", param_hint="--stage")
-        start = prepare(out, given, weights, CUDA_BATCH if on_gpu else 8)
-        recipe = start.recipe
+        if options.threads is not None:
+            torch.set_num_threads(options.threads)
+        batch = CUDA_BATCH if on_gpu else CPU_BATCH
+        start = prepare(options.out, options.settings, options.weights, batch)
+        recipe, config = start.recipe, start.recipe.config
         for note in start.notes:
-            typer.echo(note, err=True)
-        recipe.bf16 = on_gpu if bf16 is None else bf16
-        out.mkdir(parents=True, exist_ok=True)
-        workers = threads or os.cpu_count() or 2
-        audio = AudioCache(build_cache(sources, cache or out / "audio", workers))
-        typer.echo(
-            f"{audio.hours:.1f} hours of audio, classes {', '.join(audio.classes)}", err=True
-        )
+            tell(note)
+        recipe.bf16 = on_gpu if options.bf16 is None else options.bf16
+        options.out.mkdir(parents=True, exist_ok=True)
+        sources = sorted(set(options.sources))  # the same data in any order
+        workers = options.threads or os.cpu_count() or 2
+        audio = AudioCache(build_cache(sources, options.cache or options.out / "audio", workers))
+        tell(f"{audio.hours:.1f} hours of audio, classes {', '.join(audio.classes)}")
         for module in recipe.modules().values():
             module.to(device)
-        if compiled:
+        if options.compiled:
             recipe.compile()
-        settings = recipe.config
         sampler = CropSampler(
-            *(audio, recipe.samples, settings.batch, settings.seed),
-            gain_db=settings.gain_db,
-            class_weights=settings.class_weights,
-            narrowed=settings.narrowed,
+            audio,
+            recipe.samples,
+            config.batch,
+            config.seed,
+            gain_db=config.gain_db,
+            class_weights=config.class_weights,
+            narrowed=config.narrowed,
         )
-        with _stopping() as stop:
-            train(
-                recipe,
-                sampler,
-                start.checkpoint,
-                _minutes_left(minutes, deadline),
-                schedule_minutes,
-                device,
-                picture_minutes=picture_minutes,
-                history=start.history,
-                stop=stop.is_set,
-                save_minutes=save_minutes,
-                compile_trial=on_gpu and compiled is None,
-            )
+        loop = LoopOptions(
+            minutes=_minutes_left(options.minutes, options.deadline),
+            schedule_minutes=options.schedule_minutes,
+            device=device,
+            save_minutes=options.save_minutes,
+            picture_minutes=options.picture_minutes,
+            compile_trial=on_gpu and options.compiled is None,
+        )
+        with _stopping_on_signals(tell) as came:
+            train(recipe, sampler, start.checkpoint, loop, start.history, lambda: bool(came), tell)
+        return came[0] if came else None
 
 
-def _minutes_left(minutes: float | None, deadline: float | None) -> float:
-    """Return the minutes to train: what was asked for, and no more than the deadline leaves."""
-    asked = math.inf if minutes is None else minutes
+def _minutes_left(asked: float, deadline: float | None) -> float:
+    """Return the minutes to train: those asked for, and no more than the deadline leaves."""
     if deadline is None:
         return asked
     left = (deadline - time.time() - SECONDS_TO_END) / 60
@@ -204,58 +153,47 @@ def _minutes_left(minutes: float | None, deadline: float | None) -> float:
     return min(asked, left)
 
 
-def _device(name: str | None) -> str:
+def _prepare_device(name: str | None) -> str:
+    """Return the device to train on, once torch is set up for it."""
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", name):
-        raise typer.BadParameter(
-            f"{name!r} is none of cpu, cuda, cuda:1, ...", param_hint="--device"
-        )
     if name != "cpu":
         index = int(name.partition(":")[2] or 0)
         if index >= torch.cuda.device_count():
-            raise InputError(f"no device {name} here: `melcap doctor` says why, --device cpu works")
+            raise InputError(
+                f"no device {name} here: `melcap doctor` prints the reason; use --device cpu"
+            )
         torch.cuda.set_device(index)
         torch.set_float32_matmul_precision("high")  # what is not in bfloat16 may round to TF32
-        torch.backends.cudnn.benchmark = True  # all shapes stay as they are
+        torch.backends.cudnn.benchmark = True  # all shapes stay the same
     return name
 
 
 @contextmanager
-def _gpu_memory() -> Iterator[None]:
+def _explained_out_of_memory() -> Iterator[None]:
+    """Raise MelcapError, with what to do, where a block runs out of GPU memory."""
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise MelcapError(
-            "the GPU's memory is full: take a smaller --batch, fewer --columns or, with "
-            "discriminators, fewer --judged columns"
+            f"{OUT_OF_MEMORY}: use a smaller --batch, fewer --columns or, with discriminators, "
+            "fewer --discriminator-columns"
         ) from error
 
 
 @contextmanager
-def _stopping() -> Iterator[threading.Event]:
-    """Ctrl-C or a kill sets the event, so that the step is finished and saved; a second one ends.
+def _stopping_on_signals(tell: Callable[[str], None]) -> Iterator[list[signal.Signals]]:
+    """Yield a list that collects Ctrl-C and SIGTERM; a second one has its usual effect."""
+    came: list[signal.Signals] = []
 
-    Leaves with status 130 or 143 where one came.
-    """
-    stop = threading.Event()
-    came: list[int] = []
-
-    def wait(number: int, _: object) -> None:
-        came.append(number)
-        stop.set()
+    def collect(number: int, _: object) -> None:
+        came.append(signal.Signals(number))
         signal.signal(number, before[signal.Signals(number)])
-        typer.echo("saving, then it ends; the same command goes on", err=True)
+        tell("saving, then training ends; the same command resumes it")
 
-    before = {number: signal.signal(number, wait) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, collect) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield stop
+        yield came
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if came:
-        raise typer.Exit(128 + came[0])
-
-
-if __name__ == "__main__":
-    typer.run(main)

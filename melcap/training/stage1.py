@@ -1,4 +1,4 @@
-"""Stage 1: encoder, codebook and mel decoder learn to give log-mel pictures back."""
+"""Stage 1: encoder, codebook and mel decoder are trained to reconstruct log-mel pictures."""
 
 from __future__ import annotations
 
@@ -14,21 +14,20 @@ from melcap.model.quantizer import Codebook
 from melcap.model.stages import inputs_for, outputs_of, run
 from melcap.model.tokenizer import mel_decoder, mel_encoder
 from melcap.training import losses
-from melcap.training.adversary import Adversary
-from melcap.training.codebook import CodebookLearner
+from melcap.training.adversarial import AdversarialTraining
 from melcap.training.config import TrainingConfig
 from melcap.training.discriminators import MelDiscriminator
+from melcap.training.ema_codebook import EmaCodebook
 from melcap.training.optimisers import descend, optimisers_of
 
 
 class Stage1:
-    """L1 on the normalised log-mel plus commitment; the codebook learns by moving averages.
+    """A recipe with an L1 loss of the normalised log-mel, commitment, and an EMA codebook.
 
-    Texture and a discriminator of pictures join it where the configuration says so. With
-    `config.decoder_only` encoder and codebook stay as they are, and the decoder learns on tokens.
-
-    Crops carry the context of encoder and decoder, so every supervised frame is computed exactly as
-    it will be in use: `config.columns` columns of the picture are compared in each crop.
+    A texture loss and a discriminator of pictures are added where the configuration asks for them.
+    With `config.decoder_only` encoder and codebook do not change, and the decoder is trained on
+    tokens. Crops carry the context of encoder and decoder, so every supervised frame is computed
+    exactly as in use. `config.columns` columns of the picture are compared in each crop.
     """
 
     bf16 = False
@@ -40,8 +39,11 @@ class Stage1:
         self.encoder = mel_encoder(codec)
         self.decoder = mel_decoder(codec)
         self.codebook = Codebook(codec.tokenizer.codebook_size, codec.tokenizer.codebook_dim)
-        self.learner = CodebookLearner(
-            *(self.codebook, config.codebook_warmup, config.codebook_decay, config.codebook_dead),
+        self.ema_codebook = EmaCodebook(
+            self.codebook,
+            warmup=config.codebook_warmup,
+            decay=config.codebook_decay,
+            dead=config.codebook_dead,
             unit=codec.tokenizer.unit_latents,
         )
         self.samples, self._target, self._output = self._layout(config.columns)
@@ -53,59 +55,69 @@ class Stage1:
             named = [*self.encoder.named_parameters("encoder"), *named]
         self._parameters = [parameter for _, parameter in named]
         self._optimisers = optimisers_of("tokenizer", named, config)
-        self.adversary: Adversary | None = None
+        self.adversarial: AdversarialTraining | None = None
         if config.discriminators:
-            self.adversary = Adversary([MelDiscriminator(base=config.discriminators)], config)
+            discriminator = MelDiscriminator(base=config.discriminators)
+            self.adversarial = AdversarialTraining([discriminator], config)
 
     def _layout(self, columns: int) -> tuple[int, slice, slice]:
-        """Samples of a crop, and where the supervised frames lie in its mel and in what is made."""
+        """Return the samples of a crop, and the supervised frames in its mel and in the output."""
         encode = [self.front, *self.encoder]
         frames = columns * self.config.codec.tokenizer.patch_frames
         latents = inputs_for([*self.decoder], 0, frames)
         first, last = inputs_for(encode, *latents)
-        heard = outputs_of([self.front], first, last)[0]
-        given = outputs_of([*self.decoder], *latents)[0]
-        return last - first, slice(-heard, frames - heard), slice(-given, frames - given)
+        in_mel = outputs_of([self.front], first, last)[0]
+        in_output = outputs_of([*self.decoder], *latents)[0]
+        target, output = slice(-in_mel, frames - in_mel), slice(-in_output, frames - in_output)
+        return last - first, target, output
 
     def start_from(self, codec: Codec, mel_decoder: Mapping[str, Tensor] | None = None) -> None:
-        """Begin with the codec's weights; the codebook needs no k-means then.
+        """Begin with a codec's weights. The codebook then needs no k-means.
 
-        `mel_decoder` replaces the codec's own decoder, which was tuned for its vocoder and does not
-        give mels any more.
+        Args:
+            codec: the codec.
+            mel_decoder: the state of a mel decoder in the place of the codec's own, which was tuned
+                for its vocoder and does not decode to mels any more.
         """
         self.encoder.load_state_dict(codec.encoder.state_dict())
         self.decoder.load_state_dict(mel_decoder or codec.decoder.state_dict())
-        self.learner.start_from(codec.codebook.vectors)
+        self.ema_codebook.start_from(codec.codebook.vectors)
 
     def modules(self) -> dict[str, nn.Module]:
+        """Return all modules of a checkpoint by name."""
         found: dict[str, nn.Module] = {"encoder": self.encoder, "decoder": self.decoder}
-        found["learner"] = self.learner
-        if self.adversary is not None:
-            found["discriminators"] = self.adversary.judges
+        found["ema_codebook"] = self.ema_codebook
+        if self.adversarial is not None:
+            found["discriminators"] = self.adversarial.discriminators
         return found
 
     def averaged(self) -> dict[str, nn.Module]:
+        """Return the modules that are trained by gradients and exported."""
         if self.config.decoder_only:
             return {"decoder": self.decoder}
         return {"encoder": self.encoder, "decoder": self.decoder}
 
     def optimisers(self) -> dict[str, torch.optim.Optimizer]:
-        if self.adversary is None:
+        """Return the optimisers by name."""
+        if self.adversarial is None:
             return self._optimisers
-        return self._optimisers | {"discriminators": self.adversary.optimiser}
+        return self._optimisers | {"discriminators": self.adversarial.optimiser}
 
     def compile(self, backend: str = "inductor") -> None:
-        # A Chain that is compiled itself is taken apart, and each layer compiled alone.
+        """Compile encoder, decoder and discriminators with torch.compile."""
+        # Compiling a Chain itself would compile each layer alone.
         self._run = torch.compile(run, backend=backend, dynamic=False)
-        if self.adversary is not None:
-            self.adversary.compile(backend)
+        if self.adversarial is not None:
+            self.adversarial.compile(backend)
 
     def uncompile(self) -> None:
+        """Undo `compile`."""
         self._run = run
-        if self.adversary is not None:
-            self.adversary.uncompile()
+        if self.adversarial is not None:
+            self.adversarial.uncompile()
 
     def step(self, wave: Tensor, progress: float) -> dict[str, Tensor]:
+        """Update everything once from waves [batch, samples]; return the figures to log."""
         with torch.no_grad():
             mel = self.front(wave)
         quantised, commitment, codes = self._quantised(mel)
@@ -121,20 +133,20 @@ class Stage1:
         return figures | {"codes_in_batch": used}
 
     def _quantised(self, mel: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The quantised latents of a picture, the commitment loss and, if there are any, tokens."""
+        """Return the quantised latents, the commitment loss and, after the warm-up, the tokens."""
         if self.config.decoder_only:
             with torch.no_grad():
                 tokens = self.codebook.tokens(self._run([*self.encoder], mel))
                 return self.codebook.latents(tokens), mel.new_zeros(()), tokens
         with torch.autocast(mel.device.type, torch.bfloat16, enabled=self.bf16):
             latents = self._run([*self.encoder], mel)
-        quantised, commitment, codes = self.learner(latents.float())
+        quantised, commitment, codes = self.ema_codebook(latents.float())
         return quantised, commitment, codes
 
     def _objective(
         self, decoded: Tensor, target: Tensor, commitment: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """What is minimised, for pictures [batch, mels, frames], and the figures to log."""
+        """Return the loss of pictures [batch, mels, frames], and the figures to log."""
         config = self.config
         # The picture's values are log magnitudes over `std`.
         loudness = losses.loudness_l1(decoded, target, config.loudness * config.codec.mel.std)
@@ -144,23 +156,26 @@ class Stage1:
         if config.texture_weight:
             figures["texture"] = losses.roughness_loss(decoded, target)
             loss = loss + config.texture_weight * figures["texture"]
-        if self.adversary is not None:
-            pictures = decoded[:, None], target[:, None].contiguous()
-            figures["discriminator"] = self.adversary.learn(*pictures, self.bf16)
-            adversarial, matching = self.adversary.persuade(*pictures, self.bf16)
+        if self.adversarial is not None:
+            made, real = decoded[:, None], target[:, None].contiguous()
+            figures["discriminator"] = self.adversarial.discriminator_step(made, real, self.bf16)
+            adversarial, matching = self.adversarial.generator_losses(made, real, self.bf16)
             loss = config.spectral * loss
             loss = loss + config.adversarial * adversarial + config.features * matching
             figures |= {"adversarial": adversarial, "features": matching}
         return loss, figures
 
     def samples_for(self, columns: int) -> int:
+        """Return the samples of a crop for `reconstruct`."""
         return self._layout(columns)[0]
 
     @torch.no_grad()
     def reconstruct(self, wave: Tensor, columns: int) -> tuple[Tensor, Tensor]:
+        """Return the normalised log-mels [batch, mels, frames] of crops, before and after."""
         _, target, output = self._layout(columns)
         mel = self.front(wave)
-        latents = run(self.encoder, mel)  # stage by stage: nothing is compiled for this length
-        if self.config.decoder_only or int(self.learner.seen) > self.learner.warmup:
+        latents = run(self.encoder, mel)  # uncompiled: compiling for this length would not pay
+        warm = int(self.ema_codebook.seen) > self.ema_codebook.warmup
+        if self.config.decoder_only or warm:
             latents = self.codebook.latents(self.codebook.tokens(latents))
         return mel[..., target], run(self.decoder, latents)[..., output]

@@ -1,4 +1,4 @@
-"""One shape of one operation, with all that is compared on it."""
+"""Describe one shape of one operation, with everything that is compared on it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Contenders = dict[str, Callable[[], Tensor]]
 
 @dataclass
 class Case:
-    """One shape of one operation. `bytes` and `flops` are the fewest that the work needs."""
+    """One shape of one operation; `bytes` and `flops` are the fewest that the work needs."""
 
     operation: str
     name: str
@@ -31,13 +31,13 @@ class Case:
     _arguments: tuple[Any, ...] = field(default=())
 
     def arguments(self) -> tuple[Any, ...]:
-        """As the backends' implementations take them; made once, on the device."""
+        """Return the arguments for the backends' implementations, made once, on the device."""
         self._arguments = self._arguments or self.build()
         return self._arguments
 
     def contenders(self) -> Contenders:
-        """melcap on both backends, then the peers."""
-        torch.compiler.reset()  # past eight shapes of one function torch.compile gives up
+        """Return melcap on both backends, then the peers."""
+        torch.compiler.reset()  # torch.compile gives up after eight shapes of a function
 
         def on(backend: str) -> Callable[[], Tensor]:
             def run() -> Tensor:
@@ -50,5 +50,5 @@ class Case:
         return ours | self.peers(*self.arguments())
 
     def expected(self) -> Tensor:
-        """In float64."""
+        """Return the result in float64."""
         return self.truth(*self.arguments())

@@ -1,4 +1,4 @@
-"""channel_norm with SiLU, forward and backward, and the same as PyTorch's operations."""
+"""Compare channel_norm with SiLU, forward and backward, with PyTorch's operations."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cases.case import Case, Contenders
-from melcap.ops import channel_norm, reference
+from melcap.ops import channel_norm
+from melcap.ops.channel_norm import channel_norm_gradient, channel_norm_reference
+from melcap.ops.numerics import EPSILON
 
 _LEVELS = {"lite 32 channels": (32, 48, 4), "lite 128 channels": (128, 12, 16)}
 """Channels, rows, and hops of the front end in a step."""
 
 
 def cases() -> list[Case]:
+    """Return the cases that are measured."""
     found = []
     for level, (channels, rows, hops) in _LEVELS.items():
         for dtype in (torch.float32, torch.bfloat16):
@@ -55,7 +58,7 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Tensor
 
 
 def _backward(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Tensor:
-    """The gradient of x, for x itself as the upstream gradient."""
+    """Return the gradient of x, for x itself as the upstream gradient."""
     gradient: Tensor
     gradient, _, _ = torch.ops.melcap.channel_norm_gradient(x, x, weight, bias, activation)
     return gradient
@@ -63,23 +66,23 @@ def _backward(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Tenso
 
 def _truth(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Tensor:
     exact = weight.double(), bias.double()
-    clips = [reference.channel_norm(clip.double(), *exact, activation) for clip in x.split(1)]
+    clips = [channel_norm_reference(clip.double(), *exact, activation) for clip in x.split(1)]
     return torch.cat(clips)
 
 
 def _backward_truth(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Tensor:
     exact = weight.double(), bias.double()
     found = [
-        reference.channel_norm_gradient(clip.double(), clip.double(), *exact, activation)[0]
+        channel_norm_gradient(clip.double(), clip.double(), *exact, activation)[0]
         for clip in x.split(1)
     ]
     return torch.cat(found)
 
 
 def _chain(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """As it was written before there was a kernel, under autocast: in float32."""
+    """Return the norm as a chain of operations, in float32 as under autocast."""
     last = x.movedim(1, -1).float()
-    y = F.silu(F.layer_norm(last, weight.shape, weight, bias, reference.EPSILON))
+    y = F.silu(F.layer_norm(last, weight.shape, weight, bias, EPSILON))
     return y.to(x.dtype).movedim(-1, 1)
 
 
@@ -92,7 +95,7 @@ def _peers(x: Tensor, weight: Tensor, bias: Tensor, _: str) -> Contenders:
 
 
 def _backward_peers(x: Tensor, weight: Tensor, bias: Tensor, _: str) -> Contenders:
-    """The backward pass alone, of a forward pass that has been kept."""
+    """Return contenders for the backward pass alone, of a forward pass that has been kept."""
 
     def kept(chain: Callable[..., Tensor]) -> Callable[[], Tensor]:
         leaves = [tensor.detach().requires_grad_() for tensor in (x, weight, bias)]

@@ -1,4 +1,4 @@
-"""convnext1d and the same block as a chain of PyTorch's operations."""
+"""Compare convnext1d with the same block as a chain of PyTorch's operations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cases.case import Case, Contenders
-from melcap.ops import convnext1d, reference
+from melcap.ops import convnext1d
+from melcap.ops.convnext1d import convnext1d_reference
+from melcap.ops.numerics import EPSILON
 
 _KERNEL = 7
 _LAYERS = {
@@ -19,6 +21,7 @@ _LAYERS = {
 
 
 def cases() -> list[Case]:
+    """Return the cases that are measured."""
     found = []
     for layer, (channels, hidden, rate) in _LAYERS.items():
         for dtype in (torch.float32, torch.float16, torch.bfloat16):
@@ -30,7 +33,7 @@ def cases() -> list[Case]:
                         "convnext1d",
                         f"{layer}, {batch} x {seconds:g} s, {str(dtype).removeprefix('torch.')}",
                         dtype,
-                        # each number once; for what the launches move see kernels/convnext_block.py
+                        # Each number once; kernels/convnext1d/block.py has what launches move.
                         dtype.itemsize * (batch * channels * (2 * steps + _KERNEL - 1) + weights),
                         batch * steps * channels * (4.0 * hidden + 2 * _KERNEL),
                         "tf32 FLOP/s" if dtype == torch.float32 else "float16 FLOP/s",
@@ -48,7 +51,7 @@ def cases() -> list[Case]:
 def _drawn(
     batch: int, channels: int, hidden: int, steps: int, dtype: torch.dtype
 ) -> tuple[Tensor, ...]:
-    """Arguments that keep every layer's variance near one."""
+    """Return arguments that keep every layer's variance near one."""
 
     def normal(*shape: int, fan_in: int = 1) -> Tensor:
         return (torch.randn(shape, device="cuda") / fan_in**0.5).to(dtype)
@@ -66,17 +69,17 @@ def _drawn(
 
 def _truth(x: Tensor, *parameters: Tensor) -> Tensor:
     exact = [parameter.double() for parameter in parameters]
-    return torch.cat([reference.convnext1d(clip.double(), *exact) for clip in x.split(1)])
+    return torch.cat([convnext1d_reference(clip.double(), *exact) for clip in x.split(1)])
 
 
 def _peers(x: Tensor, *parameters: Tensor) -> Contenders:
-    """In x's own dtype, where the reference computes in float32 at least."""
+    """Return the chain in x's own dtype; the reference computes in float32 at least."""
     taps, bias, gain, shift, expand, expand_bias, contract, contract_bias, scale = parameters
     cut = taps.shape[2] // 2
 
     def eager() -> Tensor:
         y = F.conv1d(x, taps, bias, groups=x.shape[1]).transpose(1, 2)
-        y = F.layer_norm(y, gain.shape, gain, shift, reference.EPSILON)
+        y = F.layer_norm(y, gain.shape, gain, shift, EPSILON)
         y = F.gelu(F.linear(y, expand, expand_bias))
         y = F.linear(y, contract, contract_bias) * scale
         return (x[..., cut : x.shape[2] - cut] + y.transpose(1, 2)).contiguous()

@@ -1,4 +1,4 @@
-"""log_mel, the same chain of PyTorch's operations, torchaudio's and flashmel's mel spectrogram."""
+"""Compare log_mel with PyTorch's operations and the mel spectrograms of torchaudio and flashmel."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from torch import Tensor
 
 from cases.case import Case, Contenders
 from melcap.config import MelSpec
-from melcap.ops import log_mel, reference
+from melcap.ops import log_mel
+from melcap.ops.log_mel import log_mel_reference, mel_filters
 
 _PACKAGES = {"torchaudio": "torchaudio.transforms", "flashmel": "flashmel"}
-"""Peers, and where each has its MelSpectrogram."""
+"""The peers, and the module in which each has its MelSpectrogram."""
 
 
 def cases() -> list[Case]:
+    """Return the cases that are measured."""
     found = []
     spec = MelSpec()
     for name in _PACKAGES:
@@ -32,7 +34,7 @@ def cases() -> list[Case]:
                 f"{batch} x {seconds:g} s",
                 torch.float32,
                 4.0 * batch * (samples + spec.n_mels * frames),
-                36e3 * batch * frames,  # see melcap/kernels/log_mel.py
+                36e3 * batch * frames,  # see kernels/log_mel.py
                 "float32 FLOP/s",
                 lambda b=batch, n=samples: (
                     torch.randn(b, n, device="cuda") * 0.1,
@@ -43,7 +45,7 @@ def cases() -> list[Case]:
                 lambda wave, spec, left, right: log_mel(wave, spec, padding=(left, right)),
                 _peers,
                 lambda wave, spec, left, right: torch.cat(
-                    [reference.log_mel(clip.double(), spec, left, right) for clip in wave.split(1)]
+                    [log_mel_reference(clip.double(), spec, left, right) for clip in wave.split(1)]
                 ),
             )
         )
@@ -52,9 +54,7 @@ def cases() -> list[Case]:
 
 def _peers(wave: Tensor, spec: MelSpec, left: int, right: int) -> Contenders:
     window = torch.hann_window(spec.n_fft, device="cuda")
-    filters = reference.mel_filters(
-        spec.sample_rate, spec.n_fft, spec.n_mels, torch.float32, wave.device
-    ).t()
+    filters = mel_filters(spec.sample_rate, spec.n_fft, spec.n_mels, torch.float32, wave.device).t()
 
     def scaled(mel: Tensor) -> Tensor:
         return (mel.clamp(min=spec.floor).log() - spec.mean) / spec.std

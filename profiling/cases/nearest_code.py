@@ -1,4 +1,4 @@
-"""nearest_code and what else finds the nearest vector."""
+"""Compare nearest_code with other ways to find the nearest vector."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from melcap.ops import nearest_code
 
 
 def cases() -> list[Case]:
+    """Return the cases that are measured."""
     found = []
     for rows, codes, dim in (
         (12, 8192, 8),

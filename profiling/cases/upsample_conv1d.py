@@ -1,4 +1,4 @@
-"""upsample_conv1d and cuDNN's transposed convolution."""
+"""Compare upsample_conv1d with cuDNN's transposed convolution."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import torch
 from torch import Tensor
 
 from cases.case import Case, Contenders
-from melcap.ops import reference, upsample_conv1d
+from melcap.ops import upsample_conv1d
+from melcap.ops.upsample_conv1d import upsample_conv1d_reference
 
 
 def cases() -> list[Case]:
+    """Return the cases that are measured."""
     found = []
     for name, batch, channels_in, channels_out, steps, stride, kernel in (
         ("lite 1 x 0.1 s", 1, 256, 128, 19, 4, 8),
@@ -43,7 +45,7 @@ def cases() -> list[Case]:
                     x, w, b, s, activation=act, alpha=alpha, residual=res
                 ),
                 _peers,
-                lambda x, w, b, s, act, alpha, res: reference.upsample_conv1d(
+                lambda x, w, b, s, act, alpha, res: upsample_conv1d_reference(
                     x.double(), w.double(), b.double(), s, act, alpha.double(), res
                 ),
             )
@@ -55,6 +57,6 @@ def _peers(
     x: Tensor, weight: Tensor, bias: Tensor, stride: int, activation: str, alpha: Tensor, _: None
 ) -> Contenders:
     def eager() -> Tensor:
-        return reference.upsample_conv1d(x, weight, bias, stride, activation, alpha, None)
+        return upsample_conv1d_reference(x, weight, bias, stride, activation, alpha, None)
 
     return {"cuDNN": eager, "compiled": torch.compile(eager)}

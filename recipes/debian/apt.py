@@ -1,4 +1,4 @@
-"""Packages of the Debian archive, through apt and as any user: looked up, downloaded, verified."""
+"""Packages of the Debian archive, looked up, downloaded and verified by apt, as any user."""
 
 from __future__ import annotations
 
@@ -21,12 +21,22 @@ _OFFLINE = ("could not connect", "could not resolve", "failure resolving", "unab
 
 
 class FetchError(MelcapError):
-    """A package that cannot be had, or training data that cannot be made of it."""
+    """A package that cannot be fetched, or a training set that cannot be made."""
 
 
 @dataclass(frozen=True)
 class Package:
-    """What apt knows about a package: `size` and `unpacked` are bytes, `sha256` is the file's."""
+    """A package as the archive lists it.
+
+    Attributes:
+        name: The name of the package.
+        version: Its version.
+        source: The name of its source package.
+        section: Its section, such as games or universe/games.
+        size: The bytes of its file.
+        unpacked: The bytes that it takes unpacked.
+        sha256: The SHA-256 of its file, hexadecimal.
+    """
 
     name: str
     version: str
@@ -38,25 +48,26 @@ class Package:
 
     @property
     def folder_name(self) -> str:
-        """A name for what was made of this very file."""
+        """A name for what was made from this version of the package's file."""
         return f"{self.name}-{self.sha256[:12]}"
 
 
 class Apt:
-    """apt with its sources as the system has them, or with those of one suite (`of_suite`)."""
+    """The program apt with the sources of the system, or with those of one suite (`of_suite`)."""
 
     def __init__(self, options: Sequence[str] = ()) -> None:
         self._options = [*options]
-        if os.geteuid() == 0:  # else apt warns that its own user cannot write to our folders
+        if os.geteuid() == 0:  # otherwise apt warns that its own user cannot write to our folders
             self._options += ["-o", "APT::Sandbox::User=root"]
 
     @classmethod
     def of_suite(cls, folder: Path, suite: str, mirror: str = MIRROR) -> Apt:
-        """apt with the suite's `main` alone; its lists live in `folder`, and stay as first fetched.
+        """Return apt with only `main` of a suite; its lists stay in `folder` as first fetched.
 
-        Raises FetchError where the suite cannot be had.
+        Raises:
+            FetchError: Where the suite cannot be fetched.
         """
-        folder = folder.absolute()  # apt takes others to begin at the root
+        folder = folder.absolute()  # apt takes relative paths from the root
         state, cache, status = folder / "state", folder / "cache", folder / "status"
         for made in (state / "lists" / "partial", cache / "archives" / "partial"):
             made.mkdir(parents=True, exist_ok=True)
@@ -84,9 +95,10 @@ class Apt:
         return apt
 
     def look_up(self, names: Sequence[str]) -> list[Package]:
-        """The candidate of each package, in the order of the names.
+        """Return the version of each package that apt would install, in the order of the names.
 
-        Raises InputError for names that apt does not know, and for packages outside `main`.
+        Raises:
+            InputError: For names that apt does not know, and for packages outside `main`.
         """
         shown = self._run("apt-cache", "show", "--no-all-versions", *names, may_fail=True)
         records = {record["package"]: record for record in paragraphs(shown) if "sha256" in record}
@@ -99,16 +111,24 @@ class Apt:
         sections = {package.name: package.section.rpartition("/")[0] for package in found}
         if others := [name for name in names if sections[name] not in _FREE_COMPONENTS]:
             listed = ", ".join(f"{name} ({sections[name]})" for name in others)
-            raise InputError(f"{listed}: not in main, so not free; leave it out")
+            raise InputError(f"{listed}: only packages in main are free; leave these out")
         return found
 
     def download(
         self, package: Package, folder: Path, progress: Callable[[int], None] = lambda size: None
     ) -> Path:
-        """The package's file in `folder`, downloaded unless it is there; its hash is verified.
+        """Download a package to `folder` unless it is there, verify its hash, and return its path.
 
-        What came before an interruption is used again. `progress` is told the bytes so far, again
-        and again. Raises FetchError where it cannot be had or is not what the archive lists.
+        The bytes of an interrupted download are used again.
+
+        Args:
+            package: The package.
+            folder: Where its file goes.
+            progress: Called repeatedly with the bytes downloaded so far.
+
+        Raises:
+            FetchError: For a package that cannot be fetched, and for a file that is not the one
+                that the archive lists.
         """
         target = folder / f"{package.folder_name}.deb"
         if target.exists() and _sha256(target) == package.sha256:
@@ -117,16 +137,20 @@ class Apt:
         partial.mkdir(parents=True, exist_ok=True)
         wanted = f"{package.name}={package.version}"
         self._run(
-            "apt-get", "-qq", "download", wanted, cwd=partial,
+            "apt-get",
+            "-qq",
+            "download",
+            wanted,
+            cwd=partial,
             idle=lambda: progress(sum(file.stat().st_size for file in partial.glob("*"))),
-        )  # fmt: skip
+        )
         files = list(partial.glob("*.deb"))
         if len(files) != 1 or _sha256(files[0]) != package.sha256:
             for file in files:
                 file.unlink()
             raise FetchError(
                 f"{wanted}: the downloaded file is not the one that the archive lists (its sha256 "
-                "differs), so it was thrown away; run the same command again"
+                "differs), so it was deleted; run the same command again"
             )
         os.replace(files[0], target)
         partial.rmdir()
@@ -144,13 +168,19 @@ class Apt:
         environment = {**os.environ, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
         try:
             process = subprocess.Popen(
-                command, cwd=cwd, env=environment, text=True, errors="replace",
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            )  # fmt: skip
+                command,
+                cwd=cwd,
+                env=environment,
+                text=True,
+                errors="replace",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
         except FileNotFoundError as error:
             raise FetchError(
-                f"{program} is not on this system: packages can be fetched on Debian and Ubuntu "
-                "alone; elsewhere bring your own audio with --folder"
+                f"{program} is not on this system: packages can only be fetched on Debian and "
+                "Ubuntu; elsewhere use your own audio with --folder"
             ) from error
         with process:
             try:
@@ -179,22 +209,22 @@ def _package(record: dict[str, str]) -> Package:
 
 
 def _sentence(what: str, err: str) -> str:
-    """What apt said on stderr, as one sentence about a package or `update`."""
+    """Return the errors that apt printed as one sentence about a package or `update`."""
     said = [line[3:].strip() for line in err.splitlines() if line.startswith("E: ")]
-    reason = said[0] if said else err.strip()[-300:] or "it said nothing"
+    reason = said[0] if said else err.strip()[-300:] or "no message"
     lower = err.lower()
     if any(words in lower for words in _OFFLINE):
-        return f"{what}: the archive cannot be reached, is there a network? apt says: {reason}"
+        return f"{what}: the archive cannot be reached, is there a network? apt's message: {reason}"
     if "no space left" in lower or "enough free space" in lower:
         return f"{what}: the disk is full; free some space and run the same command again"
-    # Digits alone would not do: apt also prints sums and sizes of files.
+    # The digits 404 alone are not enough: apt also prints hashes and sizes of files.
     if "404  not found" in lower or "was not found" in lower:
         return (
             f"{what}: no longer in the archive; run `apt-get update` (as root), or with --suite "
-            f"delete the cache's folder apt. apt says: {reason}"
+            f"delete the cache's folder apt. apt's message: {reason}"
         )
     if "hash sum mismatch" in lower or "unexpected size" in lower:
-        return f"{what}: what came is not what the archive lists, so it was refused: {reason}"
+        return f"{what}: the download is not what the archive lists, so it was refused: {reason}"
     return f"{what}: apt failed: {reason}"
 
 

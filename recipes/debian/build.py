@@ -1,10 +1,10 @@
-"""From packages and folders to shards, in steps that each leave what they finished in a cache.
+"""The steps from packages and folders to shards; each step keeps its results in a cache.
 
-CACHE/apt/        package lists, where a suite was named
-CACHE/debs/       packages as downloaded; gone once unpacked, unless they are to be kept
-CACHE/packages/   the audio and copyright file of each package
-CACHE/probed/     what decoding told, by 64 files
-CACHE/clips/      encoded clips, by a digest of all they are made of; gone with the last step
+CACHE/apt/        package lists, if a suite is named
+CACHE/debs/       packages as downloaded; deleted once unpacked, unless they are to be kept
+CACHE/packages/   the audio and copyright files of each package
+CACHE/probed/     the facts about files, 64 files together
+CACHE/clips/      encoded clips, named by a digest of all they are made of; deleted at the end
 """
 
 from __future__ import annotations
@@ -23,25 +23,43 @@ from rich.progress import Progress
 
 from melcap.errors import InputError
 from melcap.io.files import replacing
+from melcap.processes import executor
 from recipes.debian import shards, tables
 from recipes.debian.apt import Apt, FetchError, Package
 from recipes.debian.choose import choose
 from recipes.debian.clips import Clip, cut, sift
 from recipes.debian.encode import make
 from recipes.debian.probe import Facts, probe
+from recipes.debian.progress import run_jobs, stop_at_failure
 from recipes.debian.rules import Rules
 from recipes.debian.sources import OWN, Audio, Dropped, Splitter, of_folder, of_package
 from recipes.debian.unpack import copyright_text, unpack
-from recipes.debian.work import executor, run
 
 _FORMAT = 1
-"""Changes whenever the same sources would give other clips."""
+"""A number that changes whenever the same sources give other clips."""
 _FILES_PER_UNIT = 64
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is wanted. `packages` and `folders` are the sources; see the command's help."""
+    """A request for a set; the options of the command have the same meaning.
+
+    Attributes:
+        out: The folder of the set.
+        cache: The folder of intermediate results.
+        packages: The names of packages to use.
+        rules: The rules for them.
+        folders: Folders of your own audio to use.
+        licence: The licence of the folders' audio.
+        hours: The length of the set; None for the minutes of the rules.
+        everything: Whether to take all good audio.
+        splitter: The rule for valid.
+        suffix: .flac or .opus.
+        min_bandwidth: The least bandwidth in Hz; None for that of each class.
+        shard_bytes: The size of a train shard.
+        keep_debs: Whether to keep packages after unpacking.
+        workers: The number of worker processes.
+    """
 
     out: Path
     cache: Path
@@ -61,7 +79,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Built:
-    """The rows of the manifest, what was left out, and whether all of it had been there before."""
+    """The rows of the manifest, what was left out, and whether the set was complete before."""
 
     rows: list[tables.Row]
     dropped: list[Dropped]
@@ -69,14 +87,22 @@ class Built:
 
 
 def build(request: Request, apt: Apt, console: Console) -> Built:
-    """Make the set, or go on where it was stopped; a finished one is left as it is.
+    """Make the set, or continue where it was stopped; a complete set stays as it is.
 
-    Raises InputError for what cannot be asked for, FetchError for what cannot be had,
-    OutputExistsError for a folder with shards of another making, and OSError.
+    Args:
+        request: The set that is wanted.
+        apt: The source of packages.
+        console: Where progress is shown.
+
+    Raises:
+        InputError: For a request that is not possible.
+        FetchError: For packages that cannot be fetched, and where no clip is left.
+        OutputExistsError: For a folder with shards that this command did not make.
+        OSError: For errors of the file system.
     """
     names = [*request.packages, *(folder.resolve().name for folder in request.folders)]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
-        raise InputError(f"{', '.join(doubled)}: the name of two sources; rename one folder")
+        raise InputError(f"two sources are called {', '.join(doubled)}; rename one folder")
     request.out.mkdir(parents=True, exist_ok=True)
     shards.refuse_others(request.out)
     packages = apt.look_up(request.packages) if request.packages else []
@@ -103,9 +129,15 @@ def build(request: Request, apt: Apt, console: Console) -> Built:
             origins[package.name] = tables.Origin(package.size, text)
         task = progress.add_task("packing", total=len(named))
         rows = shards.write(
-            request.out, named, places, origins, dropped, key, request.shard_bytes,
+            request.out,
+            named,
+            places,
+            origins,
+            dropped,
+            key,
+            request.shard_bytes,
             advance=lambda: progress.advance(task),
-        )  # fmt: skip
+        )
     shutil.rmtree(request.cache / "clips")
     return Built(rows, dropped)
 
@@ -113,7 +145,7 @@ def build(request: Request, apt: Apt, console: Console) -> Built:
 def _fetch(
     packages: Sequence[Package], request: Request, apt: Apt, pool: Executor, progress: Progress
 ) -> None:
-    """Download and unpack what is not there yet."""
+    """Download and unpack the packages that are not in the cache."""
     debs = request.cache / "debs"
     debs.mkdir(parents=True, exist_ok=True)
     todo = [package for package in packages if not _folder_of(package, request).exists()]
@@ -140,6 +172,7 @@ def _fetch(
         done += package.size
         progress.update(task, completed=done)
         jobs.append(pool.submit(_unpack, deb, _folder_of(package, request), request.keep_debs))
+        stop_at_failure(jobs[-1])
     for job in jobs:
         job.result()
     progress.remove_task(task)
@@ -171,9 +204,9 @@ def _sources(packages: Sequence[Package], request: Request) -> tuple[list[Audio]
 def _probe(
     files: Sequence[Audio], cache: Path, pool: Executor, progress: Progress
 ) -> list[tuple[Audio, Facts]]:
-    """Each file with what decoding tells of it."""
+    """Return each file with its facts."""
     cache.mkdir(parents=True, exist_ok=True)
-    # By group, so that what is new elsewhere leaves a unit as it is.
+    # By group, so that new files of another group do not change a unit.
     groups: dict[tuple[str, str, str], list[Audio]] = defaultdict(list)
     for audio in files:
         groups[audio.package, audio.label, audio.speaker].append(audio)
@@ -183,7 +216,7 @@ def _probe(
         for first in range(0, len(group), _FILES_PER_UNIT)
     ]
     jobs = [([audio.path for audio in unit], cache) for unit in units]
-    found = run(pool, _probe_unit, jobs, progress, "probing", [len(unit) for unit in units])
+    found = run_jobs(pool, _probe_unit, jobs, progress, "probing", [len(unit) for unit in units])
     return [
         pair
         for unit, facts in zip(units, found, strict=True)
@@ -204,7 +237,7 @@ def _probe_unit(paths: Sequence[Path], cache: Path) -> list[Facts]:
 
 
 def _encode(clips: Sequence[tuple[Clip, Path]], pool: Executor, progress: Progress) -> None:
-    """Make the clips; those that are cut from one file together, so that it is read once."""
+    """Make the clips. Those from one file are made together, so that it is read once."""
     files: dict[tuple[Path, ...], list[tuple[Clip, Path]]] = defaultdict(list)
     for clip, target in clips:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -212,7 +245,7 @@ def _encode(clips: Sequence[tuple[Clip, Path]], pool: Executor, progress: Progre
     jobs = [
         (sorted(together, key=lambda item: item[0].parts[0].spans),) for together in files.values()
     ]
-    run(pool, make, jobs, progress, "encoding", [len(together) for (together,) in jobs])
+    run_jobs(pool, make, jobs, progress, "encoding", [len(together) for (together,) in jobs])
 
 
 def _key(
@@ -221,7 +254,7 @@ def _key(
     places: Mapping[str, Path],
     dropped: Sequence[Dropped],
 ) -> str:
-    """A digest of all that the shards and the tables beside them say."""
+    """Return a digest of all that is in the shards and the tables beside them."""
     clips = []
     for name, clip in named:
         audio, origins = clip.audio, [part.audio.origin for part in clip.parts]
@@ -233,7 +266,7 @@ def _key(
 
 
 def _place(request: Request, clip: Clip) -> Path:
-    """Where a clip's file lies in the cache."""
+    """Return the path of a clip in the cache."""
     parts = [[part.facts.digest, part.facts.left, part.spans] for part in clip.parts]
     return request.cache / "clips" / f"{_digest([_FORMAT, request.suffix, parts])}{request.suffix}"
 

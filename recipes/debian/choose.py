@@ -1,4 +1,4 @@
-"""Which clips are taken, so that each speaker, band and package has its share and no more."""
+"""The choice of clips, so that each speaker, band and package has its share and no more."""
 
 from __future__ import annotations
 
@@ -13,16 +13,22 @@ from recipes.debian.sources import Dropped
 _STEPS = 60
 
 BEYOND = "more of this group than is wanted"
+"""The reason for leaving out good clips."""
 
 
 def choose(
     clips: Sequence[Clip], hours: float | None = None, everything: bool = False
 ) -> tuple[list[Clip], list[Dropped]]:
-    """The clips that are taken, and those that are not.
+    """Return the clips that are taken, and the audio that is not.
 
-    From each group (package, class and speaker) as much is taken as the list says; with `hours`,
-    all shares grow or shrink together until the clips have so many hours, or all that there is.
-    Files take turns, so that a share is of many files and not of a few long ones.
+    From each group (package, class and speaker) as many minutes are taken as the list says. Files
+    take turns, so that a share comes from many files and not from a few long ones.
+
+    Args:
+        clips: All good clips.
+        hours: The length of the set; all shares grow or shrink together to reach it, as far as
+            there is audio. None keeps the shares of the list.
+        everything: Whether to take all clips.
     """
     groups: dict[tuple[str, str, str], list[Clip]] = {}
     for clip in clips:
@@ -52,9 +58,9 @@ def _turn(clip: Clip) -> tuple[int, str]:
 
 
 def _count(queue: Sequence[Clip], scale: float, timed: bool) -> int:
-    """How many clips of a queue its share has room for.
+    """Return the number of clips of a queue that its share has room for.
 
-    One clip at the least, where nothing is asked for in hours: some groups have a few words alone.
+    It is at least one where no hours are asked for, because some groups have only a few words.
     """
     minutes = queue[0].audio.minutes
     if timed and math.isinf(minutes):
@@ -70,7 +76,7 @@ def _count(queue: Sequence[Clip], scale: float, timed: bool) -> int:
 
 
 def _scale_for(queues: Sequence[Sequence[Clip]], seconds: float) -> float:
-    """The largest scale at which no more than `seconds` are taken."""
+    """Return the largest scale of the shares with which at most `seconds` are taken."""
 
     def total(scale: float) -> float:
         counts = (_count(queue, scale, timed=True) for queue in queues)

@@ -1,4 +1,4 @@
-"""Which files are good, and how they are cut into clips: decisions about facts, no audio."""
+"""The choice of good files and how they are cut into clips, decided by facts without decoding."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from melcap.io.resample import resampled_length
-from melcap.training.data import SAMPLE_RATE
+from melcap.training.audio_cache import SAMPLE_RATE
 from recipes.debian.probe import Facts, Span
 from recipes.debian.sources import Audio, Dropped
 
 LONGEST = 30.0
-"""Seconds of the longest clip."""
+"""The length of the longest clip in seconds."""
 GAP = SAMPLE_RATE // 8
-"""Samples of silence between joined words."""
+"""The samples of silence between joined words."""
 _SHORTEST_CLIP, _SHORTEST_WORD = 0.5, 1 / 12
-# From this length on a file makes clips of its own; shorter ones are joined, up to _JOINED.
+# Seconds from which on a file makes clips of its own; shorter files are joined, up to _JOINED.
 _LONG = {"music": 6.0, "speech": 8.0, "sound": 8.0}
 _JOINED = 20.0
-# A file of a lower rate has no treble to learn; of telephone voices there are more than enough.
+# Files of a lower rate have no treble to train on, and there are enough telephone voices.
 _LOWEST_RATE = {"music": 32_000, "speech": 16_000, "sound": 32_000}
 _NARROWEST = {"music": 0, "speech": 4_000, "sound": 0}
 _SILENT_PEAK, _MOST_CLIPPED = 2e-3, 0.01
@@ -28,7 +28,7 @@ _SILENT_PEAK, _MOST_CLIPPED = 2e-3, 0.01
 
 @dataclass(frozen=True)
 class Part:
-    """What a clip takes of one file: `spans` in samples of the file, in order."""
+    """The part of a clip that comes from one file; `spans` are in samples of the file, in order."""
 
     audio: Audio
     facts: Facts
@@ -36,16 +36,16 @@ class Part:
 
     @property
     def samples(self) -> int:
-        """How many samples it has at 44.1 kHz."""
+        """The number of samples at 44.1 kHz."""
         taken = sum(stop - start for start, stop in self.spans)
         return resampled_length(taken, self.facts.rate, SAMPLE_RATE)
 
 
 @dataclass(frozen=True)
 class Clip:
-    """Parts that follow each other after 1/8 s of silence; all of one class, speaker and licence.
+    """A clip of parts with 1/8 s of silence between them; all have one class, speaker and licence.
 
-    `rank` counts the clips of one file, in an order that has nothing to do with time.
+    `rank` numbers the clips of one file in a random order that is always the same.
     """
 
     parts: tuple[Part, ...]
@@ -53,22 +53,24 @@ class Clip:
 
     @property
     def audio(self) -> Audio:
-        """The first file, which stands for what all of them share."""
+        """The first file; what all files of the clip share is read from it."""
         return self.parts[0].audio
 
     @property
     def samples(self) -> int:
+        """The number of samples at 44.1 kHz."""
         return sum(part.samples for part in self.parts) + GAP * (len(self.parts) - 1)
 
     @property
     def seconds(self) -> float:
+        """The length in seconds."""
         return self.samples / SAMPLE_RATE
 
 
 def fault(label: str, facts: Facts, min_bandwidth: int | None = None) -> str:
-    """Why a file of a class is left out, in a few words; "" for one that is good.
+    """Return why a file of a class is left out, in a few words, or "" for a good file.
 
-    `min_bandwidth` in Hz takes the place of what each class asks for itself.
+    `min_bandwidth` in Hz replaces the bandwidth that each class requires.
     """
     narrowest = _NARROWEST[label] if min_bandwidth is None else min_bandwidth
     if facts.error:
@@ -89,31 +91,31 @@ def fault(label: str, facts: Facts, min_bandwidth: int | None = None) -> str:
 def sift(
     files: Sequence[tuple[Audio, Facts]], min_bandwidth: int | None = None
 ) -> tuple[list[tuple[Audio, Facts]], list[Dropped]]:
-    """The files without fault, each sound once, and what was left out.
+    """Return the files without fault, each with other samples, and what was left out.
 
-    Of two files with the same samples the one in valid stays, or the first by package and name:
-    nothing that is measured on is learnt from.
+    Of two files with the same samples, the one in valid stays, so that nothing that is evaluated
+    has been trained on. Otherwise the first by package and name stays.
     """
-    kept, dropped, heard = [], [], set()
+    kept, dropped, seen = [], [], set()
     order = sorted(files, key=lambda file: (file[0].split != "valid", _key(file[0])))
     for audio, facts in order:
         reason = fault(audio.label, facts, min_bandwidth)
-        if not reason and facts.digest in heard:
+        if not reason and facts.digest in seen:
             reason = "the same samples as another file"
         if reason:
             dropped.append(Dropped(audio.package, audio.origin, facts.seconds, reason))
             continue
-        heard.add(facts.digest)
+        seen.add(facts.digest)
         kept.append((audio, facts))
     return kept, dropped
 
 
 def cut(files: Sequence[tuple[Audio, Facts]]) -> tuple[list[Clip], list[Dropped]]:
-    """Cut files into clips of at most 30 s, and name what is left out.
+    """Cut files into clips of at most 30 s, and return them and what is left out.
 
-    What sounds of a long file is cut into equal clips. Short files are joined, up to 20 s, with
-    others of the same split, package, class, speaker and licence, in an order that is drawn from
-    their names. Each sample is in one clip or in what is left out.
+    A long file without its silences is cut into equal clips. Short files are joined, up to 20 s,
+    with others of the same split, package, class, speaker and licence, in a random order that
+    depends on their names. Each sample is in one clip or in what is left out.
     """
     clips: list[Clip] = []
     dropped: list[Dropped] = []
@@ -143,7 +145,7 @@ def cut(files: Sequence[tuple[Audio, Facts]]) -> tuple[list[Clip], list[Dropped]
 
 
 def _pieces(whole: Part) -> Iterator[Clip]:
-    """A long file's clips: what sounds, in equal parts that are as long as may be."""
+    """Yield the clips of a long file: the spans that sound, in equal parts as long as possible."""
     rate, taken = whole.facts.rate, sum(stop - start for start, stop in whole.spans)
     count = math.ceil(taken / (LONGEST * rate))
     ends = [taken * number // count for number in range(1, count + 1)]
@@ -163,6 +165,7 @@ def _pieces(whole: Part) -> Iterator[Clip]:
 
 
 def _joined(words: Sequence[Part]) -> Iterator[Clip]:
+    """Yield clips of short files that are joined."""
     held: list[Part] = []
     for word in sorted(words, key=lambda word: _draw("/".join(_key(word.audio)))):
         if held and Clip((*held, word)).seconds > _JOINED:
@@ -178,5 +181,5 @@ def _key(audio: Audio) -> tuple[str, str]:
 
 
 def _draw(name: str) -> str:
-    """An order that is as good as random, and always the same."""
+    """Return a key that sorts names in a random order that is always the same."""
     return hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()

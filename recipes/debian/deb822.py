@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 
 def paragraphs(text: str) -> Iterator[dict[str, str]]:
-    """The fields of each paragraph, names in lower case, values as they are over all their lines.
+    """Yield the fields of each paragraph, with names in lower case and values of all their lines.
 
-    Of a field that stands twice the first counts. Lines that belong to no field are passed over,
-    so any text can be given.
+    If a field occurs twice, the first counts. Lines that belong to no field are skipped, so any
+    text can be given.
     """
     for block in re.split(r"\n[ \t]*\n", text.replace("\r\n", "\n")):
         fields: dict[str, str] = {}

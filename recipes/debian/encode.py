@@ -1,4 +1,4 @@
-"""Clips made and encoded: parts read and joined, levelled, written as FLAC or Ogg Opus."""
+"""Encoded clips: their parts are read, joined, levelled, and written as FLAC or Ogg Opus."""
 
 from __future__ import annotations
 
@@ -13,34 +13,36 @@ import numpy as np
 
 from melcap.io.files import replacing
 from melcap.io.resample import resample
-from melcap.training.data import SAMPLE_RATE
+from melcap.training.audio_cache import SAMPLE_RATE
 from recipes.debian.apt import FetchError
 from recipes.debian.clips import GAP, Clip, Part
 from recipes.debian.probe import FloatArray, bandwidth, mono, opened, spectrum
 
-FORMATS = ("flac", "opus")
 _OPUS_RATE, _OPUS_BITS = 48_000, 96_000
 _FADE = SAMPLE_RATE // 200
 _NOTHING: FloatArray = np.zeros(0, np.float32)
-# Louder peaks are lowered to the first, a lossy coder overshoots; of lower ones than the second,
-# noise of 16 bits would be heard, so they are raised to the third.
+# Peaks above the first are lowered to it, because a lossy coder overshoots. Peaks below the second
+# are raised to the third, because noise of 16 bits would be audible.
 _LOUD, _QUIET, _RAISED = 0.95, 0.1, 0.3
 
 
 @dataclass(frozen=True)
 class Made:
-    """What a clip became: `seconds`, and where its spectrum ends at -60 dB, in Hz."""
+    """The length of an encoded clip in seconds, and where its spectrum ends at -60 dB, in Hz."""
 
     seconds: float
     bandwidth: int
 
 
 def make(clips: Sequence[tuple[Clip, Path]]) -> int:
-    """Write clips that take from one file (or one clip from many) to their paths; their number.
+    """Write clips to their paths unless they are there, and return their number.
 
-    A clip appears whole, with what it became (`Made`) in a .json beside it, which appears first.
-    The bytes follow from the sources alone. Raises AudioFileError
-    or FetchError for a source that has changed since it was probed.
+    The clips come from one file, or are one clip from many files. A clip appears whole, after a
+    .json of the same name with its `Made`. The bytes depend only on the sources.
+
+    Raises:
+        AudioFileError: For a source that cannot be read any more.
+        FetchError: For a source that has changed since it was probed.
     """
     todo = [(clip, target) for clip, target in clips if not target.exists()]
     if not todo:
@@ -62,12 +64,12 @@ def make(clips: Sequence[tuple[Clip, Path]]) -> int:
 
 
 def made(target: Path) -> Made:
-    """What `make` noted of a clip."""
+    """Return what `make` wrote beside a clip."""
     return Made(**json.loads(target.with_suffix(".json").read_text()))
 
 
 def _read(parts: Sequence[Part]) -> Iterator[FloatArray]:
-    """Each part as float32 [n] at 44.1 kHz. Parts of one file follow each other in time."""
+    """Yield each part as float32 [n] at 44.1 kHz; parts of one file are in the order of time."""
     for path, run in itertools.groupby(parts, key=lambda part: part.audio.path):
         wanted = list(run)
         facts = wanted[0].facts
@@ -82,7 +84,7 @@ def _read(parts: Sequence[Part]) -> Iterator[FloatArray]:
 
 
 def _spans(blocks: Iterator[FloatArray], spans: Sequence[tuple[int, int]]) -> Iterator[FloatArray]:
-    """The samples of each span [start, stop); spans are in order and apart."""
+    """Yield the samples of each span [start, stop); spans are in order and do not overlap."""
     held, begin = _NOTHING, 0
     for start, stop in spans:
         pieces = []
@@ -98,7 +100,7 @@ def _spans(blocks: Iterator[FloatArray], spans: Sequence[tuple[int, int]]) -> It
 
 
 def _faded(wave: FloatArray) -> FloatArray:
-    """5 ms of fade at both ends, so that no cut clicks."""
+    """Return the wave with 5 ms of fade at both ends, so that cuts do not click."""
     length = min(len(wave) // 2, _FADE)
     ramp = np.linspace(0, 1, length, dtype=np.float32)
     wave = wave.copy()
@@ -108,6 +110,7 @@ def _faded(wave: FloatArray) -> FloatArray:
 
 
 def _levelled(wave: FloatArray) -> FloatArray:
+    """Return the wave with its peak lowered or raised where it is too loud or too quiet."""
     peak = float(np.abs(wave).max())
     if peak > _LOUD:
         return wave * np.float32(_LOUD / peak)
@@ -126,7 +129,7 @@ def _opus(wave: FloatArray) -> bytes:
     import av
 
     out = io.BytesIO()
-    # Bit-exact: no serial number drawn from a clock, no version of the library.
+    # Bit-exact: without a serial number from the clock and the version of the library.
     options = {"fflags": "+bitexact"}
     with av.open(out, "w", format="ogg", container_options=options) as container:
         stream = container.add_stream("libopus", rate=_OPUS_RATE, layout="mono")

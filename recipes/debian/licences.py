@@ -1,4 +1,4 @@
-"""Under which licence an audio file is, from its package's copyright file, and whether it is free.
+"""The licence of an audio file, from its package's copyright file, and whether it is free.
 
 Copyright files are either machine-readable (DEP-5, the copyright format 1.0 of Debian) or free
 text. DEP-5 names files as they lie in the source; a package installs them elsewhere, so patterns
@@ -17,10 +17,10 @@ from recipes.debian.deb822 import paragraphs
 
 UNKNOWN = "unknown"
 ALL_OF = " + "
-"""Between licences that hold together, where the copyright file does not say which is whose."""
+"""Joins licences where the copyright file does not say which applies to which file."""
 
 # One licence, by its short name in DEP-5 or SPDX. Creative Commons is free by Debian's guidelines
-# from version 3 on; -NC and -ND never are, and nothing here lets them through.
+# from version 3 on; -NC and -ND are never free, and no pattern here matches them.
 _FREE = re.compile(
     r"""(a|l)?gpl(-?v?[123](\.[01])?)?(-or-later|-only)?\+?
       | gfdl(-niv)?(-1\.[0-9])?(-no-invariants)?(-or-later|-only)?\+?
@@ -30,13 +30,13 @@ _FREE = re.compile(
       | unlicense | wtfpl(-2)? | fal(-?1\.3)? | lal(-?1\.3)? | free-?art(-.*)?""",
     re.VERBOSE,
 )
-# The GPL's own text speaks of noncommercial distribution.
+# The GPL's own text contains "noncommercial distribution".
 _NOT_FREE = re.compile(
     r"\bnon-?commercial\b(?! distribution)|no-?deriv|no derivative|\bby(-sa)?-n[cd]\b|\bnon-free\b"
     r"|not for commercial|personal use only",
     re.IGNORECASE,
 )
-# Phrases by which free text names a licence, and the short name.
+# Phrases that name a licence in free text, and its short name.
 _PHRASES = (
     (r"creative commons (cc)?0|\bcc0\b|public domain dedication", "CC0-1.0"),
     (r"attribution[- ]share ?-?alike[^.]{0,40}4\.0|cc[- ]by[- ]sa[- ]4", "CC-BY-SA-4.0"),
@@ -58,14 +58,14 @@ _ANY_GPL = r"general public licen[cs]e|\bgpl\b"
 
 @dataclass(frozen=True)
 class Copyright:
-    """A package's copyright file: pairs of patterns and licence, or of free text the licence."""
+    """The copyright file of a package: licences by patterns of files, or one from free text."""
 
     stanzas: tuple[tuple[tuple[str, ...], str], ...]
     of_text: str
 
     @classmethod
     def parse(cls, text: str | None) -> Copyright:
-        """Reads DEP-5 and free text; None stands for a package without a copyright file."""
+        """Parse DEP-5 or free text; None stands for a package without a copyright file."""
         if text is None:
             return cls((), UNKNOWN)
         stanzas = []
@@ -78,10 +78,10 @@ class Copyright:
         return cls(tuple(stanzas), _named_in(text) if not stanzas else UNKNOWN)
 
     def licence_of(self, origin: str) -> str:
-        """The short name of the licence of the file installed as `origin`.
+        """Return the short name of the licence of the file installed as `origin`.
 
-        The stanza whose pattern fits most of the path counts, the later of two that fit as well;
-        where none fits, every licence in the file is taken to hold.
+        The stanza whose pattern matches most of the path counts, and the later of two that match
+        equally. Where none matches, all licences in the copyright file apply together.
         """
         best, fit = "", -1
         for patterns, licence in self.stanzas:
@@ -95,10 +95,10 @@ class Copyright:
 
 
 def is_free(licence: str) -> bool:
-    """Whether a short name, or several joined by and, or, commas, `|` and `+`, lets all use it.
+    """Return whether a licence is known and free: a short name, or several joined.
 
-    One of those joined by "or" or `|` must be known and free, and every one of those joined
-    otherwise.
+    Of names joined by "or" or `|` one must be known and free; of names joined by "and", commas or
+    `+`, all.
     """
     if _NOT_FREE.search(licence):
         return False
@@ -115,13 +115,13 @@ def _all_free(names: str) -> bool:
 
 
 def _short_name(field: str) -> str:
-    """The first line of a License field; of one that has none, the licence its text names."""
+    """Return the first line of a License field, or the licence named in its text if it is empty."""
     first, _, text = field.partition("\n")
     return " ".join(first.split()) or _named_in(text)
 
 
 def _named_in(text: str) -> str:
-    """Every licence that free text names, or `unknown`; what is said against use comes along."""
+    """Return all licences that free text names, or `unknown`, or a restriction on use."""
     if found := _NOT_FREE.search(text):
         return f"non-free ({' '.join(found[0].split())})"
     plain = " ".join(text.lower().split())
@@ -141,7 +141,7 @@ def _is_packaging(patterns: Sequence[str]) -> bool:
 
 
 def _fit(pattern: str, origin: str) -> int:
-    """How much of a path a pattern names, in characters; 0 for `*`, -1 where it does not fit."""
+    """Return the characters of a path that a pattern names; 0 for `*`, -1 if it does not match."""
     pattern = pattern.removeprefix("./")
     if not pattern or pattern.startswith("debian/"):
         return -1
@@ -154,7 +154,7 @@ def _fit(pattern: str, origin: str) -> int:
     parts = origin.split("/")
     tails = ["/".join(parts[start:]) for start in range(len(parts))]
     best = -1
-    # Up to two leading folders of the source may be gone.
+    # Up to two leading folders of the source may be missing.
     names = pattern.split("/")
     for dropped in range(min(3, len(names))):
         rest = "/".join(names[dropped:])
@@ -164,5 +164,5 @@ def _fit(pattern: str, origin: str) -> int:
 
 
 def _matches(tail: str, pattern: str) -> bool:
-    # A zip archive is a file in the source, and a folder in our paths.
+    # A zip archive is a file in the source and a folder in the paths here.
     return fnmatchcase(tail, pattern) or fnmatchcase(tail, f"{pattern}/*")

@@ -1,4 +1,4 @@
-"""Audio files decoded once, block by block: how long, how wide, how loud, and where they sound."""
+"""Facts about an audio file, from decoding it once: length, bandwidth, loudness, silences."""
 
 from __future__ import annotations
 
@@ -18,26 +18,35 @@ from recipes.debian.unpack import RAW_SUFFIXES
 
 FloatArray = npt.NDArray[np.float32]
 Span = tuple[int, int]
-"""From one sample to before another, at the file's own rate."""
+"""From one sample to before another, at the rate of the file."""
 
 FRAMES_PER_SECOND = 50
+"""The frames whose level decides whether the file sounds."""
 _FRAMES_PER_BLOCK = 500
 _WINDOW = 2048
 FULL_SCALE = 0.999
-# A frame is silent this far below the loudest, or below this level, dB.
+"""The least amplitude that counts as clipped."""
+# A frame is silent if it is so many dB below the loudest, or below so many dB.
 _SILENCE, _SILENT = -50.0, -75.0
-# Silences inside shrink to so many frames; so many are kept before and after what sounds.
+# Frames that are kept of a silence inside the file, before its first sound and after its last.
 _PAUSE, _BEFORE, _AFTER = 20, 2, 3
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What decoding told. With `error`, nothing else counts.
+    """The facts that decoding a file gives.
 
-    `rate` Hz, `channels` and `samples` (per channel); `peak`, and `clipped`: the share of samples
-    at full scale, both after mixing to mono; `bandwidth` Hz, where the spectrum ends at -60 dB;
-    `spans`: where it sounds; `digest`: of the mono samples at 16 bits. `left`: the channels cancel
-    each other, so the first stands for all.
+    Attributes:
+        error: Why it cannot be decoded; then the other facts have no meaning.
+        rate: The sample rate in Hz.
+        channels: The number of channels.
+        samples: The samples per channel.
+        peak: The largest amplitude after mixing to mono.
+        clipped: The share of samples at full scale after mixing to mono.
+        bandwidth: Where the spectrum ends at -60 dB, in Hz.
+        left: Whether the first channel is used alone, because the channels cancel each other.
+        digest: A digest of the mono samples at 16 bits.
+        spans: Where it sounds.
     """
 
     error: str = ""
@@ -53,17 +62,18 @@ class Facts:
 
     @property
     def seconds(self) -> float:
+        """The length in seconds."""
         return self.samples / self.rate if self.rate else 0.0
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> Facts:
-        """From what `dataclasses.asdict` made, by way of JSON."""
+        """Return the facts from the result of `dataclasses.asdict` that went through JSON."""
         spans = tuple((start, stop) for start, stop in values.pop("spans"))
         return cls(**values, spans=spans)
 
 
 def probe(path: Path) -> Facts:
-    """Decode a file from start to end. What cannot be decoded comes back with `error` set."""
+    """Decode a file from start to end and return its facts, or only `error` if that fails."""
     try:
         facts, cancels = _measure(path, left=False)
         return _measure(path, left=True)[0] if cancels else facts
@@ -73,9 +83,12 @@ def probe(path: Path) -> Facts:
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[int, int, Iterator[FloatArray]]]:
-    """A file's rate in Hz, its channels, and its samples in blocks float32 [channels, n].
+    """Open a file and yield its rate in Hz, its channels, and its samples in blocks.
 
-    Blocks are of whole frames of 1/50 s, but for the last. Raises AudioFileError.
+    Blocks are float32 [channels, n], of whole frames of 1/50 s except the last.
+
+    Raises:
+        AudioFileError: For a file that cannot be read.
     """
     if path.suffix.lower() in RAW_SUFFIXES:
         rate, wave = _read_raw(path)
@@ -88,22 +101,27 @@ def opened(path: Path) -> Iterator[tuple[int, int, Iterator[FloatArray]]]:
 
 
 def mono(block: FloatArray, left: bool) -> FloatArray:
-    """[channels, n] to [n]: the mean, or the first channel."""
+    """Return [n] from [channels, n]: the mean of the channels, or the first one."""
     return block[0] if left else block.mean(axis=0, dtype=np.float32)
 
 
 def bandwidth(power: npt.NDArray[np.float64], rate: int) -> int:
-    """Hz up to which a power spectrum [window / 2 + 1], smoothed, is within 60 dB of its peak."""
+    """Return the Hz up to which a power spectrum is within 60 dB of its peak.
+
+    Args:
+        power: The spectrum [window / 2 + 1]. It is smoothed over nine bins.
+        rate: The sample rate in Hz.
+    """
     decibels = 10 * np.log10(power + 1e-20)
     smooth = np.convolve(decibels, np.ones(9) / 9, "same")
-    # At the ends "same" averages with zeros, which are louder than any spectrum here.
+    # At the ends "same" averages with zeros, that is 0 dB, louder than any spectrum here.
     smooth[:4], smooth[-4:] = decibels[:4], decibels[-4:]
     top = int(np.flatnonzero(smooth > smooth.max() - 60)[-1])
     return min(top * rate // (2 * (len(power) - 1)), rate // 2)
 
 
 def spectrum(wave: FloatArray) -> npt.NDArray[np.float64]:
-    """The power [1025] of a wave [n], summed over its Hann windows of 2048, one after another."""
+    """Return the power [1025] of a wave [n], summed over adjacent Hann windows of 2048 samples."""
     if len(wave) < _WINDOW:
         wave = np.pad(wave, (0, _WINDOW - len(wave)))
     windows = wave[: len(wave) // _WINDOW * _WINDOW].reshape(-1, _WINDOW)
@@ -113,9 +131,10 @@ def spectrum(wave: FloatArray) -> npt.NDArray[np.float64]:
 
 
 def sounding(levels: npt.NDArray[np.float32]) -> list[Span]:
-    """Where frames of these levels (dB) sound: from frame to frame, in order, apart.
+    """Return the spans of frames that sound, given the levels of frames in dB.
 
-    Silence at the ends goes, but for a frame or two, and silence inside shrinks to 0.4 s.
+    Silence at the ends is left out, except for two or three frames, and silence inside shrinks to
+    0.4 s.
     """
     on = np.flatnonzero(levels > max(float(levels.max(initial=-np.inf)) + _SILENCE, _SILENT))
     if not len(on):
@@ -131,7 +150,7 @@ def sounding(levels: npt.NDArray[np.float32]) -> list[Span]:
 
 
 def _measure(path: Path, left: bool) -> tuple[Facts, bool]:
-    """The facts, and whether mixing made most of the sound vanish."""
+    """Return the facts, and whether mixing to mono cancels most of the sound."""
     digest, power = hashlib.sha256(), np.zeros(_WINDOW // 2 + 1)
     squares: list[npt.NDArray[np.float32]] = []
     samples = at_full_scale = 0
@@ -154,9 +173,16 @@ def _measure(path: Path, left: bool) -> tuple[Facts, bool]:
     levels = 10 * np.log10(np.concatenate(squares) + np.float32(1e-10))
     spans = tuple((first * frame, min(last * frame, samples)) for first, last in sounding(levels))
     facts = Facts(
-        "", rate, channels, samples, peak, at_full_scale / samples, bandwidth(power, rate), left,
-        f"{rate}-{digest.hexdigest()}", spans,
-    )  # fmt: skip
+        rate=rate,
+        channels=channels,
+        samples=samples,
+        peak=peak,
+        clipped=at_full_scale / samples,
+        bandwidth=bandwidth(power, rate),
+        left=left,
+        digest=f"{rate}-{digest.hexdigest()}",
+        spans=spans,
+    )
     return facts, mixed < 0.1 * apart
 
 
@@ -169,7 +195,7 @@ def _block_size(rate: int) -> int:
 
 
 def _read_raw(path: Path) -> tuple[int, FloatArray]:
-    """A headerless file as (rate in Hz, float32 [samples]): G.722 at 16 kHz, or 16-bit samples."""
+    """Return the rate in Hz and float32 [samples] of a headerless file: G.722 or 16-bit PCM."""
     import av
 
     suffix = path.suffix.lower()

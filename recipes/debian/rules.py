@@ -1,16 +1,16 @@
-"""What kind of audio a file is, who speaks, and how much of it is wanted: a list, and patterns.
+"""The class, speaker and wanted minutes of a file, by a list of packages and general patterns.
 
 The list is a CSV with the columns package, split, class, minutes, licence, files:
 
-- `files`: a regular expression that is looked for in a file's path; a group `(?P<speaker>...)`
-  names who speaks. Left empty, the row is for those files that the general patterns below say are
-  of its class. A file takes the first row that fits, and is left out where none does.
-- `class`: speech, music or sound; or drop, for what is to be left out.
-- `minutes`: how much is taken from each speaker, or without one from the package and class.
-- `split`: train or valid; left empty, the name of the source package decides.
-- `licence`: of packages whose copyright file says it in words that cannot be read by rules.
+- `files`: a regular expression that is searched for in a file's path. A group `(?P<speaker>...)`
+  gives the speaker. An empty expression matches the files that have the row's class by the general
+  patterns below. The first row that matches counts, and a file that matches none is left out.
+- `class`: speech, music or sound, or drop to leave files out.
+- `minutes`: how much is taken from each speaker, or from the package and class if there is none.
+- `split`: train or valid. If empty, the name of the source package decides.
+- `licence`: for packages whose copyright file states it in words that rules cannot read.
 
-A package without a row is judged by the general patterns alone.
+For a package without a row, the general patterns decide alone.
 """
 
 from __future__ import annotations
@@ -25,10 +25,13 @@ from pathlib import Path
 from melcap.errors import InputError
 
 CLASSES = ("speech", "music", "sound")
+"""The classes of audio."""
 SPLITS = ("train", "valid")
+"""The splits of a set."""
 DROP = "drop"
+"""The class of a row whose files are left out."""
 MINUTES = 10.0
-"""How much is taken from a package's class where no list says."""
+"""The minutes that are taken from a package's class without a row in the list."""
 
 _COLUMNS = ["package", "split", "class", "minutes", "licence", "files"]
 _VOICE = re.compile(
@@ -45,7 +48,7 @@ _MUSIC = re.compile(
 
 @dataclass(frozen=True)
 class Rule:
-    """One row of a list; `files` is None where the general patterns decide."""
+    """A row of the list; `files` is None where the general patterns decide."""
 
     package: str
     split: str
@@ -57,7 +60,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Kind:
-    """What a file is: its class, its speaker ("" for none), and how much of such is wanted."""
+    """The class of a file, its speaker or "", and the minutes wanted of this speaker or class."""
 
     label: str
     speaker: str
@@ -65,21 +68,24 @@ class Kind:
 
 
 Rules = Mapping[str, Sequence[Rule]]
-"""The rows of each package."""
+"""The rows of the list by package."""
 
 
 def default_rules() -> Rules:
-    """The list of the packages that melcap's own weights were trained on."""
+    """Return the list of the packages that melcap's own weights were trained on."""
     path = Path(__file__).with_name("packages.csv")
     return parse(path.read_text(encoding="utf-8"), path.name)
 
 
 def choose_packages(wanted: str | None) -> tuple[list[str], Rules]:
-    """The packages named, and the rules for them.
+    """Return the packages that are wanted, and the rules for them.
 
-    `wanted` is None for the default list, names separated by commas, or a file: a list of the form
-    above, or one name a line. Names that the default list has follow its rules. Raises InputError
-    for a list that cannot be read, with the line.
+    Args:
+        wanted: None for the default list; names separated by commas; or a file, either a list of
+            the form above or one name on each line. For names in the default list its rules apply.
+
+    Raises:
+        InputError: For a list that cannot be read; it names the line.
     """
     rules = default_rules()
     if wanted is None:
@@ -99,12 +105,16 @@ def choose_packages(wanted: str | None) -> tuple[list[str], Rules]:
     if not found:
         raise InputError(f"{wanted}: names no package")
     if odd := [name for name in found if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", name)]:
-        raise InputError(f"{', '.join(odd)}: not a package's name")
+        raise InputError(f"{', '.join(odd)}: not a package name")
     return found, rules
 
 
 def parse(text: str, source: str) -> Rules:
-    """Reads a list; InputError, with `source` and the line, for what it may not hold."""
+    """Parse a list.
+
+    Raises:
+        InputError: For an error in the list; it names `source` and the line.
+    """
     reader = csv.DictReader(StringIO(text))
     if reader.fieldnames != _COLUMNS:
         raise InputError(f"{source}: its first line must be {','.join(_COLUMNS)}")
@@ -124,7 +134,7 @@ def parse(text: str, source: str) -> Rules:
 
 
 def kind_of(package: str, origin: str, rules: Rules) -> Kind | None:
-    """What the file `origin` of a package is; None where it is to be left out."""
+    """Return the kind of the file `origin` of a package, or None if it is to be left out."""
     if package not in rules:
         label = general_class(origin)
         speaker = origin.rpartition("/")[0].rpartition("/")[2] if label == "speech" else ""
@@ -141,7 +151,7 @@ def kind_of(package: str, origin: str, rules: Rules) -> Kind | None:
 
 
 def general_class(origin: str) -> str:
-    """The class that the names in a path suggest: effects, unless they speak of voices or music."""
+    """Return the class that a path suggests: sound, unless its names mention voices or music."""
     if _VOICE.search(origin):
         return "speech"
     return "music" if _MUSIC.search(origin) else "sound"

@@ -1,13 +1,14 @@
-"""The set on disk: tar shards, a manifest of their clips, licences of each package, what was left.
+"""The set on disk: tar shards, a manifest of their clips, licences, and what was left out.
 
-What `write` makes in a folder:
+`write` makes these files in a folder:
 
-    train-0.tar ...   clips of the train split, classes mixed; valid.tar: those of the other
-    manifest.csv      a row for each clip: where it is, what it is, where it came from
+    train-0.tar ...   clips of the train split, classes mixed
+    valid.tar         clips of the valid split
+    manifest.csv      a row for each clip: its shard, its class, its origin
     LICENCES.csv, .md a row for each package: version, minutes of each class, licences
     copyright/        the copyright file of each package
     dropped.csv       what was left out, and why
-    set.json          the shards, and a key that says what they were made of; written last
+    set.json          the shards, and a key of all that they were made of; written last
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _STATE, _NEW = "set.json", ".melcap-new"
 
 
 def name_clips(clips: Iterable[Clip], suffix: str) -> list[tuple[str, Clip]]:
-    """The clips with their names in the shards, split/class/package-speaker_NNNN.suffix."""
+    """Return clips with their names in the shards, split/class/package-speaker_NNNN.suffix."""
     counts: Counter[str] = Counter()
     named = []
     for clip in sorted(clips, key=_order):
@@ -45,7 +46,7 @@ def name_clips(clips: Iterable[Clip], suffix: str) -> list[tuple[str, Clip]]:
 
 
 def is_complete(folder: Path, key: str) -> bool:
-    """Whether the folder holds the whole set with this key."""
+    """Return whether the folder holds the whole set with this key."""
     state = read_state(folder)
     return state.get("key") == key and all(
         (folder / name).is_file() and (folder / name).stat().st_size == size
@@ -54,7 +55,11 @@ def is_complete(folder: Path, key: str) -> bool:
 
 
 def refuse_others(folder: Path) -> None:
-    """Raises OutputExistsError where the folder has shards that no set here accounts for."""
+    """Refuse a folder with shards that this command did not make.
+
+    Raises:
+        OutputExistsError: It names them.
+    """
     ours = set(read_state(folder).get("shards", {}))
     found = {path.name for path in folder.glob("*.tar")} - ours
     if found:
@@ -65,7 +70,7 @@ def refuse_others(folder: Path) -> None:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """set.json, or nothing where there is none that can be read."""
+    """Return the content of set.json, or an empty dictionary if it cannot be read."""
     try:
         state: dict[str, Any] = json.loads((folder / _STATE).read_text())
     except (OSError, ValueError):
@@ -85,9 +90,18 @@ def write(
 ) -> list[Row]:
     """Write the set, and return the rows of its manifest.
 
-    `files` are the encoded clips by their names, `origins` what the licence table needs. All is
-    made in full before anything of an older set is touched, and the key in set.json comes last:
-    with it the set is whole. The same clips give the same bytes.
+    All files are complete before anything of an older set changes. The key in set.json is written
+    last and shows that the set is whole. The same clips give the same bytes.
+
+    Args:
+        folder: The folder of the set.
+        named: The clips with their names.
+        files: The encoded clips by name.
+        origins: The packages and folders by name, for the table of licences.
+        dropped: What was left out.
+        key: The key of the set.
+        shard_bytes: The size of a train shard.
+        advance: Called after each clip.
     """
     new = folder / _NEW
     shutil.rmtree(new, ignore_errors=True)
@@ -109,10 +123,10 @@ def write(
 
 
 def _move_in(folder: Path, new: Path, key: str) -> None:
-    """What is in `new` takes the place of the older set."""
+    """Replace the older set by the files in `new`."""
     shards = {path.name: path.stat().st_size for path in sorted(new.glob("*.tar"))}
     old = read_state(folder).get("shards", {})
-    # No key: it is whole under neither the old one nor the new.
+    # Without a key the set counts as whole neither under the old key nor under the new one.
     _write_state(folder, "", {**old, **shards})
     shutil.rmtree(folder / "copyright", ignore_errors=True)
     for path in sorted(new.iterdir()):
@@ -137,10 +151,10 @@ def _order(clip: Clip) -> tuple[str, str, str, int, str]:
 def _shards(
     named: Sequence[tuple[str, Clip]], files: Mapping[str, Path], shard_bytes: int
 ) -> list[tuple[str, list[tuple[str, Clip]]]]:
-    """The clips of each shard: valid in one, train cut after `shard_bytes`, its order drawn."""
+    """Return the clips of each shard: one of valid, and shuffled ones of train of `shard_bytes`."""
     valid = [(name, clip) for name, clip in named if clip.audio.split == "valid"]
     train = [(name, clip) for name, clip in named if clip.audio.split != "valid"]
-    # A clip's file is named by a digest of all it is made of: as good as a shuffle.
+    # The files of clips are named by digests, so sorting by name shuffles the clips.
     train.sort(key=lambda item: files[item[0]].name)
     shards: list[tuple[str, list[tuple[str, Clip]]]] = [("valid.tar", valid)] if valid else []
     room = 0

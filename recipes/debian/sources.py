@@ -1,4 +1,4 @@
-"""Lists of audio files, out of unpacked packages and out of folders, with all that is known."""
+"""Lists of audio files from unpacked packages and folders, with licence, class and split."""
 
 from __future__ import annotations
 
@@ -8,21 +8,31 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from melcap.errors import InputError
+from melcap.io.suffixes import AUDIO_SUFFIXES
 from recipes.debian.apt import Package
 from recipes.debian.licences import UNKNOWN, Copyright, is_free
 from recipes.debian.rules import CLASSES, Rules, kind_of
-from recipes.debian.unpack import audio_files, copyright_text, unpacked_files
+from recipes.debian.unpack import RAW_SUFFIXES, audio_files, copyright_text, unpacked_files
 
+_OWN_SUFFIXES = (*AUDIO_SUFFIXES, *RAW_SUFFIXES)
 OWN = "own"
-"""The licence of a folder's audio where none is given."""
+"""The licence of a folder's audio if none is given."""
 
 
 @dataclass(frozen=True)
 class Audio:
-    """An audio file, before it is decoded.
+    """An audio file before it is decoded.
 
-    `path` is where it lies and `origin` where it lay in its package or folder. `minutes` is how
-    much is wanted of the group of its package, class and speaker.
+    Attributes:
+        path: The file.
+        origin: Its path in its package or folder.
+        package: The package or folder.
+        version: The version of the package, "" for a folder.
+        licence: Its licence.
+        label: Its class.
+        speaker: Its speaker, or "".
+        split: train or valid.
+        minutes: The minutes that are wanted of its package, class and speaker.
     """
 
     path: Path
@@ -38,7 +48,7 @@ class Audio:
 
 @dataclass(frozen=True)
 class Dropped:
-    """Audio that is left out, and why; `seconds` is None where it was not decoded."""
+    """Audio that is left out, and the reason; `seconds` is None if it was not decoded."""
 
     package: str
     origin: str
@@ -48,16 +58,16 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Splitter:
-    """Which split a group of clips is in: those named in `valid`, and a share of all others.
+    """A rule for the split of groups of clips: those in `valid` and a share of others are in valid.
 
-    A group is decided by its own name alone, so it stays where it is when others come and go.
+    Only the name of a group decides, so it stays in its split when other groups are added.
     """
 
     share: float
     valid: Collection[str] = ()
 
     def split_of(self, group: str, pinned: str = "") -> str:
-        """`valid` or `train`; `pinned` is what a list says of it."""
+        """Return `valid` or `train`; `pinned` is the split that a list gives."""
         if group in self.valid:
             return "valid"
         if pinned:
@@ -69,10 +79,10 @@ class Splitter:
 def of_package(
     package: Package, folder: Path, rules: Rules, splitter: Splitter
 ) -> tuple[list[Audio], list[Dropped]]:
-    """The audio of a package that `unpack` put into `folder`.
+    """Return the audio of a package that `unpack` put into `folder`, and what is left out.
 
-    Packages without a row in the list are split by their source package, so that the music of a
-    game and its voices stay together.
+    The split of a package without a row in the list depends on its source package, so that the
+    music of a game and its voices stay together.
     """
     rows = rules.get(package.name, ())
     pinned = rows[0].split if rows else ""
@@ -96,43 +106,64 @@ def of_package(
             continue
         kept.append(
             Audio(
-                unpacked_files(folder) / origin, origin, package.name, package.version, licence,
-                kind.label, kind.speaker, split, kind.minutes,
+                path=unpacked_files(folder) / origin,
+                origin=origin,
+                package=package.name,
+                version=package.version,
+                licence=licence,
+                label=kind.label,
+                speaker=kind.speaker,
+                split=split,
+                minutes=kind.minutes,
             )
-        )  # fmt: skip
+        )
     return kept, dropped
 
 
 def of_folder(folder: Path, licence: str, splitter: Splitter) -> list[Audio]:
-    """The audio of a folder: CLASS/SPEAKER/.../file, or CLASS/file where nobody is named.
+    """Return the audio of a folder: CLASS/SPEAKER/.../file, or CLASS/file without a speaker.
 
-    A speaker is in one split, in every class and folder; a file without one is split by itself.
-    Raises InputError for a missing folder, one without class folders, and one without audio.
+    A speaker is in one split in all classes and folders. A file without a speaker is a group of its
+    own. All that melcap reads is taken.
+
+    Raises:
+        InputError: For a missing folder, one without class folders, and one without audio.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder: give one that holds {' or '.join(CLASSES)}")
     name = folder.resolve().name
     found = []
-    for origin in audio_files(folder):
+    for origin in audio_files(folder, _OWN_SUFFIXES):
         label, *inner = PurePosixPath(origin).parts
         if label not in CLASSES or not inner:
             continue
         speaker = inner[0] if len(inner) > 1 else ""
         split = splitter.split_of(speaker or f"{name}/{origin}")
-        path = folder / origin
-        found.append(Audio(path, origin, name, "", licence, label, speaker, split, float("inf")))
+        found.append(
+            Audio(
+                path=folder / origin,
+                origin=origin,
+                package=name,
+                version="",
+                licence=licence,
+                label=label,
+                speaker=speaker,
+                split=split,
+                minutes=float("inf"),
+            )
+        )
     if not found:
         raise InputError(
             f"{folder} has no audio under {', '.join(f'{label}/' for label in CLASSES)}: put files "
-            "into folders of these names, those of one speaker or band into a folder of their own"
+            "into folders with these names, and those of one speaker or band into a folder there"
         )
     return found
 
 
 def outside_classes(folder: Path) -> Sequence[str]:
-    """The audio files of a folder that lie in no class, and so are left out."""
+    """Return the audio files of a folder that are left out because they are in no class folder."""
     return [
         origin
-        for origin in audio_files(folder)
+        for origin in audio_files(folder, _OWN_SUFFIXES)
         if "/" not in origin or origin.partition("/")[0] not in CLASSES
     ]

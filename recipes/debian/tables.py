@@ -1,4 +1,4 @@
-"""What lies beside the shards: manifest, licences of each package, and what was left out."""
+"""The tables beside the shards: manifest, licences of each package, and audio that was left out."""
 
 from __future__ import annotations
 
@@ -9,32 +9,50 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from melcap.markdown import table
 from recipes.debian.clips import Clip
 from recipes.debian.encode import made
 from recipes.debian.rules import CLASSES
 from recipes.debian.sources import Dropped
 
 COLUMNS = (
-    "shard", "split", "class", "path", "seconds", "bandwidth_hz", "speaker", "package", "version",
-    "licence", "origin_path", "source_rate",
-)  # fmt: skip
+    "shard",
+    "split",
+    "class",
+    "path",
+    "seconds",
+    "bandwidth_hz",
+    "speaker",
+    "package",
+    "version",
+    "licence",
+    "origin_path",
+    "source_rate",
+)
+"""The columns of the manifest."""
+
 _MANIFEST = "manifest.csv"
 _LICENCE_COLUMNS = ("package", "version", "deb_mb", "splits", *CLASSES, "licences")
 
 Row = dict[str, Any]
+"""A row of a table, by column."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """A package or folder that clips come from: bytes of the .deb (0 for a folder), and its text
-    on copyright, if it has one."""
+    """A package or folder that clips come from.
+
+    Attributes:
+        size: The bytes of the .deb, 0 for a folder.
+        copyright: The text of the copyright files, or None.
+    """
 
     size: int
     copyright: str | None
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """The rows of a set's manifest."""
+    """Return the rows of the manifest in a folder."""
     with (folder / _MANIFEST).open(newline="", encoding="utf-8") as file:
         return [{**row, "seconds": float(row["seconds"])} for row in csv.DictReader(file)]
 
@@ -68,28 +86,37 @@ def write_tables(
 
 
 def row_of(shard: str, name: str, clip: Clip, file: Path) -> Row:
-    """The manifest's row of a clip, whose encoded `file` is `name` in `shard`."""
+    """Return the row of a clip in the manifest; its encoded `file` is called `name` in `shard`."""
     audio, result = clip.audio, made(file)
     rates = Counter(part.facts.rate for part in clip.parts)
-    values = (
-        shard, audio.split, audio.label, name, round(result.seconds, 3), result.bandwidth,
-        audio.speaker, audio.package, audio.version, audio.licence,
-        ";".join(part.audio.origin for part in clip.parts), rates.most_common(1)[0][0],
-    )  # fmt: skip
-    return dict(zip(COLUMNS, values, strict=True))
+    return {
+        "shard": shard,
+        "split": audio.split,
+        "class": audio.label,
+        "path": name,
+        "seconds": round(result.seconds, 3),
+        "bandwidth_hz": result.bandwidth,
+        "speaker": audio.speaker,
+        "package": audio.package,
+        "version": audio.version,
+        "licence": audio.licence,
+        "origin_path": ";".join(part.audio.origin for part in clip.parts),
+        "source_rate": rates.most_common(1)[0][0],
+    }
 
 
 def _licences(rows: Sequence[Row], origins: Mapping[str, Origin]) -> list[Row]:
+    """Return the rows of LICENCES.csv."""
     packages: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         packages[row["package"]].append(row)
-    table = []
+    found = []
     for package, clips in sorted(packages.items()):
         minutes = {
             label: round(sum(row["seconds"] for row in clips if row["class"] == label) / 60, 1)
             for label in CLASSES
         }
-        table.append(
+        found.append(
             {
                 "package": package,
                 "version": clips[0]["version"],
@@ -99,21 +126,17 @@ def _licences(rows: Sequence[Row], origins: Mapping[str, Origin]) -> list[Row]:
                 "licences": "; ".join(sorted({row["licence"] for row in clips})),
             }
         )
-    return table
+    return found
 
 
 def _markdown(licences: Sequence[Row]) -> str:
-    lines = [
-        "# Licences of this audio\n",
+    """Return the text of LICENCES.md."""
+    cells = [[row[name] for name in _LICENCE_COLUMNS] for row in licences]
+    return (
+        "# Licences of this audio\n\n"
         "Each recording keeps the licence of its author; `manifest.csv` has that of each clip, and "
-        "the folder `copyright` the copyright file of each package, with authors and terms.\n",
-        f"| {' | '.join(_LICENCE_COLUMNS)} |",
-        f"|{' --- |' * len(_LICENCE_COLUMNS)}",
-    ]
-    for row in licences:
-        cells = (str(row[name]).replace("|", "\\|") for name in _LICENCE_COLUMNS)
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        "the folder `copyright` the copyright file of each package, with authors and terms.\n\n"
+    ) + table(_LICENCE_COLUMNS, cells)
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:

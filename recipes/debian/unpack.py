@@ -1,4 +1,4 @@
-"""Out of a .deb: its audio files, those in zip archives inside it too, and its copyright file."""
+"""The audio files in a .deb, also those in zip archives inside it, and its copyright files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tarfile
 import zipfile
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryFile
 from typing import IO
@@ -14,21 +15,35 @@ from typing import IO
 from recipes.debian.apt import FetchError
 
 RAW_SUFFIXES = {".g722": 16_000, ".sln16": 16_000}
-"""Headerless formats, of one channel, with their rates in Hz."""
-AUDIO_SUFFIXES = frozenset(
-    {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".m4a"}
-) | set(RAW_SUFFIXES)
-# Data archives of games and the like, all of them zip files under another name.
-_ZIP_SUFFIXES = frozenset({".zip", ".pk3", ".pk4", ".wz", ".love", ".s2z", ".jar", ".sb", ".sb2"})
+"""Suffixes of headerless formats of one channel, with their rates in Hz."""
+PACKAGED_SUFFIXES = (
+    ".wav",
+    ".flac",
+    ".ogg",
+    ".oga",
+    ".opus",
+    ".mp3",
+    ".aif",
+    ".aiff",
+    ".au",
+    ".m4a",
+    *RAW_SUFFIXES,
+)
+"""Suffixes of the audio in packages. These are fewer than melcap reads: another one would change
+the set that the list of packages makes."""
+_ZIP_SUFFIXES = (".zip", ".pk3", ".pk4", ".wz", ".love", ".s2z", ".jar", ".sb", ".sb2")
+"""Suffixes of zip files, most of them data archives of games."""
 _FILES, _COPYRIGHT = "files", "copyright"
 
 
 def unpack(deb: Path, target: Path) -> Path:
-    """Make the folder `target` from a package's file, unless it is there, and return it.
+    """Unpack a package's file to the folder `target`, unless it is there, and return the folder.
 
-    The audio lies in TARGET/files under its path in the package, where a zip archive counts as a
-    folder; the text of its copyright files is TARGET/copyright. Raises FetchError where the
-    package is damaged.
+    The audio goes to TARGET/files under its path in the package, in which a zip archive is a
+    folder. The text of the copyright files goes to TARGET/copyright.
+
+    Raises:
+        FetchError: For a damaged package, and where dpkg-deb is missing.
     """
     if target.exists():
         return target
@@ -49,7 +64,7 @@ def unpack(deb: Path, target: Path) -> Path:
                     content = tar.extractfile(member) if member.isreg() else None
                     if content is not None:
                         _take(PurePosixPath(member.name), content, partial)
-            process.stdout.read()  # the padding, or dpkg-deb complains of a broken pipe
+            process.stdout.read()  # the padding; otherwise dpkg-deb reports a broken pipe
         except tarfile.TarError:
             process.stdout.close()
         if said := process.stderr.read().decode(errors="replace").strip() or process.wait():
@@ -58,19 +73,19 @@ def unpack(deb: Path, target: Path) -> Path:
     return partial.rename(target)
 
 
-def audio_files(folder: Path) -> list[str]:
-    """The audio files in `folder`, as sorted paths relative to it."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
+def audio_files(folder: Path, suffixes: Collection[str] = PACKAGED_SUFFIXES) -> list[str]:
+    """Return the audio files in `folder`, as sorted paths relative to it."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in suffixes)
     return sorted(path.relative_to(folder).as_posix() for path in found if path.is_file())
 
 
 def unpacked_files(folder: Path) -> Path:
-    """Where `unpack` put the audio."""
+    """Return where `unpack` puts the audio."""
     return folder / _FILES
 
 
 def copyright_text(folder: Path) -> str | None:
-    """The package's copyright files as `unpack` found them; None where there is none."""
+    """Return the text of the copyright files that `unpack` found, or None."""
     path = folder / _COPYRIGHT
     return path.read_text(encoding="utf-8") if path.exists() else None
 
@@ -82,7 +97,7 @@ def _take(name: PurePosixPath, content: IO[bytes], folder: Path) -> None:
         text = (gzip.decompress(data) if suffix == ".gz" else data).decode("utf-8", "replace")
         with (folder / _COPYRIGHT).open("a", encoding="utf-8") as file:
             file.write(text.rstrip() + "\n\n")
-    elif suffix in AUDIO_SUFFIXES:
+    elif suffix in PACKAGED_SUFFIXES:
         _save(name, content, folder / _FILES)
     elif suffix in _ZIP_SUFFIXES:
         with TemporaryFile(dir=folder) as whole:  # a zip is read from its end
@@ -95,16 +110,16 @@ def _take_zip(name: PurePosixPath, file: IO[bytes], folder: Path) -> None:
         with zipfile.ZipFile(file) as archive:
             for entry in archive.infolist():
                 inner = PurePosixPath(entry.filename)
-                if inner.suffix.lower() in AUDIO_SUFFIXES and not entry.is_dir():
+                if inner.suffix.lower() in PACKAGED_SUFFIXES and not entry.is_dir():
                     with archive.open(entry) as content:
                         _save(name / inner, content, folder)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError):
-        return  # another format under that name, or one with a password
+        return  # another format under that suffix, or an archive with a password
 
 
 def _save(name: PurePosixPath, content: IO[bytes], folder: Path) -> None:
     if name.is_absolute() or ".." in name.parts:
-        return  # no package of the archive has such a name, and it would lead out of the folder
+        return  # such a name leads out of the folder; no package of the archive has one
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as out:

@@ -1,8 +1,4 @@
-"""A plan is read, run and measured, and goes on where it was; what differs is told with intervals.
-
-Broken once each to see red: the plan's settings over a variant's, a variant trained again, one
-trained in another way taken for it, the classes' clips pooled, differences to the last variant.
-"""
+"""Plans of ablations are read, run, measured and resumed, and differences have intervals."""
 
 from __future__ import annotations
 
@@ -13,9 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from melcap.ablation import run as ablate
-from melcap.ablation.table import differences, table
+from melcap.ablation.plan import read_plan
+from melcap.ablation.run import train_variant
+from melcap.ablation.table import markdown, paired_difference
+from melcap.cli.commands import app
 from melcap.config import CodecConfig
 from melcap.errors import InputError, MelcapError
 from melcap.evaluation import report
@@ -24,8 +23,11 @@ from tests.training.helpers import cache_of_clips, files_of
 
 TINY = {
     "tokenizer": {
-        **{"channels": [4, 4, 4], "encoder_blocks": [0, 0, 1], "decoder_blocks": [0, 0, 1]},
-        **{"codebook_size": 64, "codebook_dim": 4},
+        "channels": [4, 4, 4],
+        "encoder_blocks": [0, 0, 1],
+        "decoder_blocks": [0, 0, 1],
+        "codebook_size": 64,
+        "codebook_dim": 4,
     }
 }
 
@@ -37,7 +39,7 @@ def plan_file(folder: Path, **plan: Any) -> Path:
 
 
 def test_settings_of_a_variant_are_over_those_of_the_plan(tmp_path: Path) -> None:
-    plan = ablate.read_plan(
+    plan = read_plan(
         plan_file(
             tmp_path,
             minutes=2,
@@ -71,7 +73,7 @@ def test_settings_of_a_variant_are_over_those_of_the_plan(tmp_path: Path) -> Non
         ({"minutes": 1, "variants": [{"settings": {}}]}, "not a plan"),
         ({"minutes": 1, "variants": [{"name": "a", "settings": {"size": 1}}]}, "no setting"),
         ({"minutes": 1, "variants": 3}, "not a plan"),
-        ({"minutes": 0, "variants": [{"name": "a"}]}, "minutes must be positive"),
+        ({"minutes": 0, "variants": [{"name": "a"}]}, "minutes must be above 0"),
         (
             {"minutes": 1, "variants": [{"name": "a"}, {"name": "b", "settings": {"stage": 2}}]},
             "different recipes",
@@ -80,7 +82,7 @@ def test_settings_of_a_variant_are_over_those_of_the_plan(tmp_path: Path) -> Non
 )
 def test_what_is_no_plan(tmp_path: Path, plan: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        ablate.read_plan(plan_file(tmp_path, **plan))
+        read_plan(plan_file(tmp_path, **plan))
 
 
 def rows(values: dict[str, list[float]]) -> list[dict[str, Any]]:
@@ -95,15 +97,15 @@ def test_differences_are_of_pairs_and_of_classes_alike() -> None:
     base = {"music": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], "speech": [4.0, 2.0]}
     better = {kind: [value + 0.1 for value in of] for kind, of in base.items()}
     better["speech"] = [4.3, 2.3]
-    found = differences(rows(better), rows(base), "visqol")
+    found = paired_difference(rows(better), rows(base), "visqol")
     assert found is not None
     assert found["mean"] == pytest.approx((3.6 + 3.3) / 2)
     assert found["change"] == pytest.approx(0.2)
     assert found["low"] == pytest.approx(found["high"]) == pytest.approx(0.2)
-    assert differences(rows(better), rows(base), "pesq") is None
+    assert paired_difference(rows(better), rows(base), "pesq") is None
     random = np.random.default_rng(0)
     unsure = {kind: [value + random.normal() for value in of] for kind, of in base.items()}
-    found = differences(rows(unsure), rows(base), "visqol")
+    found = paired_difference(rows(unsure), rows(base), "visqol")
     assert found is not None
     assert found["low"] < found["change"] < found["high"]
 
@@ -111,20 +113,22 @@ def test_differences_are_of_pairs_and_of_classes_alike() -> None:
 def test_what_is_sure_is_bold() -> None:
     measure = {"mean": 2.0, "change": 0.1, "low": 0.05, "high": 0.2}
     line = {
-        **{"name": "x", "steps": 3, "processor_minutes": 1.5, "parameters": 2e6, "codebook": None},
+        "name": "x",
+        "steps": 3,
+        "processor_minutes": 1.5,
+        "parameters": 2e6,
+        "codebook": None,
         "measures": dict.fromkeys(
             ("visqol", "stoi", "pesq", "dnsmos", "over_smoothing", "mel_l1"), measure
         ),
     }
     unsure = {**line, "measures": {**line["measures"], "stoi": {**measure, "low": -0.1}}}
-    first, second = table([line, unsure]).splitlines()[2:]
+    first, second = markdown([line, unsure]).splitlines()[2:]
     assert first.startswith("| x | 3 | 1.5 | 2.00 M | 2.000 | 2.000 |")
     assert second.startswith("| x | 3 | 1.5 | 2.00 M | 2.000 (**+0.100**) | 2.000 (+0.100) |")
 
 
-def test_a_plan_is_run_and_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_plan_is_run_and_goes_on(tmp_path: Path) -> None:
     for module in report.MODULES:
         pytest.importorskip(module)
     cache_of_clips(tmp_path)
@@ -137,18 +141,15 @@ def test_a_plan_is_run_and_goes_on(
     )
     out = tmp_path / "out"
 
-    def run() -> None:
-        ablate.main(
-            plan,
-            data=[tmp_path / "clips"],
-            valid=tmp_path / "clips",
-            out=out,
-            cache=tmp_path / "cache",
-            threads=1,
-            clips_per_class=1,
-        )
+    def run() -> str:
+        arguments = ["ablate", plan, "--data", tmp_path / "clips", "--valid", tmp_path / "clips"]
+        arguments += ["--out", out, "--cache", tmp_path / "cache"]
+        arguments += ["--threads", 1, "--clips-per-class", 1]
+        done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        assert done.exit_code == 0, done.output
+        return done.stdout
 
-    run()
+    printed = run()
     trained = {name: files_of(out / name / "stage1") for name in ("one", "other")}
     assert trained["one"] != trained["other"]
     summary = json.loads((out / "ablation.json").read_text())
@@ -159,12 +160,12 @@ def test_a_plan_is_run_and_goes_on(
     assert other["measures"]["visqol"]["change"] != 0
     assert one["processor_minutes"] > 0
     assert 0 < one["codebook"]["usage"] <= 1
-    assert capsys.readouterr().out.strip() == (out / "ablation.md").read_text().strip()
+    assert printed == (out / "ablation.md").read_text()
     assert (out / "ablation.png").stat().st_size > 5000
     run()
     assert all(files_of(out / name / "stage1") == trained[name] for name in trained)
-    first = ablate.read_plan(plan).variants[0]
+    first = read_plan(plan).variants[0]
     with pytest.raises(InputError, match="'one' has been trained here with other settings"):
-        ablate.train(first, 0.5, out, ["--data=nowhere"])
+        train_variant(first, 0.5, out, ["--data=nowhere"])
     with pytest.raises(MelcapError, match=r"'one' failed, see the end of .*stage1\.log"):
-        ablate.train(first, 0.5, tmp_path / "new", ["--data=nowhere"])
+        train_variant(first, 0.5, tmp_path / "new", ["--data=nowhere"])

@@ -1,4 +1,4 @@
-"""A reading process that dies; it imports no more than one that does not."""
+"""A reading process that dies. It imports no more than one that does not."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from melcap.bulk import reader
-from melcap.bulk.messages import Message, Window
-from melcap.bulk.tasks import Task
-from melcap.bulk.windows import Framing
+from melcap.bulk.reading import pool
+from melcap.bulk.reading.messages import Message, Window
+from melcap.bulk.reading.tasks import Task
+from melcap.bulk.reading.windows import Framing
 
 
 def serve_badly(connection: Connection, framing: Framing, mono: bool) -> None:
-    """Serve, and die by the third window of a clip that is called deadly: always, or once."""
-    read = reader.read_task
+    """Serve, and die at the third window of a clip named "deadly", or once for "deadly once"."""
+    read = pool.read_task
 
     def dying(task: Task, framing: Framing, mono: bool) -> Iterator[Message]:
         names = {number: entry.id for number, entry in task}
@@ -32,5 +32,5 @@ def serve_badly(connection: Connection, framing: Framing, mono: bool) -> None:
                         os.kill(os.getpid(), signal.SIGKILL)
             yield message
 
-    reader.read_task = dying
-    reader.serve(connection, framing, mono)
+    pool.read_task = dying
+    pool.serve(connection, framing, mono)

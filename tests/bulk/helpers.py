@@ -12,14 +12,14 @@ import numpy.typing as npt
 
 from melcap import Codec
 from melcap.audio import read, write
-from melcap.bulk.rows import TokenRow
-from melcap.bulk.shards import read_rows, token_files
+from melcap.bulk.token_sets.rows import TokenRow
+from melcap.bulk.token_sets.shards import read_rows, token_files
 
 Tokens = npt.NDArray[np.uint16]
 
 
 def wave(seconds: float, rate: int = 44100, channels: int = 1, seed: int = 0) -> np.ndarray:
-    """float32 [channels, samples]: a tone in noise, other for each seed."""
+    """Return a tone in noise, float32 [channels, samples], different for each seed."""
     generator = np.random.default_rng(seed)
     time = np.arange(round(seconds * rate)) / rate
     tone = 0.3 * np.sin(2 * np.pi * (200 + 37 * seed) * time)
@@ -28,7 +28,7 @@ def wave(seconds: float, rate: int = 44100, channels: int = 1, seed: int = 0) ->
 
 
 def corpus(folder: Path, seconds: Sequence[float] = (0.3, 1.0, 0.05, 2.2, 12.5)) -> list[Path]:
-    """Clips of so many seconds, of several rates, channels and formats, in folders."""
+    """Write clips of so many seconds, of several rates, channels and formats, in folders."""
     made = []
     for number, length in enumerate(seconds):
         rate, channels = (44100, 22050, 48000, 8000)[number % 4], (1, 2, 1)[number % 3]
@@ -40,29 +40,29 @@ def corpus(folder: Path, seconds: Sequence[float] = (0.3, 1.0, 0.05, 2.2, 12.5))
 
 
 def tokens_of(codec: Codec, path: Path) -> Tokens:
-    """As a row holds them: what `Codec.encode` gives for each channel."""
+    """Return the tokens of `Codec.encode` in the order of a row: channel after channel."""
     samples, rate = read(path)
     return np.concatenate([each.numpy() for each in codec.encode(samples, rate).flatten()])
 
 
 def rows_of(folder: Path) -> list[TokenRow]:
-    """Every row of a token set, in order."""
+    """Return every row of a token set, in order."""
     return [row for file in token_files(folder) for row in read_rows(file, folder)]
 
 
 def ids_and_tokens(folder: Path) -> list[tuple[str, bytes]]:
-    """What two token sets of the same clips have in common, whoever made them."""
+    """Return what two token sets of the same clips have in common, whoever made them."""
     return sorted((row.id, row.tokens.tobytes()) for row in rows_of(folder))
 
 
 def tokenize_until(sources: Path, out: Path, weights: Path, fuse: int, points: str) -> None:
-    """A run of `tokenize`; the process is killed as it comes to its `fuse`-th call of `points`.
+    """Run `tokenize`, and kill the process at its `fuse`-th call of `points`.
 
-    These are names of what puts something down: methods of the journal, or `write_shard`.
+    These are names of what writes something: methods of the journal, or `write_shard`.
     """
     from melcap import load
-    from melcap.bulk import run
-    from melcap.bulk.journal import Journal
+    from melcap.bulk import tokenize as run
+    from melcap.bulk.token_sets.journal import Journal
 
     left = fuse
 
@@ -80,5 +80,5 @@ def tokenize_until(sources: Path, out: Path, weights: Path, fuse: int, points: s
         owner = Journal if hasattr(Journal, name) else run
         setattr(owner, name, burn(getattr(owner, name)))
     run._TICK_SECONDS = 0.02
-    options = run.Options(shard_clips=3, readers=1, lanes=1)
+    options = run.Options(shard_clips=3, readers=1, encoders=1)
     run.tokenize([str(sources)], out, load(weights), options)

@@ -1,9 +1,4 @@
-"""Files from elsewhere are bounded before anything is allocated for what they promise.
-
-Seen red with: lists of a row group not counted; columns of text not counted; silence that was
-written and could not be read; an array as long as its header says; records of any length; embedded
-audio of any size.
-"""
+"""Files from elsewhere are bounded before memory is allocated for their content."""
 
 from __future__ import annotations
 
@@ -17,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from melcap.bulk import embedded, parquet_shards
-from melcap.bulk.entry import Entry
-from melcap.bulk.local import local_files
-from melcap.bulk.rows import TokenRow, record_of
-from melcap.bulk.shards import read_rows, write_shard
-from melcap.bulk.sources import find
+from melcap.bulk.manifests.entries import Entry
+from melcap.bulk.manifests.sources import find
+from melcap.bulk.reading import parquet_audio
+from melcap.bulk.reading.local_files import local_files
 from melcap.bulk.stats import summarise
+from melcap.bulk.token_sets import parquet
+from melcap.bulk.token_sets.rows import TokenRow, record_of
+from melcap.bulk.token_sets.shards import read_rows, write_shard
 from melcap.errors import ContainerError, InputError
 from melcap.io import container
 from tests.helpers import ID
@@ -54,9 +50,9 @@ def test_packed_tokens_are_counted_before_they_are_read(
         summarise([tmp_path / "bomb.parquet"])
 
 
-def test_silence_that_is_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However tightly it packs: then it is not packed."""
-    monkeypatch.setattr(parquet_shards, "FREE_TOKENS", 1000)
+def test_silence_can_be_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is written without compression if it would be refused with it."""
+    monkeypatch.setattr(parquet, "FREE_TOKENS", 1000)
     write_shard(tmp_path, 0, "parquet", [row(50_000), row(3)])
     file = tmp_path / "tokens-000000.parquet"
     first, second = read_rows(file, tmp_path)
@@ -74,7 +70,7 @@ def tar_of(path: Path, **members: bytes) -> Path:
 
 
 def npy(array: np.ndarray, shape: str = "", dtype: str = "", version: bytes = b"\1\0") -> bytes:
-    """An .npy file, with another shape and type in its header than those of its array."""
+    """Return an .npy file whose header may state another shape and type than its array has."""
     header = f"{{'descr': '{dtype or '<u2'}', 'fortran_order': False, 'shape': {shape}, }}"
     header = f"{header:<{128 - 11}}\n"
     return (
@@ -124,7 +120,7 @@ def test_text_of_a_manifest_is_bounded(tmp_path: Path) -> None:
 
 
 def test_embedded_audio_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "FREE_AUDIO", 1000)
+    monkeypatch.setattr(parquet_audio, "FREE_AUDIO", 1000)
     table: Any = pa.table({"audio": [bytes(1 << 20)]})
     pq.write_table(table, tmp_path / "x.parquet", compression="zstd")
     (entry,) = find([str(tmp_path / "x.parquet")])

@@ -1,9 +1,4 @@
-"""A token set that was touched: what is lost or altered is made again, what is foreign refused.
-
-Seen red with: files not looked at; a cut file taken for whole; a file of the same size taken for
-the same; a copy with another time made again; a lost journal not noticed; clips of shards that are
-whole encoded again; temporary files left; a journal's own half-written shard refused.
-"""
+"""Files of a token set that are lost or altered are made again; foreign ones are refused."""
 
 from __future__ import annotations
 
@@ -16,16 +11,16 @@ import pytest
 
 from melcap import Codec
 from melcap.audio import write
-from melcap.bulk import run
-from melcap.bulk.journal import NAME
-from melcap.bulk.run import ERRORS, Options, Progress, tokenize
-from melcap.bulk.shards import token_files
+from melcap.bulk import tokenize as run
+from melcap.bulk.token_sets.journal import NAME
+from melcap.bulk.token_sets.shards import token_files
+from melcap.bulk.tokenize import ERRORS, Options, Progress, tokenize
 from melcap.errors import InputError
 from tests.bulk.helpers import corpus, wave
 
 pytest.importorskip("pyarrow")
 
-ONE = Options(readers=1, lanes=1, shard_clips=2)
+ONE = Options(readers=1, encoders=1, shard_clips=2)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +39,7 @@ def made(request: pytest.FixtureRequest, clips: Path, codec: Codec) -> tuple[Pat
 
 @pytest.fixture
 def out(made: tuple[Path, Options], tmp_path: Path) -> Path:
-    """A copy of a finished set; its times are other than those in the journal."""
+    """Return a copy of a finished set, whose times differ from those in the journal."""
     return Path(shutil.copytree(made[0], tmp_path / "out", copy_function=shutil.copyfile))
 
 
@@ -57,12 +52,12 @@ def contents(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in token_files(out)}
 
 
-def test_a_set_that_is_as_it_was_is_left_alone(
+def test_an_unchanged_set_is_left_alone(
     out: Path, options: Options, clips: Path, codec: Codec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A copy has other times, and the same content."""
+    """A copy has other times but the same content."""
     before = contents(out)
-    monkeypatch.setattr(run, "Readers", None)
+    monkeypatch.setattr(run, "ReaderPool", None)
     for _ in range(2):
         end = tokenize([str(clips)], out, codec, options)
         assert (end.done, end.remade) == (5, 0)
@@ -70,7 +65,7 @@ def test_a_set_that_is_as_it_was_is_left_alone(
 
 
 @pytest.mark.parametrize("damage", ["lost", "cut", "altered"])
-def test_what_was_touched_is_made_again(
+def test_lost_and_altered_files_are_made_again(
     out: Path, options: Options, clips: Path, codec: Codec, damage: str
 ) -> None:
     before = contents(out)
@@ -95,7 +90,7 @@ def test_what_was_touched_is_made_again(
 def test_what_cannot_be_made_again_is_bad(
     out: Path, options: Options, clips: Path, codec: Codec, tmp_path: Path
 ) -> None:
-    """Its file goes, rather than stay as something that nobody knows."""
+    """Its file is removed, because the journal has no record of it any more."""
     moved = tmp_path / "moved"
     shutil.copytree(clips, moved / "clips")
     gone = tmp_path / "gone"
@@ -111,24 +106,24 @@ def test_what_cannot_be_made_again_is_bad(
     assert (end.clips, end.done, end.bad, end.remade) == (4, 4, 0, 0)
 
 
-def test_tokens_that_the_journal_does_not_know_are_refused(
+def test_files_that_are_not_in_the_journal_are_refused(
     out: Path, options: Options, clips: Path, codec: Codec
 ) -> None:
-    """Nothing is done, and the folder is as it was."""
+    """Nothing is encoded, and the folder stays as it is."""
     first = token_files(out)[0]
     foreign = first.with_name(f"tokens-000099{first.suffix}")
     shutil.copyfile(first, foreign)
     before = contents(out)
-    with pytest.raises(InputError, match=rf"holds .*{foreign.name}, which its journal does not"):
+    with pytest.raises(InputError, match=rf"holds .*{foreign.name}, which is not in its journal"):
         tokenize([str(clips)], out, codec, options)
     assert contents(out) == before
     foreign.unlink()
     assert tokenize([str(clips)], out, codec, options).done == 5
     (out / NAME).unlink()
-    with pytest.raises(InputError, match="which its journal does not know"):
+    with pytest.raises(InputError, match="which is not in its journal"):
         tokenize([str(clips)], out, codec, replace(options, shard_clips=3))
     other = replace(options, format="parquet" if options.format == "melcap" else "melcap")
-    with pytest.raises(InputError, match="which its journal does not know"):
+    with pytest.raises(InputError, match="which is not in its journal"):
         tokenize([str(clips)], out, codec, other)
 
 
@@ -146,7 +141,7 @@ def test_what_killed_runs_left_is_removed(
 
 
 def test_a_source_that_changed_is_named(codec: Codec, tmp_path: Path) -> None:
-    """The exit is told of it; its tokens are made again when its shard is deleted."""
+    """The run reports it, and makes its tokens again once its shard is deleted."""
     source, out = tmp_path / "in" / "a.wav", tmp_path / "out"
     source.parent.mkdir()
     write(source, wave(0.1), 44100)
@@ -162,7 +157,7 @@ def test_a_source_that_changed_is_named(codec: Codec, tmp_path: Path) -> None:
     assert not (out / ERRORS).exists()
 
 
-def test_a_clip_whose_file_cannot_be_is_bad_and_the_rest_goes_on(
+def test_a_clip_that_cannot_have_a_file_is_bad_and_the_rest_goes_on(
     codec: Codec, tmp_path: Path
 ) -> None:
     folder = tmp_path / "in"

@@ -1,14 +1,9 @@
-"""The plan and what became of it: shards, new clips, refusals, and a full disk.
-
-Seen red with: a plan kept that was refused half-way; one id for two clips; new clips put into the
-last shard; settings not compared; a shard ready while a clip of it waits; no lock; bad clips not
-tried again; shards not marked as written; a duplicate ending the plan, or taken in the second run;
-files that differ in case or accents alone; a changed source not named.
-"""
+"""The plan and the results in a journal: shards, new clips, refusals, and a full disk."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melcap.bulk.entry import Entry, PassedOver, Unlisted
-from melcap.bulk.journal import NAME, Journal
-from melcap.bulk.planning import file_of
+from melcap.bulk.manifests.entries import Entry, PassedOver, Unlisted
+from melcap.bulk.token_sets.journal import NAME, Journal
+from melcap.bulk.token_sets.plan import file_of
 from melcap.errors import InputError, MelcapError
 
 SETTINGS: dict[str, Any] = {"tokenizer_id": "00", "mono": False}
@@ -48,6 +43,19 @@ def test_a_plan_outlives_its_run(tmp_path: Path) -> None:
         ]
 
 
+def test_a_plan_that_fails_leaves_the_journal_as_it_was(tmp_path: Path) -> None:
+    def found() -> Iterator[Entry]:
+        yield from clips(1, 2)
+        raise InputError("a manifest that cannot be read")
+
+    with Journal(tmp_path, SETTINGS) as journal:
+        journal.plan(clips(0), 2)
+        with pytest.raises(InputError, match="a manifest"):
+            journal.plan(found(), 2)
+        assert [entry.id for _, entry in journal.waiting()] == ["clip0"]
+        assert journal.counts().clips == 1
+
+
 def test_what_is_finished_is_kept_until_its_shard_is_written(tmp_path: Path) -> None:
     with Journal(tmp_path, SETTINGS) as journal:
         journal.plan(clips(*range(3)), 2)
@@ -73,7 +81,7 @@ def test_what_is_finished_is_kept_until_its_shard_is_written(tmp_path: Path) -> 
 def test_every_clip_is_in_one_shard(
     tmp_path_factory: pytest.TempPathFactory, runs: list[set[int]], shard_clips: int
 ) -> None:
-    """Whatever is found in whichever run, and though everything is done after each."""
+    """This holds whatever each run finds, even if everything is done after each."""
     folder = tmp_path_factory.mktemp("journal")
     written: list[list[str]] = []
     for found in runs:
@@ -93,13 +101,16 @@ def test_every_clip_is_in_one_shard(
 @pytest.mark.parametrize(
     ("second", "reason"),
     [
-        (Entry("clip0", "/other.wav"), "/audio/0.wav and /other.wav would both be called clip0"),
+        (Entry("clip0", "/other.wav"), "/audio/0.wav and /other.wav would both have the id clip0"),
         (Entry("clip0", "/audio/0.wav", start=1, seconds=2), "/audio/0.wav and /audio/0.wav#t=1,3"),
-        (Entry("clip0", "/audio/0.wav", kept=("x",)), "listed twice, with other values to keep"),
+        (
+            Entry("clip0", "/audio/0.wav", kept=("x",)),
+            "listed twice, with different values to keep",
+        ),
     ],
 )
 def test_one_id_for_two_clips_costs_the_second(tmp_path: Path, second: Entry, reason: str) -> None:
-    """In whatever run, and whatever became of the first; the rest goes on."""
+    """This holds in any run and for any state of the first clip; the others go on."""
     for _ in range(2):
         with Journal(tmp_path, SETTINGS) as journal:
             journal.plan([*clips(0), second, *clips(1)], 2)
@@ -119,11 +130,11 @@ def test_a_member_that_is_twice_in_a_tar_costs_the_second(tmp_path: Path) -> Non
         journal.plan(members, 2)
         assert [entry for _, entry in journal.waiting()] == members[:1]
         (bad,) = journal.bad()
-        assert bad["reason"] == "/x.tar/a.wav is there more than once; the first is taken"
+        assert bad["reason"] == "/x.tar/a.wav occurs more than once; the first one is taken"
 
 
 def test_a_clip_without_tokens_may_move(tmp_path: Path) -> None:
-    """A manifest that was mended counts: its clip is tried where it is now said to lie."""
+    """After a correction of the manifest, a clip is read from its new place."""
     with Journal(tmp_path, SETTINGS) as journal:
         journal.plan(clips(0, 1), 2)
         journal.fail(1, "No such file")
@@ -140,17 +151,15 @@ def test_a_clip_with_tokens_stays_what_it_is(tmp_path: Path) -> None:
         journal.finish(1, 44100, 1, 1, tokens(0))
         journal.plan([Entry("clip0", "/other.wav")], 2)
         (bad,) = journal.bad()
-        assert "/audio/0.wav and /other.wav would both be called clip0" in bad["reason"]
+        assert "/audio/0.wav and /other.wav would both have the id clip0" in bad["reason"]
         journal.plan([Entry("clip0", "/audio/0.wav", kept=("x",))], 2)
         (bad,) = journal.bad()
-        assert (
-            "has changed since its tokens were made: the values to keep are others" in bad["reason"]
-        )
+        assert "has changed since its tokens were made: its values to keep differ" in bad["reason"]
         assert (journal.counts().done, journal.counts().changed) == (1, 1)
 
 
 def test_a_source_that_changed_is_named(tmp_path: Path) -> None:
-    """By its size or its time, if it has tokens; one that waits is read as it is."""
+    """Its size and time decide, if it has tokens; a clip that waits is read as it is."""
     source = tmp_path / "a.wav"
     source.write_bytes(b"1")
     entry = Entry("a", str(source))
@@ -192,7 +201,7 @@ def test_a_source_that_changed_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_two_ids_never_share_a_file(tmp_path: Path, ids: list[str], bad: list[str]) -> None:
-    """Nor does one that no file can have end a run; each time anew, and only with own files."""
+    """Nor are ids taken that no file can have. Both hold only where clips have their own files."""
     found = [Entry(id, f"/{number}.wav") for number, id in enumerate(ids)]
     for _ in range(2):
         with Journal(tmp_path, {**SETTINGS, "format": "melcap"}) as journal:
@@ -249,7 +258,7 @@ def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
             Journal(tmp_path, SETTINGS)
 
 
-def test_what_is_bad_is_said_and_can_be_tried_again(tmp_path: Path) -> None:
+def test_bad_clips_are_listed_and_can_be_tried_again(tmp_path: Path) -> None:
     with Journal(tmp_path, SETTINGS) as journal:
         journal.plan([*clips(0, 1, 2), Unlisted("/locked", "cannot be searched")], 2)
         for number, _ in list(journal.waiting()):
@@ -274,7 +283,7 @@ def test_what_is_bad_is_said_and_can_be_tried_again(tmp_path: Path) -> None:
         assert list(journal.bad()) == []
 
 
-def test_what_is_bad_and_gone_is_struck_out(tmp_path: Path) -> None:
+def test_bad_clips_that_are_gone_are_deleted(tmp_path: Path) -> None:
     with Journal(tmp_path, SETTINGS) as journal:
         journal.plan(clips(0, 1, 2), 2)
         journal.fail(1, "bad")
@@ -286,21 +295,21 @@ def test_what_is_bad_and_gone_is_struck_out(tmp_path: Path) -> None:
         assert (counts.clips, counts.done, counts.bad) == (2, 1, 1)
 
 
-def test_a_full_disk_is_said_in_a_sentence(tmp_path: Path) -> None:
+def test_a_full_disk_is_explained(tmp_path: Path) -> None:
     with Journal(tmp_path, SETTINGS) as journal:
         journal.plan(clips(*range(10)), 2)
         (pages,) = journal._db.execute("PRAGMA page_count").fetchone()
         journal._db.execute(f"PRAGMA max_page_count = {pages}")
-        with pytest.raises(MelcapError, match="the disk is full; make room"):
+        with pytest.raises(MelcapError, match="the disk is full; free some space"):
             journal.finish(1, 44100, 1, 1, bytes(50000))
         journal._db.execute("PRAGMA max_page_count = 100000")
     with Journal(tmp_path, SETTINGS) as journal:
         assert journal.counts().clips == 10
 
 
-def test_what_is_no_journal_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_journal_is_refused(tmp_path: Path) -> None:
     (tmp_path / NAME).write_text("something else " * 100)
-    with pytest.raises(MelcapError, match="damaged, or not a journal"):
+    with pytest.raises(MelcapError, match="is damaged, or is not a journal"):
         Journal(tmp_path, SETTINGS)
     (tmp_path / "file").write_text("")
     with pytest.raises(MelcapError, match=r"file.* cannot hold the tokens: File exists"):

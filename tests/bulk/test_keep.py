@@ -1,9 +1,4 @@
-"""Columns of a manifest that go into the token set, whatever happens on the way.
-
-Seen red with: values of the next clip; values lost with the process; a shard of other columns where
-all its values are missing; numbers as Python writes them; another --keep on an old set; a name that
-the set has itself; nulls refused for clips without a manifest.
-"""
+"""Kept columns of a manifest go into the token set, even after an interruption."""
 
 from __future__ import annotations
 
@@ -16,18 +11,18 @@ import pytest
 
 from melcap import Codec
 from melcap.audio import write
-from melcap.bulk import run
+from melcap.bulk import tokenize as run
 from melcap.bulk.detokenize import detokenize
-from melcap.bulk.journal import NAME
 from melcap.bulk.options import Options
-from melcap.bulk.run import tokenize
 from melcap.bulk.stats import summarise
+from melcap.bulk.token_sets.journal import NAME
+from melcap.bulk.tokenize import tokenize
 from melcap.errors import InputError
 from tests.bulk.helpers import rows_of, wave
 
 pq = pytest.importorskip("pyarrow.parquet")
 
-KEEP = Options(readers=1, lanes=1, shard_clips=2, keep=("text", "speaker", "loud"))
+KEEP = Options(readers=1, encoders=1, shard_clips=2, keep=("text", "speaker", "loud"))
 
 
 @pytest.fixture

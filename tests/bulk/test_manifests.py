@@ -1,10 +1,4 @@
-"""Manifests in the forms that people have, and what a wrong row, column or file costs.
-
-Seen red with: a manifest's paths not counted from its folder; `clips` not looked into; quotes read
-between tabs; names of columns compared with their case; a command run; a row that is wrong ending
-it all; a long line, deep JSON or a long number held; cells shifted by a comma; embedded audio of
-another row; kept values of another column; ids with dots that lead up; an id of 0 taken for none.
-"""
+"""Manifests in all forms, and the cost of a wrong row, column or file."""
 
 from __future__ import annotations
 
@@ -20,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from melcap.bulk.entry import Entry, Found, PassedOver, Refused
-from melcap.bulk.lines import MAX_LINE
-from melcap.bulk.local import local_files
-from melcap.bulk.sources import find
-from melcap.bulk.tasks import tasks
+from melcap.bulk.manifests.entries import Entry, Found, PassedOver, Refused
+from melcap.bulk.manifests.rows import MAX_LINE
+from melcap.bulk.manifests.sources import find
+from melcap.bulk.reading.local_files import local_files
+from melcap.bulk.reading.tasks import tasks
 from melcap.errors import InputError
 
 pa = pytest.importorskip("pyarrow")
@@ -49,7 +43,7 @@ def refused(manifest: Path) -> list[Refused]:
 
 
 def write_manifest(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """Rows in the form that the suffix names."""
+    """Write rows in the form that the suffix names."""
     packed = path.name.endswith(".gz")
     form = Path(path.name.removesuffix(".gz")).suffix
     if form == ".parquet":
@@ -91,7 +85,7 @@ def test_every_form_lists_the_same_clips(tmp_path: Path, form: str) -> None:
 
 @pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
 def test_stretches(tmp_path: Path, form: str) -> None:
-    """An offset makes a stretch; a duration without one only says how long the file is."""
+    """An offset makes a stretch; a duration without one is only the length of the file."""
     lines = [(0.02, 0.03, None), (0.05, None, None), (None, 0.04, None), (0.0, 0.04, "start")]
     rows = [
         {"path": "a.wav", "offset": offset, "duration": duration, "id": name}
@@ -132,7 +126,7 @@ def test_stretches(tmp_path: Path, form: str) -> None:
         ("one", ""),
     ],
 )
-def test_a_stretch_that_is_none_costs_its_row(tmp_path: Path, offset: str, duration: str) -> None:
+def test_an_invalid_stretch_costs_its_row(tmp_path: Path, offset: str, duration: str) -> None:
     (tmp_path / "list.csv").write_text(
         f"path,offset,duration\na.wav,,\na.wav,{offset},{duration}\n"
     )
@@ -142,7 +136,7 @@ def test_a_stretch_that_is_none_costs_its_row(tmp_path: Path, offset: str, durat
 
 
 def test_common_voice(tmp_path: Path) -> None:
-    """Its files lie in a folder beside it, and its quotes are letters."""
+    """Its files lie in a folder beside it, and quotes are ordinary characters."""
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips" / "a.mp3").write_text("")
     (tmp_path / "clips" / "beside.mp3").write_text("")
@@ -172,7 +166,7 @@ def test_fairseq(tmp_path: Path) -> None:
     assert [entry.id for entry in clips(tmp_path / "names.tsv")] == ["1/a.flac"]
 
 
-def test_a_path_may_count_from_the_working_folder(
+def test_a_path_may_be_relative_to_the_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for place in ("data/a.wav", "data/clips/b.wav", "a.wav", "b.wav", "c.wav"):
@@ -188,7 +182,7 @@ def test_a_path_may_count_from_the_working_folder(
 
 
 def test_kaldi(tmp_path: Path) -> None:
-    """Commands are never run; `segments` cut the recordings, where it is there."""
+    """Commands are never run. A file `segments`, if there is one, cuts the recordings."""
     made = tmp_path / "made"
     (tmp_path / "wav.scp").write_text(
         f"utt1 /data/a b.wav\nutt2\tsub/c.wav\nutt3 touch {made} |\n\nutt4\n"
@@ -221,16 +215,16 @@ def test_columns_of_paths_have_many_names(tmp_path: Path, name: str, form: str) 
     assert [entry.id for entry in clips(manifest)] == ["a.wav"]
 
 
-def test_two_columns_of_paths_are_said(tmp_path: Path) -> None:
+def test_an_unused_column_of_paths_is_named(tmp_path: Path) -> None:
     rows = [{"file": "b.wav", "path": "a.wav"}]
     each, note = listed(write_manifest(tmp_path / "list.jsonl", rows))
     assert isinstance(each, Entry)
     assert each.id == "a.wav"
     assert isinstance(note, PassedOver)
-    assert note.kind == f"column file of {tmp_path}/list.jsonl (taken was path)"
+    assert note.kind == f"column file of {tmp_path}/list.jsonl (path was used)"
 
 
-def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+def test_a_duplicate_column_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("path,text,text\na.wav,one,two\n")
     assert [entry.id for entry in clips(tmp_path / "x.csv")] == ["a.wav"]
     with pytest.raises(InputError, match="has several columns text; rename all but one"):
@@ -250,12 +244,14 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["csv", "tsv", "parquet", "jsonl"])
-def test_a_manifest_that_lacks_a_column_says_what_it_has(tmp_path: Path, form: str) -> None:
+def test_a_manifest_that_lacks_a_column_is_refused_with_those_it_has(
+    tmp_path: Path, form: str
+) -> None:
     manifest = write_manifest(tmp_path / f"list.{form}", [{"sound": "a.wav", "text": "x"}])
     with pytest.raises(InputError, match=r"sound, text"):
         listed(manifest)
     manifest = write_manifest(tmp_path / f"list.{form}", [{"path": "a.wav", "text": "x"}])
-    with pytest.raises(InputError, match=r"no speaker to keep; what it has is path, text"):
+    with pytest.raises(InputError, match=r"no speaker to keep; it has path, text"):
         listed(manifest, ("text", "speaker"))
 
 
@@ -264,17 +260,17 @@ WRONG: list[tuple[str, bytes, str]] = [
     ("csv", b"x.wav,has,a comma,", "4 cells, not the 3"),
     ("csv", b"x.wav", "1 cells, not the 3"),
     ("csv", b'"x.wav,,', "not a row of a table"),
-    ("csv", b"caf\xe9.wav,,", "no name that a file can have"),
+    ("csv", b"caf\xe9.wav,,", "cannot be the name of a file"),
     ("csv", b"x.wav,caf\xe9,", "text is not UTF-8"),
     ("csv", b"x.wav," + b"a" * (MAX_LINE + 10) + b",", "not a row of a table|longer than"),
     ("csv", b",,", "names no file"),
     ("jsonl", b'{"path": "x.wav"', "not JSON"),
     ("jsonl", b'["x.wav"]', "not an object"),
-    ("jsonl", b'{"path": ["x.wav"]}', "is list, which is no path"),
-    ("jsonl", b'{"path": "\\ud800.wav"}', "no name that a file can have"),
-    ("jsonl", b'{"path": "x\\u0000.wav"}', "no name that a file can have"),
+    ("jsonl", b'{"path": ["x.wav"]}', "is list, which is not a path"),
+    ("jsonl", b'{"path": "\\ud800.wav"}', "cannot be the name of a file"),
+    ("jsonl", b'{"path": "x\\u0000.wav"}', "cannot be the name of a file"),
     ("jsonl", b'{"path": "x.wav", "text": {"a": 1}}', "only text, numbers"),
-    ("jsonl", b'{"path": "x.wav", "id": ".."}', "names nothing"),
+    ("jsonl", b'{"path": "x.wav", "id": ".."}', "cannot be a name"),
     ("jsonl", b'{"a":' * 5000 + b"1" + b"}" * 5000, "not JSON"),
     ("jsonl", b"[" * 100_000, "not JSON"),
     ("jsonl", f'{{"path": "x.wav", "offset": {DIGITS}}}'.encode(), "not JSON"),
@@ -285,7 +281,7 @@ WRONG: list[tuple[str, bytes, str]] = [
 
 
 @pytest.mark.parametrize(("form", "line", "message"), WRONG)
-def test_a_row_that_is_wrong_costs_that_row(
+def test_a_wrong_row_costs_that_row_alone(
     tmp_path: Path, form: str, line: bytes, message: str
 ) -> None:
     manifest = tmp_path / f"list.{form}"
@@ -359,7 +355,7 @@ def audio_of(entries: list[Entry]) -> list[bytes]:
 
 
 def test_embedded_audio(tmp_path: Path) -> None:
-    """The hub's form: the bytes of each row, and where there are none its path."""
+    """Rows of the hub have the bytes of their audio, or else its path."""
     (tmp_path / "beside.wav").write_bytes(b"beside")
     rows: list[dict[str, Any]] = [
         {"audio": {"bytes": b"zero", "path": "x/zero.wav"}, "text": "a", "path": "elsewhere"},
@@ -404,7 +400,7 @@ def test_columns_of_another_type_are_refused(tmp_path: Path) -> None:
         listed(tmp_path / "x.parquet", ("text",))
 
 
-def test_ids_lead_out_of_no_folder(tmp_path: Path) -> None:
+def test_ids_do_not_lead_out_of_folders(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("path\n../../etc/x.wav\n/abs/./y.wav\n")
     assert [entry.id for entry in clips(tmp_path / "list.csv")] == ["etc/x.wav", "abs/y.wav"]
 

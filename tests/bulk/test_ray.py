@@ -1,8 +1,4 @@
-"""On a cluster of two workers, the rows are those of one machine.
-
-Seen red with: mono not handed on; the end of a clip lost between tasks and actors; a cluster that
-gives nothing taken for one that gave up on some.
-"""
+"""A cluster of two workers makes the same rows as one machine."""
 
 from __future__ import annotations
 
@@ -15,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from melcap import Codec
-from melcap.bulk import on_ray
-from melcap.bulk.encoding import Encoded
-from melcap.bulk.reader import Bad, End
-from melcap.bulk.run import ERRORS, Options, tokenize
-from melcap.bulk.sources import Entry
+from melcap.bulk import ray_engine
+from melcap.bulk.encoding.encode import EncodedWindow
+from melcap.bulk.manifests.entries import Entry
+from melcap.bulk.reading.messages import Bad, End
+from melcap.bulk.tokenize import ERRORS, Options, tokenize
 from melcap.errors import MelcapError
 from tests.bulk.helpers import corpus, ids_and_tokens
 
@@ -28,12 +24,12 @@ pytest.importorskip("ray.data")
 pytest.importorskip("pyarrow")
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "tokenize_ray.py"
-LOCAL = Options(readers=1, lanes=1, shard_clips=4)
+LOCAL = Options(readers=1, encoders=1, shard_clips=4)
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    """Two nodes of one core each, as if they were two machines."""
+    """Start two nodes of one core each, as if they were two machines."""
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
@@ -74,7 +70,7 @@ class GivesUp:
     def __init__(self, *_: object) -> None:
         pass
 
-    def encode(self, entries: Iterator[tuple[int, Entry]]) -> Generator[Encoded | End | Bad]:
+    def encode(self, entries: Iterator[tuple[int, Entry]]) -> Generator[EncodedWindow | End | Bad]:
         for number, _ in [*entries][: self.gives]:
             yield Bad(number, "read by Ray")
 
@@ -83,7 +79,7 @@ def test_what_ray_gives_up_on_is_done_here(
     codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus(tmp_path / "clips", [0.1, 0.2, 0.1])
-    monkeypatch.setattr(on_ray, "RayWorkers", GivesUp)
+    monkeypatch.setattr(ray_engine, "RayEncoder", GivesUp)
     options = replace(LOCAL, engine="ray")
     with pytest.raises(MelcapError, match="Ray gave no result for any clip"):
         tokenize([str(tmp_path / "clips")], tmp_path / "out", codec, options)

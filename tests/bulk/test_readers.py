@@ -1,8 +1,4 @@
-"""A reading process that dies costs a second try, and only what kills the next one too.
-
-Seen red with: a killed process's clip bad at once; windows given twice; the clips behind it lost;
-a good row behind a bad one lost; a clip that kills every process tried for ever.
-"""
+"""Clips are read again after a process died; only what kills the next process too is bad."""
 
 from __future__ import annotations
 
@@ -12,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from melcap.audio import write
-from melcap.bulk import readers
-from melcap.bulk.entry import Entry
-from melcap.bulk.messages import Bad, End, Message, Window
-from melcap.bulk.readers import Readers
-from melcap.bulk.windows import Framing
+from melcap.bulk.manifests.entries import Entry
+from melcap.bulk.reading import pool
+from melcap.bulk.reading.messages import Bad, End, Message, Window
+from melcap.bulk.reading.pool import ReaderPool
+from melcap.bulk.reading.windows import Framing
 from tests.bulk.deadly import serve_badly
 from tests.bulk.helpers import wave
 
@@ -26,7 +22,7 @@ FRAMING = Framing(rate=11025, column=256, columns=4, left=100, right=50)
 @pytest.fixture
 def deadly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MELCAP_TEST_FLAG", str(tmp_path))
-    monkeypatch.setattr(readers, "serve", serve_badly)
+    monkeypatch.setattr(pool, "serve", serve_badly)
     for name in ("a", "b", "c"):
         write(tmp_path / f"{name}.wav", wave(1.0), 44100)
     return tmp_path
@@ -36,8 +32,8 @@ def ends(entries: list[Entry]) -> tuple[dict[int, Message], Counter[tuple[int, i
     """Return the last message of each clip, and how often each of its windows came."""
     found: dict[int, Message] = {}
     windows: Counter[tuple[int, int]] = Counter()
-    with Readers(1, FRAMING, mono=False) as pool:
-        for message in pool.read(iter(enumerate(entries))):
+    with ReaderPool(1, FRAMING, mono=False) as processes:
+        for message in processes.read(iter(enumerate(entries))):
             if isinstance(message, Window):
                 windows[message.clip, message.index] += 1
             else:

@@ -1,9 +1,4 @@
-"""A hostile collection: what is good is tokenized, what is bad is named, and memory has a bound.
-
-Seen red with: pipes opened (it hangs); an exception that is not ours let through; a file read in
-one block (memory); a tar cut in a header taken for whole; decoders talking to stderr; a dead reader
-not replaced; readers that end by Ctrl-C themselves.
-"""
+"""In a hostile collection, good clips are tokenized, bad ones named, and memory is bounded."""
 
 from __future__ import annotations
 
@@ -19,18 +14,20 @@ import pytest
 
 from melcap import Codec
 from melcap.audio import write
-from melcap.bulk.reader import Bad, End, Window, read
-from melcap.bulk.readers import Readers
-from melcap.bulk.run import ERRORS
-from melcap.bulk.sources import Entry, text
-from melcap.bulk.windows import Framing
+from melcap.bulk.files.names import text
+from melcap.bulk.manifests.entries import Entry
+from melcap.bulk.reading.decoding import read_task
+from melcap.bulk.reading.messages import Bad, End, Window
+from melcap.bulk.reading.pool import ReaderPool
+from melcap.bulk.reading.windows import Framing
+from melcap.bulk.tokenize import ERRORS
 from tests.bulk.helpers import corpus, ids_and_tokens, rows_of, wave
 from tests.io import hostile_corpus
 
 pytest.importorskip("pyarrow")
 
 MEMORY_BOUND_MIB = 700
-"""Of the largest process, with a small codec: what torch takes, and little that grows."""
+"""The bound for the largest process with a small codec, most of which torch takes."""
 
 INTERRUPTIBLE = """
 import signal
@@ -38,7 +35,7 @@ from melcap.cli.commands import main
 signal.signal(signal.SIGINT, signal.default_int_handler)
 main()
 """
-"""The command; a job that a shell started in the background ignores Ctrl-C, and hands that down."""
+"""The command with its own SIGINT handler: children of a background job would ignore Ctrl-C."""
 
 MEASURED = """
 import resource, sys
@@ -51,14 +48,14 @@ finally:
     readers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     open(peak, "w").write(f"{own} {readers}")
 """
-"""The command, and then the KiB that it and the largest of its readers took at most."""
+"""The command, which then writes the peak KiB of itself and of its largest reader."""
 
 
 def test_a_hostile_collection(small_weights: Path, tmp_path: Path) -> None:
     good, bad = hostile_corpus.make(tmp_path / "hostile")
     out = tmp_path / "out"
     words = ("tokenize", tmp_path / "hostile", "-o", out, "--weights", small_weights)
-    words = (*words, "--lanes", 2, "--readers", 2)
+    words = (*words, "--encoders", 2, "--readers", 2)
     done = subprocess.run(
         [sys.executable, "-c", MEASURED, tmp_path / "peak", *map(str, words)],
         capture_output=True,
@@ -87,12 +84,12 @@ def test_a_hostile_collection(small_weights: Path, tmp_path: Path) -> None:
     assert max(peaks) < MEMORY_BOUND_MIB, peaks
 
 
-def test_a_reader_that_dies_takes_no_more_than_its_clip(codec: Codec, tmp_path: Path) -> None:
+def test_a_reader_that_dies_costs_only_its_clip(codec: Codec, tmp_path: Path) -> None:
     framing = Framing.of(codec)
     hostile_corpus._write_silence(tmp_path / "long.wav", 100_000_000, 44100)
     write(tmp_path / "short.wav", wave(0.1), 44100)
     entries = [Entry(name, str(tmp_path / name)) for name in ("long.wav", "short.wav")]
-    with Readers(1, framing, mono=False) as readers:
+    with ReaderPool(1, framing, mono=False) as readers:
         rest, killed = [], set()
         for message in readers.read(enumerate(entries)):
             rest.append(message)
@@ -112,15 +109,16 @@ def test_a_reader_that_dies_takes_no_more_than_its_clip(codec: Codec, tmp_path: 
     assert rest[-1].clip == 1
 
 
-def test_no_exception_of_one_clip_is_another_ones_matter(
+def test_an_exception_costs_only_its_clip(
     codec: Codec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def broken(_: object) -> None:
         raise ZeroDivisionError("a fault of a decoder")
 
-    monkeypatch.setattr("melcap.bulk.reader.AudioReader", broken)
+    monkeypatch.setattr("melcap.bulk.reading.decoding.AudioReader", broken)
     (tmp_path / "a.wav").write_bytes(b"RIFF")
-    (bad,) = read(3, Entry("x", str(tmp_path / "a.wav")), Framing.of(codec), mono=False)
+    entry = Entry("x", str(tmp_path / "a.wav"))
+    (bad,) = read_task([(3, entry)], Framing.of(codec), mono=False)
     assert isinstance(bad, Bad)
     what = "cannot be read (ZeroDivisionError: a fault of a decoder)"
     assert bad.reason == f"{tmp_path / 'a.wav'} {what}"
@@ -131,7 +129,7 @@ def test_ctrl_c_keeps_what_is_done(small_weights: Path, codec: Codec, tmp_path: 
     last = tmp_path / "clips" / "z" / "long.wav"
     last.parent.mkdir()
     hostile_corpus._write_silence(last, 10 * 3600 * 44100, 44100)
-    arguments = ("tokenize", tmp_path / "clips", "-o", tmp_path / "out", "--json", "--lanes", 1)
+    arguments = ("tokenize", tmp_path / "clips", "-o", tmp_path / "out", "--json", "--encoders", 1)
     words = map(str, (*arguments, "--shard-clips", 3, "--weights", small_weights))
     command = [sys.executable, "-c", INTERRUPTIBLE, *words]
     process = subprocess.Popen(

@@ -1,10 +1,4 @@
-"""Which clips there are: every kind of source, names that are hostile, and plain refusals.
-
-Seen red with: links to folders not followed; a folder entered again through a link; the folder of
-the tokens searched; hidden files taken; a tar's member read from the tar's beginning; what is
-passed over not counted; an empty source not said; a pipe opened; hidden members taken; a damaged
-header or a second tar taken for the end; long headers read; sparse members taken as they lie.
-"""
+"""The search finds the clips of every kind of source, and refuses the rest plainly."""
 
 from __future__ import annotations
 
@@ -16,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from melcap.bulk.entry import Entry, Found, PassedOver, Refused, Unlisted
-from melcap.bulk.local import local_files
-from melcap.bulk.sources import find
-from melcap.bulk.tasks import tasks
+from melcap.bulk.manifests.entries import Entry, Found, PassedOver, Refused, Unlisted
+from melcap.bulk.manifests.sources import find
+from melcap.bulk.reading.local_files import local_files
+from melcap.bulk.reading.tasks import tasks
 from melcap.errors import InputError
 from tests.bulk.helpers import corpus
 
@@ -31,7 +25,7 @@ def found(*sources: object, skip: str = "") -> list[Found]:
 
 
 def entries(*sources: object, skip: str = "") -> list[Entry]:
-    """Every clip, where nothing is refused."""
+    """Return every clip of sources in which nothing is refused."""
     clips = [each for each in found(*sources, skip=skip) if not isinstance(each, PassedOver)]
     assert all(isinstance(each, Entry) for each in clips), clips
     return [each for each in clips if isinstance(each, Entry)]
@@ -98,7 +92,7 @@ def test_a_glob(clips: Path) -> None:
         entries(clips / "*.ogg")
 
 
-def test_a_file_is_taken_whatever_it_is_called(tmp_path: Path) -> None:
+def test_a_named_file_is_taken_whatever_its_suffix(tmp_path: Path) -> None:
     (tmp_path / "sound").write_text("")
     assert ids(tmp_path / "sound") == [str(tmp_path / "sound").lstrip("/")]
 
@@ -153,7 +147,7 @@ def tar_of(path: Path, *members: tuple[str, bytes], **kind: bytes) -> Path:
     return path
 
 
-def test_a_tar_says_what_it_passes_over(tmp_path: Path) -> None:
+def test_what_a_tar_passes_over_is_counted(tmp_path: Path) -> None:
     path = tar_of(tmp_path / "x.tar", ("a.wav", b"1"), ("a.json", b"2"), ("b/._a.wav", b"3"))
     with tarfile.open(path, "a") as shard:
         link = tarfile.TarInfo("c.wav")
@@ -166,7 +160,7 @@ def test_a_tar_says_what_it_passes_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["nothing", "no tar", "cut", "cut header", "header", "joined"])
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_damaged_tar_is_listed_with_the_reason(tmp_path: Path, damage: str, packed: bool) -> None:
-    """Clips before the damage are read; nothing behind it is lost in silence."""
+    """Clips before the damage are read, and the rest is reported as lost."""
     members = [(f"{number}.wav", bytes(700)) for number in range(3)]
     data = bytearray(tar_of(tmp_path / "x.tar", *members).read_bytes())
     if damage == "no tar":
@@ -251,7 +245,7 @@ def test_what_a_folder_passes_over_is_counted(clips: Path) -> None:
     assert passed(clips / "*")[".txt"] == 2
 
 
-def test_a_pipe_that_is_called_like_audio_is_named_and_not_opened(clips: Path) -> None:
+def test_a_pipe_with_the_suffix_of_audio_is_named_and_not_opened(clips: Path) -> None:
     os.mkfifo(clips / "pipe.wav")
     (bad,) = (each for each in found(clips) if isinstance(each, Refused))
     assert (bad.id, bad.source) == ("clips/pipe.wav", f"{clips}/pipe.wav")
@@ -261,8 +255,8 @@ def test_a_pipe_that_is_called_like_audio_is_named_and_not_opened(clips: Path) -
             found(source)
 
 
-def test_a_source_that_holds_nothing_is_said(clips: Path, tmp_path: Path) -> None:
-    """Nothing is begun if no source holds a clip; beside others, an empty one is listed."""
+def test_a_source_without_audio_is_named(clips: Path, tmp_path: Path) -> None:
+    """If no source holds a clip, nothing begins; an empty one beside others is listed."""
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").write_text("")
     (tmp_path / "notes" / "list.csv").write_text("path\n")
@@ -292,7 +286,7 @@ def test_a_glob_gives_nothing_twice(clips: Path) -> None:
         assert sorted(paths) == sorted(entry.path for entry in entries(clips))
 
 
-def test_names_that_are_no_text(tmp_path: Path) -> None:
+def test_names_that_are_not_text(tmp_path: Path) -> None:
     folder = tmp_path / "odd"
     folder.mkdir()
     for name in (b"caf\xe9.wav", "ca\nfé😀.wav".encode(), b"  .wav"):

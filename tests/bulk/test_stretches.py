@@ -1,10 +1,4 @@
-"""Neighbouring stretches of one file come out of one pass, each with the windows that it has alone.
-
-Seen red with: a file opened for each stretch; a stretch begun a block late; one that overlaps cut
-short; the end of a file taken for the end of a stretch; one damaged sample costing all that follow;
-windows sent again after a failure; neighbours in other order put into one pass; an unbounded number
-of open stretches; a long gap decoded that can be sought over.
-"""
+"""Neighbouring stretches of a file come from one pass, with the windows that each has alone."""
 
 from __future__ import annotations
 
@@ -17,13 +11,14 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from melcap.bulk import reader
-from melcap.bulk.entry import Entry
-from melcap.bulk.messages import Bad, End, Message, Window
-from melcap.bulk.reader import read_task
-from melcap.bulk.tasks import Task, tasks
-from melcap.bulk.windows import Framing
+from melcap.bulk.manifests.entries import Entry
+from melcap.bulk.reading import decoding
+from melcap.bulk.reading.decoding import read_task
+from melcap.bulk.reading.messages import Bad, End, Message, Window
+from melcap.bulk.reading.tasks import Task, tasks
+from melcap.bulk.reading.windows import Framing
 from tests.bulk.helpers import wave
+from tests.helpers import examples
 
 FRAMING = Framing(rate=11025, column=256, columns=4, left=100, right=50)
 RATE = 22050
@@ -81,7 +76,7 @@ spans = st.lists(
 ).map(sorted)
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(30), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(spans=spans, name=st.sampled_from([f"whole.{suffix}" for suffix in FORMS]))
 def test_each_has_the_windows_that_it_has_alone(
     folder: Path, spans: list[tuple[float, float]], name: str
@@ -121,12 +116,12 @@ def test_damage_costs_no_more_than_alone(
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     readers: list[object] = []
 
-    class Counting(reader.AudioReader):
+    class Counting(decoding.AudioReader):
         def __init__(self, path: Path) -> None:
             readers.append(path)
             super().__init__(path)
 
-    monkeypatch.setattr(reader, "AudioReader", Counting)
+    monkeypatch.setattr(decoding, "AudioReader", Counting)
     return readers
 
 
@@ -141,7 +136,7 @@ def test_a_file_is_decoded_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_damage_before_all_that_follow_is_met_three_times(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once together, and twice alone; then what follows is bad in the same words."""
+    """It is met once together and twice alone; then all that follow are bad for the same reason."""
     (folder / "cut.mp3").write_bytes(b"no audio at all " * 100)
     readers = opened(monkeypatch)
     task = stretches(folder / "cut.mp3", *((at / 10, 0.1) for at in range(100)))
@@ -152,10 +147,10 @@ def test_damage_before_all_that_follow_is_met_three_times(
 
 
 @pytest.mark.parametrize(("name", "expected"), [("whole.wav", 2), ("whole.ogg", 1)])
-def test_a_long_gap_is_sought_over_where_that_is_possible(
+def test_a_long_gap_is_skipped_where_that_is_possible(
     folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, expected: int
 ) -> None:
-    monkeypatch.setattr(reader, "_GAP_SECONDS", 2.0)
+    monkeypatch.setattr(decoding, "_GAP_SECONDS", 2.0)
     readers = opened(monkeypatch)
     task = stretches(folder / name, (0.0, 1.0), (1.5, 1.0), (9.0, 1.0))
     assert together(task) == alone(task)

@@ -1,9 +1,4 @@
-"""Token sets read back: statistics, audio, damage named, and the commands that do it.
-
-Seen red with: channels counted as bands; folders called like tars read; checksums not compared; ids
-that lead out of the folder; the error of a row ending it all; audio written again that is there; a
-grid turned on its side.
-"""
+"""Token sets are read back: statistics, audio, damage, and the commands for them."""
 
 from __future__ import annotations
 
@@ -18,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
@@ -26,17 +20,16 @@ from typer.testing import CliRunner, Result
 from melcap import Codec, decode_file, encode_file
 from melcap.audio import read
 from melcap.audio import write as write_audio
-from melcap.bulk import row_frequencies
 from melcap.bulk.detokenize import detokenize
-from melcap.bulk.rows import TokenRow
-from melcap.bulk.run import Options, tokenize
-from melcap.bulk.shards import FORMATS, read_rows, token_files, write_shard
 from melcap.bulk.stats import entropy, summarise
+from melcap.bulk.token_sets.rows import TokenRow
+from melcap.bulk.token_sets.shards import FORMATS, read_rows, token_files, write_shard
+from melcap.bulk.tokenize import Options, tokenize
 from melcap.cli import commands as cli
 from melcap.errors import ContainerError, InputError
 from melcap.io import container
 from tests.bulk.helpers import corpus, rows_of
-from tests.helpers import ID
+from tests.helpers import ID, examples
 
 pytest.importorskip("pyarrow")
 
@@ -51,7 +44,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tokens(clips: Path, codec: Codec) -> Path:
     out = clips.parent / "tokens"
-    tokenize([str(clips)], out, codec, Options(readers=1, lanes=1, shard_clips=2))
+    tokenize([str(clips)], out, codec, Options(readers=1, encoders=1, shard_clips=2))
     return out
 
 
@@ -61,7 +54,7 @@ def row(id: str = "x", columns: int = 3, channels: int = 1, seed: int = 0) -> To
     return TokenRow(id, f"/from/{id}", header, values)
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(
     sizes=st.lists(st.tuples(st.integers(1, 40), st.integers(1, 3)), max_size=6),
     format=st.sampled_from(sorted(FORMATS)),
@@ -79,7 +72,7 @@ def test_what_is_written_is_read(
     ]
     folder = tmp_path_factory.mktemp("shard")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("melcap.bulk.parquet_shards._GROUP_TOKENS", group)
+        patch.setattr("melcap.bulk.token_sets.parquet._GROUP_TOKENS", group)
         write_shard(folder, 3, format, iter(rows))
     if not rows:
         assert list(folder.iterdir()) == []
@@ -102,7 +95,7 @@ def test_the_same_rows_make_the_same_bytes(tmp_path: Path, format: str) -> None:
         assert path.read_bytes() == other.read_bytes()
 
 
-def test_damage_is_named(tmp_path: Path) -> None:
+def test_damage_is_refused_with_the_reason(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -192,7 +185,7 @@ def test_entropy_is_in_bits() -> None:
 def test_other_grids_are_not_mixed(tmp_path: Path) -> None:
     other = replace(row("b"), header=replace(row().header, bits=10))
     write_shard(tmp_path, 0, "parquet", [row("a"), other])
-    with pytest.raises(InputError, match="b: is of another grid"):
+    with pytest.raises(InputError, match="b: its grid differs"):
         summarise([tmp_path])
 
 
@@ -214,7 +207,7 @@ def test_audio_is_what_decode_file_gives(
         )
 
 
-def test_what_is_there_is_left_and_what_is_bad_is_passed_by(
+def test_existing_files_are_left_and_bad_rows_are_skipped(
     tokens: Path, codec: Codec, tmp_path: Path
 ) -> None:
     sets, out = tmp_path / "sets", tmp_path / "out"
@@ -244,7 +237,7 @@ def test_what_is_there_is_left_and_what_is_bad_is_passed_by(
 
 
 def test_two_rows_never_share_a_file(tokens: Path, codec: Codec, tmp_path: Path) -> None:
-    """Not in one set, nor in two, nor where case and accents do not count; the first is written."""
+    """This holds within a set, across sets, and if case and accents are ignored; the first wins."""
     (good,) = [each for each in rows_of(tokens) if each.header.channels == 1][:1]
     sets = [tmp_path / "one", tmp_path / "two"]
     names = [["a", "a.wav", "A", "caf\u00e9"], ["a", "cafe\u0301", "b", "nul\0"]]
@@ -285,7 +278,7 @@ def call(*words: object) -> Result:
     return result
 
 
-def test_the_command_says_what_it_passed_over_and_keeps_columns(
+def test_the_command_reports_what_it_passed_over_and_keeps_columns(
     clips: Path, small_weights: Path, tmp_path: Path
 ) -> None:
     weights = ("--weights", small_weights, "--readers", 1)
@@ -359,15 +352,12 @@ def test_tokens_of_several_tokenizers_are_not_counted_together(tmp_path: Path) -
     own, other = row("own"), row("other")
     other = replace(other, header=replace(other.header, tokenizer_id="f" * 16))
     write_shard(tmp_path, 0, "parquet", [own, other])
-    with pytest.raises(InputError, match=f"other: is of tokenizer {'f' * 16}, .* are of {ID}"):
+    with pytest.raises(InputError, match=f"other: its tokenizer is {'f' * 16}, and .* {ID}"):
         summarise([tmp_path])
     for name in ("own", "other"):
         (tmp_path / name).mkdir()
     write_shard(tmp_path / "own", 0, "parquet", [own])
     write_shard(tmp_path / "other", 0, "parquet", [other])
-    words = [str(tmp_path / "own"), "--out", str(tmp_path), "--valid", str(tmp_path / "other")]
-    application = typer.Typer()
-    application.command()(row_frequencies.main)
-    result = CliRunner().invoke(application, words)
+    result = call("row-tables", tmp_path / "own", "--out", tmp_path, "--valid", tmp_path / "other")
     assert result.exit_code == 1
     assert f"--valid has tokens of tokenizer {'f' * 16}" in result.stderr

@@ -1,9 +1,4 @@
-"""Windows of any clip, encoded in any batch, are the tokens of the whole clip; packing loses none.
-
-Seen red with: no silence behind a clip; a sample less of it before; a window more where a clip ends
-with a column; a padded window not cut to its columns; a batch one window too long; the newest
-window served first; `put` not waiting; `put` filling a packer that is closed.
-"""
+"""Windows in any batch give the tokens of the whole clip, and batches lose none."""
 
 from __future__ import annotations
 
@@ -15,16 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from melcap import Codec
-from melcap.bulk.encoding import encode
-from melcap.bulk.packer import Packer
-from melcap.bulk.reader import Window
-from melcap.bulk.windows import Framing, WindowCutter
+from melcap.bulk.encoding.batches import Batcher
+from melcap.bulk.encoding.encode import encode_windows
+from melcap.bulk.reading.messages import Window
+from melcap.bulk.reading.windows import Framing, WindowCutter
 from tests.bulk.helpers import wave
-from tests.helpers import chunks_of, count_ties
+from tests.helpers import chunks_of, count_ties, examples
 
 
 def cut(clip: np.ndarray, framing: Framing, cuts: list[int]) -> list[np.ndarray]:
-    """The windows of [channels, samples] that arrives in blocks."""
+    """Return the windows of a clip [channels, samples] that arrives in blocks."""
     cutter = WindowCutter(framing, len(clip))
     windows = []
     for block in np.split(clip, sorted(min(at, clip.shape[1]) for at in cuts), axis=1):
@@ -32,14 +27,14 @@ def cut(clip: np.ndarray, framing: Framing, cuts: list[int]) -> list[np.ndarray]
     return [*windows, *cutter.flush()]
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     samples=st.one_of(st.integers(1, 12_000), st.integers(1, 11).map(lambda n: n * 1024)),
     columns=st.integers(1, 5),
     cuts=st.lists(st.integers(0, 12_000), max_size=5),
     channels=st.integers(1, 2),
 )
-def test_windows_are_the_clip(
+def test_windows_give_the_tokens_of_the_clip(
     codec: Codec, samples: int, columns: int, cuts: list[int], channels: int
 ) -> None:
     clip = wave(samples / 44100, channels=channels, seed=samples)
@@ -52,13 +47,13 @@ def test_windows_are_the_clip(
         found = []
         for index, window in enumerate(windows):
             count = (window.shape[1] - framing.samples(0)) // framing.column
-            (encoded,) = encode(codec, [Window(0, channel, index, count, window[channel])])
+            (encoded,) = encode_windows(codec, [Window(0, channel, index, count, window[channel])])
             found.append(encoded.tokens.reshape(count, -1))
         tokens = torch.from_numpy(np.concatenate(found).T.astype(np.int32))
         assert torch.equal(tokens, expected[channel])
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(lengths=st.lists(st.integers(1, 9000), min_size=1, max_size=6), seed=st.integers(0, 99))
 def test_a_batch_gives_what_its_clips_give(codec: Codec, lengths: list[int], seed: int) -> None:
     framing = Framing.of(codec)
@@ -68,7 +63,7 @@ def test_a_batch_gives_what_its_clips_give(codec: Codec, lengths: list[int], see
         Window(7, at, at + 1, columns[at], cut(clip, framing, [])[0][0])
         for at, clip in enumerate(clips)
     ]
-    for at, encoded in enumerate(encode(codec, windows)):
+    for at, encoded in enumerate(encode_windows(codec, windows)):
         assert (encoded.clip, encoded.channel, encoded.index) == (7, at, at + 1)
         grid = encoded.tokens.reshape(columns[at], -1).T.astype(np.int32)
         clip = torch.from_numpy(clips[at][0])
@@ -84,18 +79,18 @@ def windows_of(lengths: list[int]) -> list[Window]:
     batch=st.integers(0, 120),
     room=st.integers(0, 200),
 )
-def test_every_window_is_packed_once(lengths: list[int], batch: int, room: int) -> None:
-    packer = Packer(batch, room)
+def test_every_window_is_in_one_batch(lengths: list[int], batch: int, room: int) -> None:
+    batcher = Batcher(batch, room)
     given_out: list[list[Window]] = []
 
     def take() -> None:
-        while taken := packer.take():
+        while taken := batcher.take():
             given_out.append(taken)
 
     def put() -> None:
         for window in windows_of(lengths):
-            packer.put(window)
-        packer.close()
+            batcher.put(window)
+        batcher.close()
 
     threads = [threading.Thread(target=each, daemon=True) for each in (take, put)]
     for thread in threads:
@@ -111,23 +106,23 @@ def test_every_window_is_packed_once(lengths: list[int], batch: int, room: int) 
         assert len(taken) == 1 or len(taken) * longest <= batch
 
 
-def test_a_batch_holds_the_oldest_and_its_like() -> None:
-    packer = Packer(30, 1000)
+def test_a_batch_has_the_oldest_window_and_those_of_like_length() -> None:
+    batcher = Batcher(30, 1000)
     for window in windows_of([10, 100, 11, 9, 50, 10]):
-        packer.put(window)
-    assert sorted(window.clip for window in packer.take()) == [0, 5]
-    assert [window.clip for window in packer.take()] == [1]
+        batcher.put(window)
+    assert sorted(window.clip for window in batcher.take()) == [0, 5]
+    assert [window.clip for window in batcher.take()] == [1]
 
 
-def test_put_waits_where_it_is_full_and_not_after_the_end() -> None:
-    packer = Packer(10, 20)
+def test_put_waits_while_the_queue_is_full_and_not_after_the_end() -> None:
+    batcher = Batcher(10, 20)
     for window in windows_of([10, 10]):
-        packer.put(window)
-    thread = threading.Thread(target=packer.put, args=(windows_of([10])[0],), daemon=True)
+        batcher.put(window)
+    thread = threading.Thread(target=batcher.put, args=(windows_of([10])[0],), daemon=True)
     thread.start()
     thread.join(timeout=0.2)
     assert thread.is_alive()
-    packer.close(discard=True)
+    batcher.close(discard=True)
     thread.join(timeout=60)
     assert not thread.is_alive()
-    assert packer.take() == []
+    assert batcher.take() == []

@@ -13,11 +13,12 @@ import torch
 
 from melcap.codec import Codec
 from melcap.errors import InputError, WeightsError
-from melcap.evaluation import peers, scorecard
+from melcap.evaluation import scorecard
 from melcap.evaluation.clips import Clip
 from melcap.evaluation.measures import metrics, predictor
+from melcap.evaluation.peers.registry import peer
 from melcap.evaluation.table import markdown, markdown_in_full, summarise
-from melcap.io.row_tables import find as find_row_tables
+from melcap.io.container.row_tables import find as find_row_tables
 from melcap.lm import ContextModel
 
 DATA = Path(__file__).parents[1] / "data"
@@ -66,7 +67,7 @@ def test_the_given_file_counts_for_its_own_tokenizer(
     shipped = predictor.find(lite.tokenizer_id)
     assert shipped == predictor.find(lite.tokenizer_id, trained) != trained
     assert predictor.find(None, trained) is None
-    with pytest.raises(WeightsError, match="this is no context model"):
+    with pytest.raises(WeightsError, match="this is not a context model"):
         predictor.find(codec.tokenizer_id, small_weights)
 
 
@@ -92,14 +93,14 @@ def test_a_row_of_the_scorecard_has_the_bits(
 ) -> None:
     monkeypatch.setattr(metrics, "measure", lambda *_, **__: {})
     clip = Clip(DATA, "speech.flac")
-    plain = scorecard.Job(str(small_weights), clip, 1.0)
-    predicted = scorecard.Job(str(small_weights), clip, 1.0, trained)
-    other = scorecard.Job("original", clip, 1.0, trained)
+    plain = scorecard.ScoreJob(str(small_weights), clip, 1.0)
+    predicted = scorecard.ScoreJob(str(small_weights), clip, 1.0, trained)
+    other = scorecard.ScoreJob("original", clip, 1.0, trained)
     keys = [job.key()["predictor"] for job in (plain, predicted, other)]
     assert keys == [None, predictor.fingerprint(trained), None]
     assert len(str(keys[1])) == 16
     row = predicted.run()
-    tokens = peers.codec(str(small_weights)).encode(clip.read(1.0), 44100).tokens
+    tokens = peer(str(small_weights)).encode(clip.read(1.0), 44100).tokens
     assert tokens is not None
     with torch.no_grad():
         bits = ContextModel.load(trained).bits(tokens[None])

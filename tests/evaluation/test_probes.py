@@ -5,37 +5,32 @@ from __future__ import annotations
 import importlib.util
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import melcap
 from melcap import audio
+from melcap.cli import commands
 from melcap.codec import Codec
 from melcap.config import CodecConfig, MelSpec
 from melcap.errors import InputError
 from melcap.evaluation.clips import RATE, find_clips
-from melcap.evaluation.probes import features as downstream_features
-from melcap.evaluation.probes import probes as downstream_probes
-from melcap.evaluation.probes import run as downstream
+from melcap.evaluation.probes import classifiers
+from melcap.evaluation.probes import features as features_module
+from melcap.evaluation.probes.classifiers import ProbeJob, predict
 from melcap.evaluation.probes.features import FeatureJob, check, dct, patches
 from melcap.evaluation.probes.jobs import compute
 from melcap.evaluation.probes.labels import check_apart, label_clips, transcribed_clips
-from melcap.evaluation.probes.languages import (
-    GROUPS,
-    group_of,
-    language_of,
-    words_prompted,
-    words_spelled,
-)
-from melcap.evaluation.probes.probes import ProbeJob, predict
+from melcap.evaluation.probes.languages import GROUPS, group_of
+from melcap.evaluation.probes.recogniser import errors, flat_model, normalise, recognise, unknown
 from melcap.evaluation.probes.scores import (
     balanced_accuracy,
     confusions,
@@ -45,8 +40,8 @@ from melcap.evaluation.probes.scores import (
     rates,
 )
 from melcap.evaluation.probes.tasks import FEWEST, tasks_of
-from melcap.evaluation.probes.words import errors, flat_model, normalise, recognise, unknown
 from melcap.ops import log_mel
+from tests.helpers import examples
 
 DATA = Path(__file__).parents[1] / "data"
 SAID = "he might even have been made amiable himself"
@@ -75,39 +70,6 @@ def manifest_of(path: Path, text: str) -> Path:
 # Labels
 
 
-@pytest.mark.parametrize(
-    ("package", "path", "language"),
-    [
-        ("asterisk-core-sounds-fr-g722", "usr/share/asterisk/sounds/fr_CA_f_June/hours.g722", "fr"),
-        ("festvox-ru", "usr/share/festival/voices/russian/wav/ru_0200.wav", "ru"),
-        ("fillets-ng-data-nl", "usr/share/games/fillets-ng/sound/gems/nl/zav-v-zaval.ogg", "nl"),
-        ("klettres-data", "usr/share/klettres/pt_BR/syllab/no.ogg", "pt"),
-        ("klettres-data", "usr/share/klettres/nds/syllab/pann.ogg", "nds"),
-        ("ktuberling-data", "usr/share/ktuberling/sounds/sr@latin/nos.ogg", "sr"),
-        ("tuxpaint-stamps-default", "usr/share/tuxpaint/stamps/animals/cow_desc_nl.ogg", "nl"),
-        ("tuxpaint-stamps-default", "usr/share/tuxpaint/stamps/animals/goat_desc.ogg", "en"),
-        ("qabcs-data", "usr/share/qabcs/abcs/en/sounds/words/kite.ogg", "en"),
-        ("gcin-voice", "usr/share/gcin-voice/ogg/3.ogg", "zh"),
-        (
-            "hedgewars-data",
-            "usr/share/games/hedgewars/Data/Sounds/voices/Default_pl/Oops.ogg",
-            "pl",
-        ),
-        ("hedgewars-data", "usr/share/games/hedgewars/Data/Sounds/voices/Pirate/Oops.ogg", ""),
-        ("0ad-data", "audio/voice/latin/civ/civ_male_heal_1.ogg", ""),
-    ],
-)
-def test_packages_say_their_language(package: str, path: str, language: str) -> None:
-    assert language_of(package, [path]) == language
-
-
-def test_files_in_two_languages_have_none() -> None:
-    paths = [f"usr/share/klettres/{code}/syllab/no.ogg" for code in ("es", "it")]
-    assert [language_of("klettres-data", [path]) for path in paths] == ["es", "it"]
-    assert language_of("klettres-data", paths) == ""
-    assert language_of("klettres-data", []) == ""
-
-
 def test_a_language_has_one_group() -> None:
     codes = [code for members in GROUPS.values() for code in members]
     assert len(codes) == len(set(codes))
@@ -117,26 +79,16 @@ def test_a_language_has_one_group() -> None:
     assert group_of("Klingon") == "Klingon"
 
 
-def test_words_come_from_names_only_where_all_say_them() -> None:
-    words = "usr/share/qabcs/abcs/en/sounds/words/"
-    assert words_spelled("qabcs-data", [words + "hot_dog.ogg", words + "owl.ogg"]) == "hot dog owl"
-    assert words_spelled("qabcs-data", [words + "owl.ogg", "abcs/all/sounds/cheering.ogg"]) == ""
-    package, folder = "asterisk-core-sounds-en-g722", "usr/share/sounds/en_US_f_Allison/"
-    paths = [folder + "digits/1.g722", folder + "vm-and.g722"]
-    prompts = {"digits/1": "one", "vm-and": "and"}
-    assert words_prompted(package, paths, prompts) == "one and"
-    assert words_prompted(package, paths, {"vm-and": "and"}) == ""
-
-
 def test_a_users_manifest_gives_class_language_and_text(tmp_path: Path) -> None:
-    folder = clips_in(tmp_path / "mine", ["a/1.wav", "a/2.wav", "b/3.wav", "b/4.wav"])
+    folder = clips_in(tmp_path / "mine", ["a/1.wav", "a/2.wav", "b/3.wav", "b/4.wav", "b/5.wav"])
     manifest = manifest_of(
         tmp_path / "labels.csv",
-        "path,class,language,speaker,text\n"
-        "a/1.wav,speech,en-US,ann,Good morning.\nmine/a/2.wav,speech,fr,ben,\nb/3.wav,rain,,,\n",
+        "path,class,language,speaker,text,listed\n"
+        "a/1.wav,speech,en-US,ann,Good morning.,\nmine/a/2.wav,speech,fr,ben,,\n"
+        "b/3.wav,rain,,,,\nb/4.wav,speech,en,ann,one two,yes\n",
     )
-    first, second, third = (items := label_clips([folder], manifest))[0]
-    assert items[1] == 1
+    (first, second, third, fourth), left = label_clips([folder], manifest)
+    assert left == 1
     assert (first.kind, first.group, first.english, first.package) == (
         "speech",
         "Germanic",
@@ -146,16 +98,7 @@ def test_a_users_manifest_gives_class_language_and_text(tmp_path: Path) -> None:
     assert (first.text, first.listed) == ("Good morning.", False)
     assert (second.group, second.english, second.package) == ("Romance", False, "ben")
     assert (third.kind, third.group, third.language) == ("rain", "", "")
-
-
-def test_debian_origins_give_language_and_words(tmp_path: Path) -> None:
-    folder = clips_in(tmp_path, ["train/speech/qabcs-data_0000.wav"])
-    origin = "usr/abcs/en/sounds/words/hot_dog.ogg;usr/abcs/en/sounds/alpha/x.ogg"
-    line = f"train/speech/qabcs-data_0000.wav,speech,qabcs-data,,{origin}"
-    text = f"path,class,package,speaker,origin_path\n{line}\n"
-    (item,), _ = label_clips([folder], manifest_of(tmp_path / "manifest.csv", text))
-    assert (item.package, item.language) == ("qabcs-data", "en")
-    assert (item.text, item.listed) == ("hot dog x", True)
+    assert (fourth.text, fourth.listed) == ("one two", True)
 
 
 @pytest.mark.parametrize(
@@ -165,6 +108,7 @@ def test_debian_origins_give_language_and_words(tmp_path: Path) -> None:
         ("path,class\na/1.wav,speech\na/1.wav,music\n", "names a/1.wav 2 times"),
         ("path,class\nelsewhere/1.wav,speech\n", "names no clip of"),
         ("path,class\n", "names no clip of"),
+        ("path,class,package,origin_path\na/1.wav,speech,x,y\n", "has no column language"),
         ('path,class\n"a/1.wav,speech\n', "cannot be read as CSV"),
     ],
 )
@@ -248,9 +192,9 @@ def test_whatever_changes_a_feature_is_in_its_name(tmp_path: Path, monkeypatch: 
         for clip in (one, other)
         for seconds in (1.0, 2.0)
     ]
-    monkeypatch.setattr(downstream_features, "DEFINITIONS", downstream_features.DEFINITIONS + 1)
+    monkeypatch.setattr(features_module, "DEFINITIONS", features_module.DEFINITIONS + 1)
     paths.append(FeatureJob("mel", one, 1.0, tmp_path).path)
-    monkeypatch.setattr(downstream_features, "identity", lambda name: "other weights")
+    monkeypatch.setattr(features_module, "identity", lambda name, find_peer: "other weights")
     paths.append(FeatureJob("mel", one, 1.0, tmp_path).path)
     assert len(set(paths)) == 18
 
@@ -302,19 +246,22 @@ def toy(count: int, seed: int, separable: bool) -> tuple[list[Any], np.ndarray[A
     return clips, labels
 
 
-@pytest.mark.parametrize("probe", downstream_probes.STEPS)
+@pytest.mark.parametrize("probe", classifiers.STEPS)
 def test_probes_learn_what_can_be_learnt_and_nothing_else(probe: str) -> None:
     clips, labels = toy(60, 0, True)
     asked, answers = toy(100, 1, True)
-    guesses = predict(probe, clips, labels, asked, 2, seed=0)
-    assert (guesses == answers).mean() > 0.95
-    assert (guesses == predict(probe, clips, labels, asked, 2, seed=0)).all()
+    assert (predict(probe, clips, labels, asked, 2, seed=0) == answers).mean() > 0.95
     # Labels that have nothing to do with the clips: half are guessed, give or take 4 deviations.
     shuffled = np.random.default_rng(5).permutation(labels)
     noise, _ = toy(60, 2, False)
     others, _ = toy(400, 3, False)
     chance = (predict(probe, noise, shuffled, others, 2, seed=0) == np.arange(400) % 2).mean()
     assert abs(chance - 0.5) < 0.1
+
+
+@cache
+def toys(side: int) -> list[Any]:
+    return toy(60, side, True)[0]
 
 
 @dataclass(frozen=True)
@@ -330,7 +277,7 @@ class Toy:
         return Path(f"{self.side}-{self.clip}.npy")
 
     def load(self) -> Any:
-        return toy(60, self.side, True)[0][self.clip]
+        return toys(self.side)[self.clip]
 
 
 def test_shuffled_labels_are_learnt_to_no_avail(tmp_path: Path) -> None:
@@ -346,13 +293,14 @@ def test_shuffled_labels_are_learnt_to_no_avail(tmp_path: Path) -> None:
     assert abs(right[True] - 0.5) < 0.25
 
 
-@pytest.mark.parametrize("probe", downstream_probes.STEPS)
+@pytest.mark.parametrize("probe", classifiers.STEPS)
 def test_a_guess_depends_on_the_clip_and_on_train_alone(probe: str, monkeypatch: Any) -> None:
-    monkeypatch.setitem(downstream_probes.STEPS, probe, 20)
+    monkeypatch.setitem(classifiers.STEPS, probe, 20)
     clips, labels = toy(20, 0, True)
     asked, _ = toy(12, 1, True)
     loud = [*asked, *(1000 * clip for clip in asked)]
     alone = predict(probe, clips, labels, asked, 2, seed=3)
+    assert (predict(probe, clips, labels, asked, 2, seed=3) == alone).all()
     assert (predict(probe, clips, labels, loud, 2, seed=3)[:12] == alone).all()
     before = torch.random.get_rng_state()
     short = [clip[..., :1] for clip in clips[:2]] + [clip[..., :7] for clip in clips[2:]]
@@ -382,7 +330,7 @@ def test_figures_of_known_confusions() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from("vwx")), min_size=1, max_size=12))
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 def test_a_draw_holds_whole_voices_of_each_class(clips: list[tuple[int, str]]) -> None:
     answers, voices = np.array([label for label, _ in clips]), [voice for _, voice in clips]
     times = draws_of(answers, voices)
@@ -441,16 +389,16 @@ def test_errors_are_counted_against_the_reference() -> None:
 
 
 @needs_eval
-def test_the_recogniser_hears_english_and_noise_disturbs_it() -> None:
+def test_the_recogniser_understands_english_and_noise_disturbs_it() -> None:
     wave = audio.read(DATA / "english.flac")[0][0]
-    heard = recognise(wave, 16000, "sentences")
-    wrong, words = errors(SAID, heard)
+    transcript = recognise(wave, 16000, "sentences")
+    wrong, words = errors(SAID, transcript)
     assert words == 8
     assert wrong <= 3
     noise = 0.3 * np.random.default_rng(0).standard_normal(len(wave)).astype(np.float32)
     assert errors(SAID, recognise(wave + noise, 16000, "sentences"))[0] > wrong
-    # What was heard in between leaves no trace.
-    assert recognise(wave, 16000, "sentences") == heard
+    # The clip in between leaves no trace.
+    assert recognise(wave, 16000, "sentences") == transcript
 
 
 @needs_eval
@@ -458,9 +406,9 @@ def test_a_list_and_phones_are_searched_as_well() -> None:
     wave = audio.read(DATA / "english.flac")[0][0]
     vocabulary = (*SAID.split(), "kite", "grasshopper", "xylophone", "zurna")
     assert unknown(vocabulary) == ["zurna"]
-    heard = recognise(wave, 16000, "list", vocabulary)
-    assert set(heard.split()) <= set(vocabulary)
-    assert errors(SAID, heard)[0] <= 3
+    transcript = recognise(wave, 16000, "list", vocabulary)
+    assert set(transcript.split()) <= set(vocabulary)
+    assert errors(SAID, transcript)[0] <= 3
     phones = recognise(wave, 16000, "phones").split()
     assert len(phones) > 20
     assert {"HH", "IY", "M"} <= set(phones)
@@ -486,16 +434,14 @@ def test_texts_stand_beside_the_clips(tmp_path: Path) -> None:
 
 
 def run(*arguments: object) -> Any:
-    app = typer.Typer()
-    app.command()(downstream.main)
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return CliRunner().invoke(commands.app, ["probe", *map(str, arguments)])
 
 
 @needs_eval
 def test_a_run_goes_on_where_it_was_and_passes_over_a_bad_clip(
     tmp_path: Path, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(downstream_probes, "STEPS", {"linear": 5, "convolutional": 5})
+    monkeypatch.setattr(classifiers, "STEPS", {"linear": 5, "convolutional": 5})
     names = [f"{kind}/{side}{i}_0.wav" for kind in ("x", "y") for i in range(5) for side in "tv"]
     for side in "tv":
         clips_in(tmp_path / side, [name for name in names if f"/{side}" in name], 0.1)
@@ -513,7 +459,7 @@ def test_a_run_goes_on_where_it_was_and_passes_over_a_bad_clip(
     first = run(*options)
     assert first.exit_code == 1
     assert first.stderr.count("t9_0.wav") >= 2  # once for each feature
-    summary = json.loads((out / "downstream.json").read_text())
+    summary = json.loads((out / "probes.json").read_text())
     (task,) = summary["tasks"]
     assert (task["task"], task["chance"]) == ("class", 0.5)
     assert task["classes"]["train"] == {name: {"clips": 5, "voices": 5} for name in "xy"}
@@ -541,12 +487,12 @@ def test_a_run_goes_on_where_it_was_and_passes_over_a_bad_clip(
     second = run(*options)
     assert second.exit_code == 0
     assert {path: path.stat().st_mtime_ns for path in (out / "cache").rglob("*.*")} == made
-    assert second.stdout == (out / "downstream.md").read_text() + "\n"
-    assert json.loads((out / "downstream.json").read_text())["tasks"] == summary["tasks"]
+    assert second.stdout == (out / "probes.md").read_text() + "\n"
+    assert json.loads((out / "probes.json").read_text())["tasks"] == summary["tasks"]
 
 
 @needs_eval
-def test_usage_errors_end_with_status_2_and_leave_nothing(tmp_path: Path) -> None:
+def test_what_cannot_be_done_is_said_and_leaves_nothing(tmp_path: Path) -> None:
     left = clips_in(tmp_path / "left", ["x/one_0001.wav"])
     right = clips_in(tmp_path / "right", ["x/one_0002.wav"])
     for arguments, reason in (
@@ -554,11 +500,11 @@ def test_usage_errors_end_with_status_2_and_leave_nothing(tmp_path: Path) -> Non
         ((left, tmp_path / "none"), "does not exist"),
         ((left, right, "--features", "token"), "unknown feature"),
         ((left, right, "--codecs", "mp3"), "unknown codec"),
-        ((left, right, "--seeds", "1"), "seeds"),
         ((left, right, "--manifest", tmp_path / "none.csv"), "cannot be read"),
     ):
         done = run(*arguments, "--out", tmp_path / "out")
-        assert done.exit_code == 2
+        assert done.exit_code == 1
         assert reason in " ".join(done.stderr.split())
         assert "Traceback" not in done.output
+    assert run(left, right, "--seeds", "1", "--out", tmp_path / "out").exit_code == 2
     assert not (tmp_path / "out").exists()

@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from melcap import audio
 from melcap.codec import Codec
 from melcap.errors import AudioFileError, InputError, MelcapError
-from melcap.evaluation import peers, plots, report, scorecard
+from melcap.evaluation import plots, report, scorecard
 from melcap.evaluation.clips import Clip, choose_clips, find_clips
 from melcap.evaluation.measures import metrics, predictor
 from melcap.evaluation.measures.codebook import count_tokens, pack_counts, unpack_counts
 from melcap.evaluation.measures.signals import Wave
+from melcap.evaluation.peers.registry import peer
 from melcap.evaluation.table import markdown, markdown_in_full, summarise
 from melcap.lm import ContextModel
 
@@ -153,7 +154,7 @@ def test_a_manifest_that_does_not_fit_is_refused(
 def test_codecs_for_speech_run_on_speech_alone(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(type(peers.codec("original")), "speech_only", True)
+    monkeypatch.setattr(type(peer("original")), "speech_only", True)
     clips = find_clips(folder)
     jobs = scorecard.jobs_for(["original", "opus-12"], clips, 1.0)
     kinds: dict[str, list[str]] = {"original": [], "opus-12": []}
@@ -162,6 +163,8 @@ def test_codecs_for_speech_run_on_speech_alone(
     assert kinds == {"original": ["speech", "speech"], "opus-12": ["music", "speech", "speech"]}
     with pytest.raises(InputError, match=r"original is for speech, and no clip here .* are music"):
         scorecard.jobs_for(["original"], clips[:1], 1.0)
+    with pytest.raises(InputError, match="no codec to measure"):
+        scorecard.jobs_for([], clips, 1.0)
 
 
 def test_a_row_has_times_and_the_counts_of_its_tokens(
@@ -170,7 +173,7 @@ def test_a_row_has_times_and_the_counts_of_its_tokens(
     threads = []
     monkeypatch.setattr(metrics, "measure", lambda *_, **__: {"lsd": 0.5, "stoi": math.nan})
     clip = find_clips(folder)[0]
-    own = peers.codec(str(small_weights))
+    own = peer(str(small_weights))
     encode = own.encode
 
     def watched(wave: Any, rate: int) -> Any:
@@ -180,7 +183,7 @@ def test_a_row_has_times_and_the_counts_of_its_tokens(
     monkeypatch.setattr(own, "encode", watched)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    row = scorecard.Job(str(small_weights), clip, 0.5).run()
+    row = scorecard.ScoreJob(str(small_weights), clip, 0.5).run()
     assert threads == [1]
     assert torch.get_num_threads() == 2
     torch.set_num_threads(before)
@@ -190,23 +193,23 @@ def test_a_row_has_times_and_the_counts_of_its_tokens(
     coded = encode(clip.read(0.5), RATE)
     assert (unpack_counts(row["codes"]) == count_tokens(coded.tokens, 300)).all()
     assert row["bytes"] == coded.size
-    bound = scorecard.Job("original", clip, 0.5).run()
+    bound = scorecard.ScoreJob("original", clip, 0.5).run()
     assert not {"encode_seconds", "decode_seconds", "codes"} & bound.keys()
 
 
 def test_whatever_changes_a_result_is_in_its_key(folder: Path, monkeypatch: Any) -> None:
     clip, other = find_clips(folder)[:2]
     keys = [
-        scorecard.Job(codec, which, seconds).key()
+        scorecard.ScoreJob(codec, which, seconds).key()
         for codec in ("original", "opus-12")
         for which in (clip, other)
         for seconds in (1.0, 2.0)
     ]
     monkeypatch.setattr(metrics, "DEFINITIONS", metrics.DEFINITIONS + 1)
-    keys.append(scorecard.Job("original", clip, 1.0).key())
-    keys.append(scorecard.Job("original", Clip(clip.source, clip.name, "another"), 1.0).key())
-    monkeypatch.setattr(scorecard, "package_version", lambda package: "0")
-    keys.append(scorecard.Job("original", clip, 1.0).key())
+    keys.append(scorecard.ScoreJob("original", clip, 1.0).key())
+    keys.append(scorecard.ScoreJob("original", Clip(clip.source, clip.name, "another"), 1.0).key())
+    monkeypatch.setattr(scorecard, "installed_version", lambda package: "0")
+    keys.append(scorecard.ScoreJob("original", clip, 1.0).key())
     assert len({json.dumps(key) for key in keys}) == 11
     assert all(tuple(key) == scorecard.KEY for key in keys)
 
@@ -216,6 +219,13 @@ def test_scores_that_are_none_are_refused(folder: Path, tmp_path: Path) -> None:
     path.write_text("not json\n")
     with pytest.raises(MelcapError, match="is not a file of scores"):
         scorecard.compute([], path, 1)
+
+
+def test_a_line_that_a_stopped_run_left_unfinished_is_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "scores.jsonl"
+    path.write_text('{"codec": "x"}\n{"codec": "y", "cl')
+    assert scorecard.compute([], path, 1) == ([], [])
+    assert path.read_text() == '{"codec": "x"}\n'
 
 
 def rows_of(kind: str, values: list[float], **other: float) -> list[dict[str, Any]]:
@@ -359,7 +369,7 @@ def test_a_scorecard_is_written_in_full(
 
     monkeypatch.setattr(metrics, "measure", measured)
     monkeypatch.setattr(report, "MODULES", ())
-    monkeypatch.setattr(plots, "picture", drawn)
+    monkeypatch.setattr(plots, "write_picture", drawn)
     own, out = str(small_weights), tmp_path / "new" / "out"
     trained = tmp_path / "model.safetensors"
     model = ContextModel.of(codec, width=8)

@@ -1,4 +1,4 @@
-"""The scripts that a user copies, and the demo, run as they stand."""
+"""The scripts in examples/ run as they are."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
 import melcap
-from examples import demo
 from melcap import audio
-from melcap.bulk.rows import TokenRow
-from melcap.bulk.shards import read_rows, token_files, write_shard
+from melcap.bulk.token_sets.rows import TokenRow
+from melcap.bulk.token_sets.shards import read_rows, token_files, write_shard
 from melcap.codec import Codec
+from melcap.errors import InputError
 from melcap.io import container
-from melcap.io.header import Header
+from melcap.io.container.header import Header
 from melcap.lm import ContextModel
 from tests.helpers import ID, noise
 
@@ -39,7 +38,7 @@ Script = Callable[..., int | str | None]
 
 @pytest.fixture
 def script(small_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Script:
-    """Runs one as `python examples/<name>` would; returns the exit status."""
+    """Return a function that runs a script as `python examples/NAME` does, and its exit status."""
 
     def call(name: str, *arguments: object) -> int | str | None:
         words = [name, *map(str, arguments), "--weights", str(small_weights)]
@@ -62,7 +61,7 @@ class TestBatchTranscode:
         shutil.copy(DATA / "speech.flac", music / "a.flac")
         audio.write(music / "a.wav", noise(2, 4001).numpy(), 8000)
         (music / "deep" / "bad.mp3").write_bytes(b"no audio")
-        out = music / "out"  # inside the input: nothing that is made is taken for input
+        out = music / "out"  # inside the input folder: results are not taken for inputs
         assert script("batch_transcode.py", music, out) == 1
 
         manifest = out / "manifest.jsonl"
@@ -118,7 +117,7 @@ class TestTokensForLm:
 
 @pytest.fixture(scope="module")
 def tokens(codec: Codec, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tokens of a clip of each of two classes, one of them stereo."""
+    """Return a folder of tokens of two clips, one of each of two classes, one of them stereo."""
     folder, rows = tmp_path_factory.mktemp("tokens"), []
     for kind, channels in (("speech", 1), ("music", 2)):
         codes = codec.encode(noise(channels, 230_000), 44100)
@@ -206,7 +205,7 @@ class TestTokenLm:
     def test_a_run_that_was_stopped_goes_on(
         self, script: Script, tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """It ends with the weights of a run that was not."""
+        """A stopped and resumed run ends with the weights of an uninterrupted one."""
 
         def train(name: str) -> int | str | None:
             words = ("train", tokens, "--unseen", tokens, "--out", tmp_path / name, "--steps", 4)
@@ -238,8 +237,10 @@ class TestTokenLm:
         out = tmp_path / "lm"
         words = ("token_lm.py", "train", tokens, "--unseen", tokens, "--out", out)
         assert script(*words, "--minutes", 1e-6, "--bf16") == 0
-        assert script(*words, "--minutes", 1e-6, "--bf16") == 0  # it is over: no step is added
-        assert capsys.readouterr().out.count("1 steps in 0.0 minutes") == 2
+        assert (
+            script(*words, "--minutes", 1e-6, "--bf16") == 0
+        )  # the run is over, so no step is added
+        assert capsys.readouterr().out.count("1 steps in ") == 2
         settings = ContextModel.load(out / "model.safetensors").training_settings
         assert (settings["minutes"], settings["steps"], settings["bf16"]) == (1e-6, 1, True)
 
@@ -255,7 +256,7 @@ class TestTokenLm:
         with pytest.raises(KeyboardInterrupt):
             script("token_lm.py", *words)
 
-    def test_what_does_not_fit_is_refused(
+    def test_arguments_that_do_not_fit_are_refused(
         self, script: Script, lite: Codec, tokens: Path, tmp_path: Path
     ) -> None:
         empty = tmp_path / "empty"
@@ -312,7 +313,7 @@ class TestStreamMicrophone:
         rate: int,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
-        """What comes out live is what the codec gives for the whole clip."""
+        """The streamed audio is what the codec returns for the whole clip."""
         clip, out = tmp_path / "clip.wav", tmp_path / "out.wav"
         audio.write(clip, noise(1, 2 * rate + 17).numpy(), rate)
         assert script("stream_microphone.py", "--file", clip, "--out", out) == 0
@@ -330,25 +331,20 @@ class TestStreamMicrophone:
     def test_without_a_microphone(self, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "sounddevice", None)
         ended = script("stream_microphone.py")
-        assert "pip install sounddevice, or give a --file" in str(ended)
+        assert "pip install sounddevice, or name a --file" in str(ended)
 
 
 class TestDemo:
-    def call(self, *arguments: object) -> str:
-        import typer
-
-        app = typer.Typer()
-        app.command()(demo.demo)
-        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-        assert result.exit_code == 0, result.output
-        return result.stdout
-
-    def test_of_named_clips(self, small_weights: Path, tmp_path: Path) -> None:
+    def test_of_named_clips(
+        self, script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        pytest.importorskip("matplotlib")
         out = tmp_path / "demo"
         audio.write(tmp_path / "short.wav", noise(2, 4410).numpy(), 22050)
         clips = (tmp_path / "short.wav", DATA / "sound.flac")
-        for _ in range(2):  # the second time over what is there
-            printed = self.call(*clips, "--out", out, "--weights", small_weights)
+        for _ in range(2):  # the second run replaces the files of the first
+            assert script("demo.py", *clips, "--out", out) == 0
+            printed = capsys.readouterr().out
         assert sorted(path.name for path in out.iterdir()) == [
             f"{name}.{suffix}" for name in ("short", "sound") for suffix in ("melcap", "png", "wav")
         ]
@@ -362,8 +358,25 @@ class TestDemo:
         assert cells[:4] == ["sound.flac", f"{seconds:.2f}", str(size), kbps]
         assert printed.splitlines()[-1].startswith(f"Listen: {out}/*.wav")
 
-    def test_the_clips_of_the_repository_are_found(self) -> None:
-        assert [path.name for path in sorted(demo.CLIPS.glob("*.flac"))] == [
+    def test_mistakes_are_one_sentence(self, script: Script, tmp_path: Path) -> None:
+        missing = tmp_path / "missing.wav"
+        assert str(script("demo.py", missing, "--out", tmp_path)).startswith(f"error: {missing}")
+        assert script("demo.py", "a/x.wav", "b/x.wav") == 2
+
+    def test_the_clips_of_the_repository_are_found(
+        self, script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        taken: list[str] = []
+
+        def refuse(source: Path, *_: object, **__: object) -> None:
+            taken.append(source.name)
+            raise InputError("seen")
+
+        monkeypatch.setattr(melcap, "encode_file", refuse)
+        monkeypatch.chdir(tmp_path)
+        assert script("demo.py") == "error: seen"
+        assert taken == ["music.flac"]
+        assert sorted(path.name for path in (EXAMPLES / "audio").glob("*.flac")) == [
             "music.flac",
             "sound.flac",
             "speech.flac",

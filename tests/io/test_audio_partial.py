@@ -155,7 +155,7 @@ def test_pages_of_an_ogg_that_are_missing_or_too_many_are_refused(
     assert len(one) > 5
     assert "Ogg pages are missing" in refusal(b"".join(one[:3] + one[4:]), tmp_path)
     assert "Ogg pages are missing" in refusal(b"".join([*one[:4], *one[3:]]), tmp_path)
-    assert "behind the end of its stream" in refusal(data + one[-1], tmp_path)
+    assert "after the end of its stream" in refusal(data + one[-1], tmp_path)
     assert "no Ogg page at byte" in refusal(data + b"something else", tmp_path)
     assert "no Ogg page at byte" in refusal(one[0] + b"x" + b"".join(one[1:]), tmp_path)
     assert read(data + ID3V1, tmp_path).shape == (1, 12 * RATE)
@@ -240,7 +240,7 @@ def test_samples_behind_the_declared_end_of_a_wav_are_refused(
     declared: int, tmp_path: Path
 ) -> None:
     message = refusal(wav(declared, PCM), tmp_path)
-    assert f"declares {declared} bytes of samples, and {len(PCM) - declared} bytes" in message
+    assert f"declares {declared} bytes of samples, but {len(PCM) - declared} more bytes" in message
     second = wav(len(PCM), PCM, chunk(b"LIST", b"INFO") + chunk(b"data", PCM))
     assert "second chunk of samples" in refusal(second, tmp_path)
 
@@ -288,7 +288,7 @@ def test_bw64_is_read(tmp_path: Path) -> None:
     ("frames", "reason"),
     [
         (0, ""),
-        (RATE - 5, "declares 95990 bytes of samples, and 10 bytes"),
+        (RATE - 5, "declares 95990 bytes of samples, but 10 more bytes"),
         (RATE + 5, "declares 48005 samples and holds 48000"),
     ],
 )
@@ -497,7 +497,7 @@ def test_frames_behind_other_bytes_are_not_lost(tmp_path: Path) -> None:
     raw = without_xing(sound(1, 4 * RATE))
     middle = len(raw) // 2
     for damaged in (raw[:middle] + raw[middle + 500 :], raw[:middle] + bytes(999) + raw[middle:]):
-        assert "are no frames, and frames follow" in refusal(damaged, tmp_path)
+        assert "are no frames, but frames follow" in refusal(damaged, tmp_path)
 
 
 @pytest.mark.parametrize("frames", [5, 50])

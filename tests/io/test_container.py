@@ -19,10 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from melcap.errors import ContainerError, InputError
-from melcap.io import bits as bit_packing
 from melcap.io import container
-from melcap.io.bits import pack_bits, unpack_bits
 from melcap.io.container import BOUNDS, MAX_TOKENS, Header
+from melcap.io.container import bits as bit_packing
+from melcap.io.container import file as container_file
+from melcap.io.container.bits import pack_bits, unpack_bits
 
 relaxed = settings(deadline=None)  # the first call may wait for the disk
 LITTLE = 512 * 1024  # bytes that a refusal may allocate; Python's own file buffers are most of it
@@ -82,9 +83,20 @@ def forged(
 ) -> bytes:
     """A file with correct checksums, whatever its fields say."""
     head = struct.pack(
-        "<6sBB8sIHQHIBBB", b"MELCAP", 2, len(name), tokenizer, rate, channels, samples, rows,
-        columns, bits, coding, axis,
-    )  # fmt: skip
+        "<6sBB8sIHQHIBBB",
+        b"MELCAP",
+        2,
+        len(name),
+        tokenizer,
+        rate,
+        channels,
+        samples,
+        rows,
+        columns,
+        bits,
+        coding,
+        axis,
+    )
     crc = struct.Struct("<I").pack
     head += name
     return head + crc(zlib.crc32(head)) + payload + crc(zlib.crc32(payload))
@@ -375,11 +387,23 @@ def test_a_sparse_file_as_large_as_its_header_says_is_refused(folder: Path) -> N
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("rate", 999), ("rate", 768_001), ("channels", 0), ("channels", 65), ("samples", 0),
-        ("samples", 2**40 + 1), ("rows", 0), ("rows", 1025), ("columns", 0), ("bits", 0),
-        ("bits", 17), ("name", b""), ("name", b"x" * 97), ("name", b"x\n"), ("name", b"\xff"),
+        ("rate", 999),
+        ("rate", 768_001),
+        ("channels", 0),
+        ("channels", 65),
+        ("samples", 0),
+        ("samples", 2**40 + 1),
+        ("rows", 0),
+        ("rows", 1025),
+        ("columns", 0),
+        ("bits", 0),
+        ("bits", 17),
+        ("name", b""),
+        ("name", b"x" * 97),
+        ("name", b"x\n"),
+        ("name", b"\xff"),
     ],
-)  # fmt: skip
+)
 def test_a_field_out_of_bounds_is_named(folder: Path, field: str, value: Any) -> None:
     name = {"rate": "sample_rate", "name": "model"}.get(field, field)
     fields: dict[str, Any] = {field: value}
@@ -402,7 +426,7 @@ def test_damage_is_described(folder: Path, valid: bytes) -> None:
     for data, words in [
         (b"", "empty"),
         (b"RIFF....WAVEfmt ", "not a .melcap file"),
-        (newer, "format version is 3 and this melcap reads 2"),
+        (newer, "format version is 3, but this melcap reads 2"),
         (valid[:30], "truncated: it ends inside the header"),
         (valid[:50], "truncated: it ends inside the header"),
         (valid[:-1], f"truncated: {len(valid) - 1} bytes, not the {len(valid)}"),
@@ -440,7 +464,7 @@ def test_a_file_that_may_not_be_read_is_refused(
     def denied(*_: object) -> None:
         raise PermissionError(13, "Permission denied")  # chmod would not stop a test run as root
 
-    monkeypatch.setattr(container, "open", denied, raising=False)
+    monkeypatch.setattr(container_file, "open", denied, raising=False)
     assert refusal(folder / "denied.melcap", valid) == "Permission denied"
 
 

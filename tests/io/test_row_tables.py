@@ -21,19 +21,18 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from melcap import transcode
-from melcap.bulk import row_frequencies
 from melcap.bulk.row_frequencies import frequencies, row_tables_of
-from melcap.bulk.run import Options, tokenize
-from melcap.bulk.shards import read_rows, token_files
-from melcap.bulk.stats import Summary
+from melcap.bulk.stats import Summary, summarise
+from melcap.bulk.token_sets.shards import read_rows, token_files
+from melcap.bulk.tokenize import Options, tokenize
 from melcap.cli import commands as cli
 from melcap.codec import Codec
 from melcap.codes import Codes
 from melcap.errors import ContainerError, InputError
-from melcap.io import container, row_coding, row_tables
-from melcap.io.container import Header
-from melcap.io.header import Payload, header_bytes, with_checksum
-from melcap.io.row_tables import SWITCH, TOTAL_BITS, RowTables
+from melcap.io import container
+from melcap.io.container import Header, range_coder, row_tables
+from melcap.io.container.header import Payload, header_bytes, with_checksum
+from melcap.io.container.row_tables import SWITCH, TOTAL_BITS, RowTables
 from melcap.transcode import decode_file, encode_file
 from tests.io.test_container import allocating_little, refusal
 
@@ -79,9 +78,17 @@ def valid() -> bytes:
 def forged(coded: bytes, size: int | None = None, **fields: Any) -> bytes:
     """A compact file with correct checksums, whatever its fields say."""
     values: dict[str, Any] = {
-        "rate": 44100, "channels": 2, "samples": 5000, "rows": 3, "columns": 40, "bits": 13,
-        "coding": 1, "axis": 1, "tables": TABLES.checksum, **fields,
-    }  # fmt: skip
+        "rate": 44100,
+        "channels": 2,
+        "samples": 5000,
+        "rows": 3,
+        "columns": 40,
+        "bits": 13,
+        "coding": 1,
+        "axis": 1,
+        "tables": TABLES.checksum,
+        **fields,
+    }
     *fixed, tables = values.values()
     name = b"melcap-lite-0123456789abcdef"
     head = struct.pack("<6sBB8sIHQHIBBB", b"MELCAP", 2, len(name), bytes.fromhex(ID), *fixed)
@@ -167,7 +174,7 @@ def test_tables_are_found_by_tokenizer_and_checksum(
     with pytest.raises(ContainerError, match=f"are the row tables of tokenizer {ID}"):
         row_tables.find("d" * 16)
     other.with_name(path.name).write_bytes(other.read_bytes()[:-1])
-    with pytest.raises(ContainerError, match="these are no row tables"):
+    with pytest.raises(ContainerError, match="not a file of row tables"):
         row_tables.find(ID)
 
 
@@ -183,8 +190,8 @@ def test_tokens_come_back(seed: int, rows: int, count: int, size: int) -> None:
     commonest = np.repeat(shares.argmax(1)[:, None], count, axis=1)
     first_and_last = generator.integers(0, 2, (rows, count)) * (size - 1)
     for tokens in (usual, commonest, first_and_last, generator.integers(0, size, (rows, count))):
-        data = row_coding.encode(tokens, tables)
-        decoded = row_coding.decode(data, tables, count)
+        data = range_coder.encode(tokens, tables)
+        decoded = range_coder.decode(data, tables, count)
         assert decoded.dtype == np.int32
         np.testing.assert_array_equal(decoded, tokens)
         cost = -np.log2(np.take_along_axis(shares, tokens, 1)).sum()
@@ -196,7 +203,7 @@ def test_the_bytes_are_the_same_for_ever() -> None:
     table = np.full((2, 8), 2**TOTAL_BITS // 8, np.uint16)
     table[1] = [65535, 65535, 65535, 65000, 300, 200, 38, 1]
     tokens = np.arange(48).reshape(2, 24) * 5 % 8
-    assert row_coding.encode(tokens, RowTables(ID, table)).hex() == (
+    assert range_coder.encode(tokens, RowTables(ID, table)).hex() == (
         "15737815b3f8f473325a0615ac622be33e296c6bf0276b05d4588decc798a4a1"
     )
 
@@ -268,7 +275,7 @@ def test_words_that_overflow_carry(seed: int, count: int, often: float) -> None:
         if interval.low % 2**64 > 2**64 - 2**32:  # the last word overflows where tokens end here
             prefixes.append((len(tokens), interval.data()))
     for length, data in (*prefixes, (count, interval.data())):
-        assert row_coding.encode(np.array([tokens[:length]]), tables) == data
+        assert range_coder.encode(np.array([tokens[:length]]), tables) == data
 
 
 @given(st.integers(0, 2**32), st.integers(1, 3), st.integers(1, 200), st.sampled_from([8, 64]))
@@ -283,7 +290,7 @@ def test_the_bytes_are_those_of_constriction(seed: int, rows: int, count: int, s
     for table, row in zip(tables.frequencies, tokens, strict=True):
         shares = table.astype(np.float64) * 64 - 1
         encoder.encode(row, stream.model.Categorical(shares, perfect=False))
-    assert row_coding.encode(tokens, tables) == encoder.get_compressed().astype("<u4").tobytes()
+    assert range_coder.encode(tokens, tables) == encoder.get_compressed().astype("<u4").tobytes()
 
 
 # --- damage
@@ -351,10 +358,10 @@ def test_few_words_have_one_reading(seed: int, words: list[int]) -> None:
     data = np.array(words, "<u4").tobytes()
     for count in range(1, 6):
         try:
-            tokens = row_coding.decode(data, TABLES, count)
+            tokens = range_coder.decode(data, TABLES, count)
         except ContainerError:
             continue
-        assert row_coding.encode(tokens, TABLES) == data
+        assert range_coder.encode(tokens, TABLES) == data
 
 
 def test_the_end_of_short_codes_is_exact() -> None:
@@ -363,12 +370,12 @@ def test_the_end_of_short_codes_is_exact() -> None:
     for first in range(8):
         for second in range(8):
             tokens = [[first, second]]
-            data = row_coding.encode(np.array(tokens), tables)
+            data = range_coder.encode(np.array(tokens), tables)
             (value,) = struct.unpack("<I", data)
             near = [struct.pack("<I", value + by) for by in (-1, 1) if 0 <= value + by < 2**32]
             for other in (data + bytes(4), data[:3], b"", *near):
                 with suppress(ContainerError):
-                    assert row_coding.decode(other, tables, 2).tolist() != tokens
+                    assert range_coder.decode(other, tables, 2).tolist() != tokens
 
 
 @given(
@@ -400,10 +407,10 @@ def test_forged_headers_are_refused(coded: bytes, **fields: Any) -> None:
         (bytes(1000), {"columns": 2**28, "rows": 1024, "channels": 64}, "more than a file holds"),
         (bytes(60), {"columns": 41}, "cannot be coded in 60 bytes: that takes 62 to"),
         (bytes(396), {"columns": 40}, "that takes 60 to 389"),
-        (bytes(63), {}, "in words of 4"),
+        (bytes(63), {}, "in multiples of 4"),
         (bytes(200), {"rows": 6, "columns": 20}, "for 3 rows of tokens, not 6"),
         (bytes(200), {"tables": 1}, "checksum 00000001 are not here, but others"),
-        (b"\xff" * 200, {}, "none that these row tables give"),
+        (b"\xff" * 200, {}, "cannot have been coded with these row tables"),
         (bytes(200), {}, "does not end with the last token"),
     ],
 )
@@ -421,7 +428,7 @@ def test_reading_ends_where_the_words_end() -> None:
     for seen in range(0, 300, 50):
         data = np.zeros(seen // 4 + 1, "<u4").tobytes()
         with allocating_little(), pytest.raises(ContainerError, match="ends before the last token"):
-            row_coding.decode(data, largest, 2**28)
+            range_coder.decode(data, largest, 2**28)
 
 
 def test_a_token_must_fit_the_bits_of_its_header(folder: Path) -> None:
@@ -448,7 +455,7 @@ def packed(codec: Codec, folder: Path, tmp_path_factory: pytest.TempPathFactory)
     """Packed tokens of a small codec, of whose tokenizer there are row tables now."""
     path = tmp_path_factory.mktemp("packed") / "speech.melcap"
     encode_file(SPEECH, path, codec)
-    row_frequencies.main([path], folder, [path])
+    row_tables_of(summarise([path])).save(folder)
     return path
 
 
@@ -492,7 +499,7 @@ def test_what_cannot_be_compact_is_refused_and_leaves_nothing(
 def test_a_compact_token_set_is_one_of_melcap_files(
     codec: Codec, packed: Path, tmp_path: Path
 ) -> None:
-    options = Options(format="melcap", compact=True, readers=1, lanes=1)
+    options = Options(format="melcap", compact=True, readers=1, encoders=1)
     tokenize([str(SPEECH)], tmp_path, codec, options)
     (file,) = token_files(tmp_path)
     (row,) = read_rows(file, tmp_path)
@@ -514,7 +521,7 @@ def test_the_commands(
     assert kept.exit_code == 0
     assert container.read_header(file) == container.read_header(audio.with_suffix(".melcap"))
     refused = call("transcode", SPEECH, "--compact", "--force", "-o", audio, *weights)
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert "--keep" in refused.stderr
     monkeypatch.delenv(SWITCH)
     assert "compact, by row tables" in call("info", file).stdout

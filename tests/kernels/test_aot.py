@@ -1,13 +1,7 @@
-"""The ahead-of-time gate: kernels compile without a GPU and keep their promises, or it says so.
+"""Check the ahead-of-time gate: kernels compile without a GPU and keep their promises.
 
 The compiler cannot run in this process, whose kernels are interpreted: it gets one of its own. CI
 runs `profiling/aot.py --check` over every configuration and target besides.
-
-Seen red with: each pattern of `aot.broken_promises` replaced by one that matches nothing; local
-memory not looked at; the limit of shared memory not compared; a launch's promise ignored; registers
-not limited, or limited on ROCm too; a table of another version. `make kernels-all` was seen red
-with: no limit of registers for `settle` or the gradient of channel_norm; 4 warps for the latter
-where it has 8; a table with another number in it.
 """
 
 from __future__ import annotations
@@ -84,7 +78,7 @@ print("the gate sees them all")
 
 
 def compiled(*arguments: str) -> str:
-    """What a Python with triton's compiler prints."""
+    """Return what a Python with triton's compiler prints."""
     environment = {**os.environ, "TRITON_INTERPRET": "0"}
     done = subprocess.run(
         [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True

@@ -1,14 +1,4 @@
-"""The channel norm's kernels against the float64 reference, in the interpreter or on a device.
-
-Seen red with: masks of steps or channels dropped or narrowed (some end the interpreter); mean over
-one channel more, variance over one fewer or over the padded channels; epsilon ten times as large or
-outside of the root; the clip left out of either offset, layouts exchanged; weight taken for bias,
-SiLU left out, its slope without a term; the result rounded to half; sums that are replaced, not
-added to, or of one program alone, or exchanged, or written one place early or over each other; each
-term of the gradient left out; tiles left out or taken twice, too few programs; x, upstream or
-vectors with gaps; launches for an empty batch; each refusal left out or one late; no gradient
-registered, the kernels or the reference taken where the other belongs.
-"""
+"""Compare the kernels of channel_norm with float64, in the interpreter or on a device."""
 
 from __future__ import annotations
 
@@ -22,8 +12,10 @@ import melcap
 from melcap.errors import BackendError
 from melcap.kernels import channel_norm as kernels
 from melcap.kernels.launch import launched, run
-from melcap.ops import channel_norm, reference, registry
-from tests.helpers import in_nan, noise
+from melcap.ops import channel_norm, registry
+from melcap.ops.channel_norm import channel_norm_gradient, channel_norm_reference
+from melcap.ops.numerics import EPSILON
+from tests.helpers import examples, in_nan, noise
 
 FORWARD, BACKWARD = "channel_norm_kernel", "channel_norm_gradient_kernel"
 LAYOUTS = ("channels last", "channels apart", "every other position")
@@ -33,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
 
 def laid_out(x: Tensor, layout: str) -> Tensor:
-    """The same numbers, what lies around them NaN."""
+    """Return the same numbers in memory that is NaN elsewhere."""
     if layout == "channels last":
         return in_nan(x.movedim(1, -1)).movedim(-1, 1)
     if layout == "channels apart":
@@ -50,7 +42,7 @@ def drawn(
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
 ) -> Arguments:
-    """x of this shape, channels so far apart that no norm magnifies what rounding left of them."""
+    """Return x, weight, bias; channels lie so far apart that no norm magnifies rounding."""
     channels = shape[1]
     apart = torch.linspace(-2, 2, channels).view(-1, *(1,) * (len(shape) - 2))
     x = (noise(*shape, seed=seed, amplitude=0.7) + apart).to(device, dtype)
@@ -59,7 +51,7 @@ def drawn(
 
 
 def on_triton(arguments: Arguments, activation: str) -> Tensor:
-    """channel_norm on the Triton backend; that its kernel ran, once, is part of the test."""
+    """Run channel_norm on the Triton backend and check that its kernel ran once."""
     before = launched[FORWARD]
     with melcap.use_backend("triton"), torch.no_grad():
         found = channel_norm(*arguments, activation=activation)
@@ -68,7 +60,7 @@ def on_triton(arguments: Arguments, activation: str) -> Tensor:
 
 
 def gradients(upstream: Tensor, arguments: Arguments, activation: str) -> tuple[Tensor, ...]:
-    """What the operator's backward pass gives on the Triton backend; its kernel runs once."""
+    """Return the gradients on the Triton backend; check that the kernel ran once."""
     leaves = [argument.detach().requires_grad_() for argument in arguments]
     before = launched[BACKWARD]
     with melcap.use_backend("triton"):
@@ -79,7 +71,7 @@ def gradients(upstream: Tensor, arguments: Arguments, activation: str) -> tuple[
 
 
 def assert_close(found: Tensor, expected: Tensor, dtype: torch.dtype, scale: Tensor) -> None:
-    """Within the registry's tolerance, its absolute part times `scale`; says where it is not."""
+    """Check the registry's tolerance, its absolute part times `scale`; say where it fails."""
     assert found.shape == expected.shape
     assert not found.isnan().any(), f"NaN at {found.isnan().nonzero()[0].tolist()}"
     tolerance = registry.implementation("channel_norm", "triton").tolerances[dtype]
@@ -90,28 +82,31 @@ def assert_close(found: Tensor, expected: Tensor, dtype: torch.dtype, scale: Ten
 
 
 def check(arguments: Arguments, activation: str) -> Tensor:
-    """Forward against float64; the result."""
+    """Check the forward pass against float64 and return the result."""
     found = on_triton(arguments, activation)
     x = arguments[0]
     assert found.dtype == x.dtype
     assert found.movedim(1, -1).is_contiguous()
-    expected = reference.channel_norm(*(t.double() for t in arguments), activation)
+    expected = channel_norm_reference(*(t.double() for t in arguments), activation)
     assert_close(found, expected, x.dtype, x.new_ones(()).double())
     return found
 
 
 def check_gradients(arguments: Arguments, activation: str, seed: int = 0) -> None:
-    """Backward against float64. Rounding adds up over what a gradient sums: for x the channels of
-    its position, for weight and bias all positions."""
+    """Check the backward pass against float64.
+
+    Rounding adds up over what a gradient sums: for x the channels of its position, for weight and
+    bias all positions.
+    """
     x, weight, _ = arguments
     upstream = noise(*x.shape, seed=seed + 9, amplitude=1).to(x.device, x.dtype)
     found = gradients(upstream, arguments, activation)
     exact = [t.double() for t in arguments]
-    expected = reference.channel_norm_gradient(upstream.double(), *exact, activation)
-    inverse = (exact[0].var(1, correction=0, keepdim=True) + reference.EPSILON).rsqrt()
+    expected = channel_norm_gradient(upstream.double(), *exact, activation)
+    inverse = (exact[0].var(1, correction=0, keepdim=True) + EPSILON).rsqrt()
     slopes = upstream.double().abs() * 1.1 * weight.double().abs().amax()
     to_x = (slopes + slopes.mean(1, keepdim=True)) * inverse
-    normed = reference.channel_norm(exact[0], *(torch.ones_like(weight), exact[2] * 0), "none")
+    normed = channel_norm_reference(exact[0], *(torch.ones_like(weight), exact[2] * 0), "none")
     others = [axis for axis in range(x.ndim) if axis != 1]
     steepness = 1.1 * (1 + exact[1].abs())  # of what rounding in a result makes of SiLU's slope
     to_weight = (upstream.double() * normed).abs().sum(others) * steepness
@@ -129,7 +124,7 @@ shapes = st.one_of(
 )
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(
     shape=shapes,
     layout=st.sampled_from(LAYOUTS),
@@ -153,7 +148,7 @@ def test_any_shape_and_layout(
 @pytest.mark.parametrize("activation", ["none", "silu"])
 @pytest.mark.parametrize("shape", [(2, 32, 5, 13), (1, 70, 90)])
 def test_half_precision(shape: tuple[int, ...], activation: str) -> None:
-    """x of 16 bits, weight and bias of 32, as under autocast."""
+    """Under autocast x has 16 bits, weight and bias have 32."""
     arguments = drawn(*shape, dtype=torch.float16)
     check(arguments, activation)
     check_gradients(arguments, activation)
@@ -163,7 +158,7 @@ def test_half_precision(shape: tuple[int, ...], activation: str) -> None:
 def test_more_tiles_than_programs(
     channels: int, tile: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A program that sums up several tiles, some of them one more than others."""
+    """A program sums up several tiles, some programs one more than others."""
     monkeypatch.setattr(kernels, "_PROGRAMS", 3)
     steps = tile * 7 + 5
     arguments = drawn(1, channels, steps)
@@ -185,7 +180,7 @@ def test_nothing_is_written_elsewhere() -> None:
 
 
 def test_a_position_gives_the_same_bits_anywhere() -> None:
-    """In any batch, any part of a clip, any layout."""
+    """This holds in any batch, any part of a clip and any layout."""
     arguments = x, weight, bias = drawn(3, 40, 300)
     whole = on_triton(arguments, "silu")
     for part in (x[1:2], x[..., 37:150], x.contiguous(), x.flip(0)):
@@ -209,24 +204,24 @@ def test_vectors_with_gaps() -> None:
 
 
 def test_it_survives_a_loud_constant() -> None:
-    """Mean and variance one after the other: channels that agree to three digits still differ."""
+    """Mean and variance come one after the other: channels equal to three digits still differ."""
     x, weight, bias = drawn(1, 24, 50)
     arguments = (x + 1000, weight, bias)
-    expected = reference.channel_norm(*(t.double() for t in arguments), "none")
+    expected = channel_norm_reference(*(t.double() for t in arguments), "none")
     error = (on_triton(arguments, "none").double() - expected).abs().max()
     assert error <= 1000 * 5e-7
 
 
 @pytest.mark.parametrize("amplitude", [1e-3, 0.0])
 def test_next_to_nothing(amplitude: float) -> None:
-    """A variance near epsilon and a variance of zero."""
+    """The variance is near epsilon, or zero."""
     x, weight, bias = drawn(1, 24, 50)
     check((x * amplitude, weight, bias), "silu")
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in exp")  # the interpreter's numpy
 def test_loud_results_saturate() -> None:
-    """SiLU and its slope where the exponential has no float32: 0 and the number itself, 0 and 1."""
+    """Where the exponential overflows, SiLU is 0 or the number itself, its slope 0 or 1."""
     x, weight, bias = drawn(1, 8, 20)
     arguments = x, weight * 1e4, bias
     check(arguments, "silu")
@@ -235,14 +230,14 @@ def test_loud_results_saturate() -> None:
 
 
 def test_on_a_cpu_networks_that_learn_do_without() -> None:
-    """Plain PyTorch keeps what the backward pass needs."""
+    """There plain PyTorch keeps what the backward pass needs."""
     leaves = [t.requires_grad_() for t in drawn(2, 6, 20)]
     before = launched.copy()
     with melcap.use_backend("triton"):
         y = channel_norm(*leaves, activation="silu")
         found = torch.autograd.grad(y, leaves, torch.ones_like(y))
     assert launched == before
-    expected = reference.channel_norm_gradient(torch.ones_like(y), *leaves, "silu")
+    expected = channel_norm_gradient(torch.ones_like(y), *leaves, "silu")
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other)
 
@@ -303,7 +298,7 @@ def test_gradients_are_the_same_every_time_on_a_device() -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("layout", ["channels last", "channels apart"])
 def test_far_offsets_on_a_device(layout: str) -> None:
-    """More than 2^31 numbers: the last clip is as it is alone, forward and backward."""
+    """With more than 2^31 numbers the last clip is as it is alone, forward and backward."""
     clips = 2**31 // (64 * 40000) + 2
     x, weight, bias = drawn(1, 64, 40000, dtype=torch.float16, device="cuda")
     alone = on_triton((x, weight, bias), "silu")

@@ -1,19 +1,8 @@
-"""The ConvNeXt kernels against the float64 reference, in the interpreter or on a device.
+"""Compare the ConvNeXt kernels with float64, in the interpreter or on a device.
 
-Seen red with: clip of x, of the normalised steps and of the output; batch and channel strides taken
-for contiguous ones; each mask of steps, channels, hidden channels and depth dropped or narrowed;
-taps in the wrong order, the first or last left out, not moved on, of another channel; mean or
-variance over the padded channels or one fewer, variance not centred, mean not taken away; epsilon
-dropped, ten times as large or outside of the root; each bias, weight and scale dropped, shifted or
-applied in the wrong place; normalised rows not padded; the last program, tile, slice or depth left
-out, the first slice twice, a slice or depth that replaces the sum, a hidden sum not cleared; GELU
-dropped, by tanh, by a sigmoid, with a rounded constant; the skip dropped, scaled or from step 0;
-sums, moments or GELU's argument rounded to half; a wrong dtype of the normalised steps or the
-output; x or parameters not contiguous; one launch left out, launches for an empty batch; each
-refusal left out or one step late; tiles that depend on the batch. Writing or reading far outside
-ends the interpreter.
-Not seen: padding steps not stored, tiles that overlap (the same numbers twice), and masks of what
-another mask throws away (channels of the contracting weights, the skip).
+Writing or reading far outside ends the interpreter. These tests cannot notice padding steps that
+are not stored, tiles that overlap (the same numbers twice), and masks of what another mask throws
+away (channels of the contracting weights, the skip).
 """
 
 from __future__ import annotations
@@ -30,8 +19,10 @@ import melcap
 from melcap.errors import BackendError
 from melcap.kernels import convnext1d as kernels
 from melcap.kernels.launch import launched, run
-from melcap.ops import convnext1d, reference, registry
-from tests.helpers import in_nan, noise
+from melcap.ops import convnext1d, registry
+from melcap.ops.convnext1d import Parameters, convnext1d_reference
+from melcap.ops.numerics import EPSILON
+from tests.helpers import examples, in_nan, noise
 
 KERNELS = ("convnext1d_norm", "convnext1d_mlp")
 Arguments = tuple[Tensor, ...]
@@ -41,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
 
 def between_nan(tensor: Tensor) -> Tensor:
-    """The same numbers, rows between NaN and clips between channels of NaN."""
+    """Return the same numbers, rows between NaN and clips between channels of NaN."""
     batch, channels, steps = tensor.shape
     memory = in_nan(tensor.new_full((batch, channels + 3, steps + 7), torch.nan))
     return memory[:, 2:-1, 4:-3].copy_(tensor)
@@ -57,7 +48,7 @@ def drawn(
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
 ) -> Arguments:
-    """Arguments that make every part count: biases, norm and scale away from zero and one.
+    """Return arguments that make every part count: biases, norm and scale away from 0 and 1.
 
     Channels lie far enough apart that no norm magnifies what rounding left of a difference. What
     lies around the numbers in memory is NaN.
@@ -84,7 +75,7 @@ def drawn(
 
 
 def on_triton(arguments: Arguments) -> Tensor:
-    """convnext1d on the Triton backend; that its kernels ran, once each, is part of the test."""
+    """Run convnext1d on the Triton backend and check that its kernels ran once each."""
     before = [launched[kernel] for kernel in KERNELS]
     with melcap.use_backend("triton"):
         found = convnext1d(*arguments)
@@ -93,24 +84,24 @@ def on_triton(arguments: Arguments) -> Tensor:
 
 
 def rounded(exact: Arguments, dtype: torch.dtype) -> Tensor:
-    """What 16 bits may make of the result: normalised steps, hidden layer and output are rounded.
+    """Return the largest error of 16 bits: normalised steps, hidden layer, output are rounded.
 
     A rounding is relative to the number that is rounded, and sums pass it on without signs; GELU's
     slope is 1.13 at most.
     """
     x, taps, taps_bias, gain, shift, expand, expand_bias, contract, _, scale = exact
     normed = F.conv1d(x, taps, taps_bias, groups=x.shape[1]).transpose(1, 2)
-    normed = F.layer_norm(normed, gain.shape, gain, shift, reference.EPSILON)
+    normed = F.layer_norm(normed, gain.shape, gain, shift, EPSILON)
     hidden = F.gelu(F.linear(normed, expand, expand_bias)).abs()
     hidden += 1.13 * F.linear(normed.abs(), expand.abs())
     sums = F.linear(hidden, contract.abs()) * scale.abs()
-    return torch.finfo(dtype).eps / 2 * (sums.transpose(1, 2) + reference.convnext1d(*exact).abs())
+    return torch.finfo(dtype).eps / 2 * (sums.transpose(1, 2) + convnext1d_reference(*exact).abs())
 
 
 def assert_close(found: Tensor, arguments: Arguments) -> None:
-    """Within the registry's tolerance of the float64 reference, and of what 16 bits can hold."""
+    """Check the registry's tolerance against float64, and what 16 bits can hold."""
     exact = tuple(argument.double() for argument in arguments)
-    expected = reference.convnext1d(*exact)
+    expected = convnext1d_reference(*exact)
     assert found.shape == expected.shape
     assert found.dtype == arguments[0].dtype
     assert found.is_contiguous()
@@ -128,7 +119,7 @@ def assert_close(found: Tensor, arguments: Arguments) -> None:
     assert excess.max() <= 1, f"{float(error[tuple(where)]):.1e} at [clip, channel, step] {where}"
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 @given(
     batch=st.integers(1, 3),
     channels=st.integers(1, 70),
@@ -151,7 +142,7 @@ def test_any_block(
     assert_close(on_triton(arguments), arguments)
 
 
-@settings(max_examples=6)
+@settings(max_examples=examples(6))
 @given(
     channels=st.integers(1, 70),
     hidden=st.integers(1, 100),
@@ -167,7 +158,7 @@ def test_half_precision(channels: int, hidden: int, steps: int, seed: int) -> No
 
 
 def test_any_layout() -> None:
-    """Whole clips, channels next to each other, parameters transposed, one clip many times."""
+    """Clips may be whole, have channels next to each other, or repeat; parameters transposed."""
     x, *parameters = drawn(2, 20, 30, 7, 90)
     expected = on_triton((x, *parameters))
     assert torch.equal(on_triton((x.contiguous(), *parameters)), expected)
@@ -183,11 +174,11 @@ def test_any_layout() -> None:
 
 
 def test_nothing_is_written_elsewhere() -> None:
-    """Steps, channels and hidden channels that fill no tile; the last tile ends in other memory."""
+    """Steps and channels fill no tile, so that the last tile ends in other memory."""
     arguments = x, *parameters = drawn(2, 20, 30, 7, 75)
     out = in_nan(torch.zeros(2, 20, 69))
     normed = in_nan(torch.zeros(kernels.scratch(out).shape))
-    for launch in kernels.plan(x, tuple(parameters), normed, out):
+    for launch in kernels.plan(x, Parameters(*parameters), normed, out):
         run(launch)
     assert_close(out, arguments)
     for written in (out, normed):
@@ -198,7 +189,7 @@ def test_nothing_is_written_elsewhere() -> None:
 def test_a_clip_gives_the_same_bits_in_any_batch_and_chunk(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With products that do not depend on a column's place, as BLAS's do on some processors."""
+    """Products are replaced: those of some BLAS depend on a column's place."""
 
     def product(a: np.ndarray, b: np.ndarray, dtype: type) -> np.ndarray:
         return sum(column[:, None] * row for column, row in zip(a.T, b, strict=True))
@@ -213,18 +204,18 @@ def test_a_clip_gives_the_same_bits_in_any_batch_and_chunk(
 
 
 def test_the_norm_survives_a_loud_constant() -> None:
-    """Mean and variance one after the other: channels that agree to three digits still differ."""
+    """Mean and variance come one after the other: channels equal to three digits still differ."""
     x, *parameters = drawn(1, 24, 30, 1, 50)
     parameters[0] = torch.ones_like(parameters[0])
     parameters[1] = torch.zeros_like(parameters[1])
     arguments = (x + 100, *parameters)
-    expected = reference.convnext1d(*(argument.double() for argument in arguments))
+    expected = convnext1d_reference(*(argument.double() for argument in arguments))
     error = (on_triton(arguments).double() - expected).abs().max()
     assert error <= 100 * 2e-5
 
 
 def test_the_norm_of_next_to_nothing() -> None:
-    """A variance near epsilon and a variance of zero."""
+    """The variance is near epsilon, or zero."""
     x, *parameters = drawn(1, 24, 30, 3, 50)
     parameters[1] = torch.zeros_like(parameters[1])
     for amplitude in (1e-3, 0.0):
@@ -233,13 +224,13 @@ def test_the_norm_of_next_to_nothing() -> None:
 
 
 def test_half_precision_rounds_operands_alone() -> None:
-    """Every sum is float32: with the operands rounded alike, results are the same but for ties."""
+    """Sums are float32: with operands rounded alike, results are equal but for ties."""
     arguments = drawn(1, 120, 400, 7, 70, dtype=torch.float16)
     x, taps, bias, gain, shift, expand, expand_bias, contract, contract_bias, scale = (
         argument.double() for argument in arguments
     )
     y = F.conv1d(x, taps, bias, groups=120).transpose(1, 2)
-    y = F.layer_norm(y, (120,), gain, shift, reference.EPSILON).half().double()
+    y = F.layer_norm(y, (120,), gain, shift, EPSILON).half().double()
     y = F.gelu(F.linear(y, expand, expand_bias)).half().double()
     y = F.linear(y, contract, contract_bias) * scale
     expected = (x[..., 3:-3] + y.transpose(1, 2)).half()
@@ -247,7 +238,7 @@ def test_half_precision_rounds_operands_alone() -> None:
 
 
 def test_gelu_is_the_exact_one() -> None:
-    """A norm of zeros leaves GELU of the biases alone; the approximation is off by 4.7e-4."""
+    """A norm of zeros leaves GELU of the biases; the approximation would be off by 4.7e-4."""
     size = 32
     zeros, ones = torch.zeros(size), torch.ones(size)
     arguments = (
@@ -263,7 +254,7 @@ def test_gradients_are_the_references() -> None:
     arguments = [argument.requires_grad_() for argument in drawn(2, 6, 9, 5, 20)]
     with melcap.use_backend("triton"):
         found = torch.autograd.grad(convnext1d(*arguments).square().sum(), arguments)
-    expected = torch.autograd.grad(reference.convnext1d(*arguments).square().sum(), arguments)
+    expected = torch.autograd.grad(convnext1d_reference(*arguments).square().sum(), arguments)
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one, other)
 
@@ -316,7 +307,7 @@ def test_a_chunk_gives_the_same_bits_on_a_device(dtype: torch.dtype) -> None:
 
 @pytest.mark.gpu
 def test_far_offsets_on_a_device() -> None:
-    """A batch of more than 2^31 numbers: its last clip is as it is alone."""
+    """In a batch of more than 2^31 numbers the last clip is as it is alone."""
     clips = 2**31 // (512 * 40000) + 2
     x, *parameters = drawn(1, 512, 16, 3, 40000, dtype=torch.float16, device="cuda")
     together = on_triton((x.repeat(clips, 1, 1), *parameters))

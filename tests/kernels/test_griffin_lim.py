@@ -1,13 +1,4 @@
-"""The Griffin-Lim kernels against the float64 reference, in the interpreter or on a device.
-
-Seen red with: the transform's scale or the window dropped, the window in half precision; the middle
-bin not scaled, or taken for bin 0; the spectrum turned back the wrong way; mirrored bins in order;
-magnitudes of the wrong bins or frame; the least share or the quietest power dropped; the momentum's
-sign turned; strides of one wave taken for the other's; the parts of a window in the wrong order; a
-store without its mask, frames of the next clip, windows of the first clip for all; the wave before
-not passed on, or not stored; magnitudes not stored; x not made contiguous; gradients by the kernel;
-a refusal left out or a frame late.
-"""
+"""Compare the Griffin-Lim kernels with float64, in the interpreter or on a device."""
 
 from __future__ import annotations
 
@@ -21,8 +12,9 @@ import melcap
 from melcap.errors import BackendError, InputError
 from melcap.kernels import griffin_lim as kernels
 from melcap.kernels.launch import launched, run
-from melcap.ops import griffin_lim, reference, registry
-from tests.helpers import in_nan, noise
+from melcap.ops import griffin_lim, registry
+from melcap.ops.griffin_lim import griffin_lim_reference
+from tests.helpers import examples, in_nan, noise
 
 KERNELS = ("griffin_lim_windows", "griffin_lim_overlap_add")
 MOMENTUM = 0.9
@@ -34,9 +26,9 @@ pytestmark = pytest.mark.usefixtures("poisoned_memory")
 def drawn(
     batch: int, frames: int, n_fft: int, hop: int, seed: int = 0, device: str = "cpu"
 ) -> Tensor:
-    """Noise, noise a tenth as loud away from it, and magnitudes near those of noise; among NaN.
+    """Return noise, noise a tenth as loud away from it, and magnitudes near those of noise.
 
-    float32 [batch, frames, 2 * hop + n_fft / 2 + 1], rows next to each other.
+    They are float32 [batch, frames, 2 * hop + n_fft / 2 + 1], contiguous in memory of NaN.
     """
     wave, moved = noise(2, batch, frames, hop, seed=seed, amplitude=1.0)
     lift = noise(batch, frames, n_fft // 2 + 1, seed=seed + 1, amplitude=0.3)
@@ -47,7 +39,7 @@ def drawn(
 def on_triton(
     x: Tensor, n_fft: int, hop: int, steps: int = 1, momentum: float = MOMENTUM
 ) -> Tensor:
-    """On the Triton backend; that its kernels ran, once for each step, is part of the test."""
+    """Run it on the Triton backend and check that its kernels ran once for each step."""
     before = [launched[kernel] for kernel in KERNELS]
     with melcap.use_backend("triton"):
         found = griffin_lim(x, n_fft, hop, steps=steps, momentum=momentum)
@@ -58,8 +50,8 @@ def on_triton(
 def assert_close(
     found: Tensor, x: Tensor, n_fft: int, hop: int, steps: int = 1, momentum: float = MOMENTUM
 ) -> None:
-    """Within the registry's tolerance of the float64 reference, for each step."""
-    expected = reference.griffin_lim(x.double(), n_fft, hop, momentum, steps)
+    """Check the registry's tolerance against float64, for each step."""
+    expected = griffin_lim_reference(x.double(), n_fft, hop, momentum, steps)
     assert found.shape == expected.shape
     assert found.dtype == torch.float32
     assert found.is_contiguous()
@@ -71,7 +63,7 @@ def assert_close(
     assert excess.max() <= 1, f"{float(error[tuple(where)]):.1e} at [clip, frame, place] {where}"
 
 
-@settings(max_examples=6)
+@settings(max_examples=examples(6))
 @given(
     batch=st.integers(1, 3),
     blocks=st.sampled_from([2, 4, 8]),
@@ -98,7 +90,7 @@ def test_any_window(n_fft: int, hop: int) -> None:
 
 
 def test_several_frames_of_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in large batches; three frames each, of which the last program of a clip has one."""
+    """Programs take three frames each, as in large batches; a clip's last program has one."""
     x = drawn(2, 16, 256, 64)
     alone = on_triton(x, 256, 64)
     monkeypatch.setattr(kernels, "_ENOUGH_PROGRAMS", 1)
@@ -114,7 +106,7 @@ def test_a_clip_gives_the_same_bits_in_any_batch_and_chunk() -> None:
 
 
 def test_any_layout() -> None:
-    """Rows apart, clips apart, channels first as between stages, one clip many times, 16 bits."""
+    """Rows and clips may be apart, channels first, clips repeated, numbers of 16 bits."""
     x = drawn(2, 8, 256, 64)
     expected = on_triton(x, 256, 64)
     apart = in_nan(x.new_full((3, 11, x.shape[2] + 5), torch.nan))
@@ -128,7 +120,7 @@ def test_any_layout() -> None:
 
 
 def test_nothing_is_written_elsewhere() -> None:
-    """Blocks that fill no tile; memory behind windows and wave stays as it is."""
+    """Blocks fill no tile, and memory behind windows and wave stays as it is."""
     x = drawn(2, 19, 256, 64)
     wave, before, magnitude = x.tensor_split((64, 128), dim=2)
     windows, out = in_nan(torch.zeros(2, 16, 256)), in_nan(torch.zeros(2, 13, 64))
@@ -151,11 +143,11 @@ def test_where_there_is_no_phase_none_is_made_up() -> None:
 
 @pytest.mark.parametrize("place", [3, 70, 128, 192, 256])
 def test_what_is_not_a_number_is_seen_in_the_end(place: int) -> None:
-    """In a wave, the wave before, and a magnitude: the first, the middle, the last bin."""
+    """NaN is in a wave, the wave before, and the magnitudes of the first, middle, last bin."""
     x = drawn(1, 8, 256, 64)
     x[0, 3, place] = torch.nan
     found = on_triton(x, 256, 64)
-    expected = reference.griffin_lim(x.double(), 256, 64, MOMENTUM, 1)
+    expected = griffin_lim_reference(x.double(), 256, 64, MOMENTUM, 1)
     assert torch.equal(found.isnan(), expected.isnan())
     assert found.isnan().any()
 
@@ -164,7 +156,7 @@ def test_gradients_are_the_references() -> None:
     x = drawn(1, 8, 256, 64).requires_grad_()
     with melcap.use_backend("triton"):
         (found,) = torch.autograd.grad(griffin_lim(x, 256, 64).square().sum(), x)
-    made = reference.griffin_lim(x, 256, 64, 0.99, 1)
+    made = griffin_lim_reference(x, 256, 64, 0.99, 1)
     (expected,) = torch.autograd.grad(made.square().sum(), x)
     assert torch.equal(found, expected)
 

@@ -1,15 +1,4 @@
-"""The log_mel kernel against the float64 reference, in the interpreter or on a device.
-
-Seen red with: the mask at the clip's end one sample late, for even and for odd samples; the mask at
-its start one early; the row stride taken for the length; left padding left out; the mirrored bin
-off by one; the middle bin not put in place of bin 0; the upper bins off by one; a filter's last
-step dropped; its first bin one late; the last filter masked out; only the first frame of a program;
-no floor; frames without masks one sample beyond the clip's start or end; a clip's output at a wrong
-offset; the first clip's length for all, a length beyond the wave, below zero or not contiguous;
-twiddles turned the wrong way or read from a wrong table; digits exchanged, or put in order, the
-wrong way round; a symmetric window; each offset of 32 bits left out of the refusal, which was one
-sample late or one filter early.
-"""
+"""Compare the log_mel kernel with float64, in the interpreter or on a device."""
 
 from __future__ import annotations
 
@@ -27,7 +16,7 @@ from melcap.config import MelSpec
 from melcap.errors import BackendError
 from melcap.kernels.launch import launched
 from melcap.ops import log_mel, registry
-from tests.helpers import noise
+from tests.helpers import examples, noise
 
 LITE = MelSpec()
 TINY = MelSpec(16000, 256, 100, 33, floor=1e-3, mean=-1.0, std=2.0)
@@ -42,7 +31,7 @@ def on_triton(
     padding: tuple[int, int] | None = None,
     lengths: Tensor | None = None,
 ) -> Tensor:
-    """log_mel on the Triton backend; that its kernel ran, once, is part of the test."""
+    """Run log_mel on the Triton backend and check that its kernel ran once."""
     before = launched["log_mel_kernel"]
     with melcap.use_backend("triton"):
         found = log_mel(wave, spec, padding=padding, lengths=lengths)
@@ -53,7 +42,7 @@ def on_triton(
 def assert_close(
     found: Tensor, wave: Tensor, spec: MelSpec, padding: tuple[int, int] | None = None
 ) -> None:
-    """Within the registry's tolerance of ln-mel, wherever a bin is within 80 dB of the loudest."""
+    """Check the registry's tolerance of ln-mel in bins within 80 dB of the loudest."""
     expected = log_mel(wave.double().cpu(), spec, padding=padding)
     assert found.shape == expected.shape
     assert found.dtype == torch.float32
@@ -66,7 +55,7 @@ def assert_close(
     assert found.isfinite().all()
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 @given(
     n_fft=st.sampled_from([256, 256, 512, 1024, 2048, 4096]),
     half_hop=st.integers(1, 128),
@@ -103,7 +92,7 @@ def test_any_front_end(
 @pytest.mark.parametrize("left", [0, 1, 2])
 @pytest.mark.parametrize("right", [0, 1, 2])
 def test_frames_that_just_reach_beyond_the_clip(left: int, right: int) -> None:
-    """In memory NaN stands before and behind it."""
+    """NaN is before and behind the clip in memory."""
     samples = TINY.n_fft + 2 * TINY.hop - left - right
     wave = torch.full((2, 900), torch.nan)[:, 100 : 100 + samples]
     wave.copy_(noise(2, samples))
@@ -113,7 +102,7 @@ def test_frames_that_just_reach_beyond_the_clip(left: int, right: int) -> None:
 @pytest.mark.parametrize("below", [60, 80, 100, 120])
 @pytest.mark.parametrize("seed", range(3))
 def test_noise_far_under_a_loud_tone(below: int, seed: int) -> None:
-    """|error| of ln-mel: 1e-3 within 80 dB of the loudest bin, 3e-3 within 90, 1e-2 within 100."""
+    """Ln-mel errs by 1e-3 within 80 dB of the loudest bin, 3e-3 within 90, 1e-2 within 100."""
     spec = replace(LITE, floor=1e-12)
     samples = 8 * LITE.hop
     pitch = 40 + 97 * seed
@@ -157,7 +146,7 @@ def test_any_layout_and_half_precision() -> None:
 
 
 def test_a_clip_gives_the_same_bits_in_any_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many frames a program takes, and whatever stands beside the clip."""
+    """This holds for any number of frames in a program, and any other clips in the batch."""
     wave = noise(3, 511)
     one_by_one = torch.cat([on_triton(clip[None], TINY) for clip in wave])
     assert torch.equal(on_triton(wave, TINY), one_by_one)
@@ -178,7 +167,7 @@ def test_a_sample_that_is_no_number_is_seen() -> None:
     assert torch.equal(on_triton(wave, TINY).isnan(), log_mel(wave, TINY).isnan())
 
 
-@settings(max_examples=6)
+@settings(max_examples=examples(6))
 @given(
     lengths=st.lists(st.integers(-3, 700), min_size=1, max_size=4),
     dtype=st.sampled_from([torch.int32, torch.int64]),
@@ -248,7 +237,7 @@ TALL = MelSpec(16000, 256, 2, 256)
 def test_rows_that_32_bits_do_not_count_are_refused(
     spec: MelSpec, left: int, right: int, most: int, largest: int
 ) -> None:
-    """13.5 h at 44.1 kHz; the kernel would read silence, or write to another place."""
+    """Beyond 13.5 h at 44.1 kHz the kernel would read silence, or write elsewhere."""
     for samples in (most, most + 1):
         wave = torch.zeros(2, 1).expand(2, samples)
         with melcap.use_backend("triton"):

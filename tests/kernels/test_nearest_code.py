@@ -1,23 +1,10 @@
-"""Triton's nearest_code gives the lowest index within a tie of the nearest, by float64.
+"""Check that Triton's nearest_code gives the lowest index within a tie, by float64.
 
-Seen red with: a row too many or too few, and each mask of rows and of dim dropped, in every launch;
-scale ignored, not limited, of the signed maximum or too large; a low half wrong, x2.c1 or x1.c2
-left out; chunks of dim not moved on, scores not reset or reset too often; codes one off, the last
-tile left out, shares left out, repeated, overlapping or too long; tile not tracked, not stored or
-stored late; runner-up not tracked, of the last tile alone, of the first slot or at a wrong share;
-order of groups; padding that may win; half-norms doubled or missing; each error bound zero, without
-one of its terms or a third as wide; the width of a tie zero, half or ten times as wide; a table
-stale, never kept, kept for ever, kept in inference mode or not contiguous; x not contiguous;
-decided at the second nearest, never, or whatever the runner-up; codes past the end; the wrong group
-member; a threshold not stored; norms that overflow or vanish; the sign of the rounding error, its
-being left out; squares that overflow 64 bits; the exponent 3 too small, 10 too large; TIE zero,
-doubled or a thousandfold; a tie against squares, a tie excluded; the highest index; the last step
-alone for the nearest, the smallest or the lowest; the limit too narrow; rows left unsettled: all,
-all but the first, those of one kind; the codebook that ships not among the launches.
-Not seen: offsets of 32 bits (they need gigabytes: a test on the device has them); NaN taken for a
-score that is out of question, and a scale owed beyond 2^127 (overflow, where settling is never
-wrong); what makes settling slower and not wrong (a wide limit, all groups alive, all codes
-measured); masks behind another mask; smaller terms inside a bound that has room for them.
+These tests cannot notice offsets of 32 bits (they need gigabytes: a test on the device has them),
+NaN taken for a score that is out of question and a scale owed beyond 2^127 (overflow, where
+settling is never wrong), what makes settling slower and not wrong (a wide limit, all groups alive,
+all codes measured), masks behind another mask, and smaller terms inside a bound that has room for
+them.
 """
 
 from __future__ import annotations
@@ -36,11 +23,14 @@ import melcap
 from melcap import ops
 from melcap.codec import Codec
 from melcap.ops import registry
-from tests.helpers import noise
+from tests.helpers import examples, noise
 
 triton = pytest.importorskip("triton")
 launch = pytest.importorskip("melcap.kernels.launch")
-nearest_code = pytest.importorskip("melcap.kernels.nearest_code")
+pytest.importorskip("melcap.kernels.nearest_code")
+
+from melcap.kernels.nearest_code import launches, shipped  # noqa: E402
+from melcap.kernels.nearest_code import table as tables  # noqa: E402
 
 gpu = pytest.mark.gpu
 IMPOSSIBLE, GUARD = -7, 4096
@@ -49,7 +39,7 @@ KERNELS = ("split", "nominate", "decide", "settle")
 
 @pytest.fixture(autouse=True)
 def _poison(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What the kernels allocate holds NaN, or an impossible index; nothing is written behind it."""
+    """Fill new memory with NaN or an impossible index; check that nothing is written behind."""
     empty, behind = torch.empty, []
 
     def poisoned(*shape: Any, **options: Any) -> Tensor:
@@ -68,7 +58,7 @@ def _poison(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def brute(x: Tensor, codebook: Tensor) -> Tensor:
-    """Every distance in float64, a few rows at a time; the lowest index within 1e-6."""
+    """Return the lowest index within 1e-6 of the nearest, by all distances in float64."""
     codes, found = codebook.double(), []
     for rows in x.double().split(max(1, 2**24 // codebook.numel())):
         distances = (rows[:, None] - codes).norm(dim=2)
@@ -78,7 +68,7 @@ def brute(x: Tensor, codebook: Tensor) -> Tensor:
 
 
 def by_triton(x: Tensor, codebook: Tensor) -> Tensor:
-    """On the triton backend; that its kernels ran, each once, is asserted."""
+    """Run it on the triton backend and check that each kernel ran once."""
     before = launch.launched.copy()
     with melcap.use_backend("triton"):
         found = ops.nearest_code(x, codebook)
@@ -101,10 +91,10 @@ def check(x: Tensor, codebook: Tensor) -> None:
 
 
 def steps_of(x: Tensor, codebook: Tensor, last: str) -> dict[str, Any]:
-    """What the steps up to `last` read and left, by parameter."""
+    """Return what the kernels up to `last` read and wrote, by parameter."""
     found = torch.empty(len(x), dtype=torch.int32, device=x.device)
     left: dict[str, Any] = {}
-    for step in nearest_code.plan(x, nearest_code.table(codebook), found):
+    for step in launches.plan(x, tables.table_of(codebook), found):
         launch.run(step)
         left |= step.arguments
         if step.name == last:
@@ -113,9 +103,11 @@ def steps_of(x: Tensor, codebook: Tensor, last: str) -> dict[str, Any]:
 
 
 def in_float64(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores [rows, codes padded]; their error by `kernels.code_scores`, squares of the nearest
-    distances [rows]; all as scaled."""
-    table = nearest_code.table(codebook)
+    """Return scores [rows, codes padded], their error and squared nearest distances [rows].
+
+    All of them are scaled; the error is that of `kernels.nearest_code.scores`.
+    """
+    table = tables.table_of(codebook)
     power, reach = table.facts.double()
     rows, codes = x.double() * 2**power, codebook.double() * 2**power
     scores = rows @ codes.t() - codes.square().sum(1) / 2
@@ -128,9 +120,9 @@ def in_float64(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def error_used(x: Tensor, codebook: Tensor) -> float:
-    """How much of their error nominations use up, 1 at most; tiles and runners-up included."""
+    """Return the share of their error bound that nominations use up; it must not exceed 1."""
     left, (scores, error, _) = steps_of(x, codebook, "nominate"), in_float64(x, codebook)
-    peaks = scores.unflatten(1, (-1, nearest_code.GROUP, nearest_code.SLOTS)).amax(2)
+    peaks = scores.unflatten(1, (-1, tables.GROUP, tables.SLOTS)).amax(2)
     used = []
     for share in range(left["best_ptr"].shape[1]):
         best, tile, runner_up = (left[f"{k}_ptr"][:, share] for k in ("best", "tile", "runner_up"))
@@ -147,14 +139,14 @@ def error_used(x: Tensor, codebook: Tensor) -> float:
 
 
 def width_used(x: Tensor, codebook: Tensor) -> Tensor:
-    """What scores may err and a tie may take, as a share of the width in which groups are alive."""
+    """Return error and tie as a share of the width within which groups are alive."""
     left, (_, error, squares) = steps_of(x, codebook, "decide"), in_float64(x, codebook)
     width = left["best_ptr"].double().amax((1, 2)) - left["threshold_ptr"].double()
     return (2 * error + 1e-6 * squares) / width
 
 
 def drawn(rows: int, codes: int, dim: int) -> tuple[Tensor, Tensor]:
-    """Random codes, and rows that are close to one of them; what lies behind is infinite."""
+    """Return rows close to one of the random codes, and the codes; infinity lies behind."""
     codebook = noise(codes, dim, seed=4)
     x = codebook[torch.arange(rows) * 7 % codes] + noise(rows, dim, seed=5) / 10
     behind = torch.full((GUARD,), torch.inf)
@@ -164,7 +156,7 @@ def drawn(rows: int, codes: int, dim: int) -> tuple[Tensor, Tensor]:
     return x, codebook
 
 
-@pytest.mark.parametrize("few", [0, nearest_code.FEW])
+@pytest.mark.parametrize("few", [0, launches.FEW])
 @pytest.mark.parametrize(
     ("rows", "codes", "dim"),
     [(67, 100, 1), (131, 300, 12), (20, 2200, 20), (9, 700, 70), (24, 8192, 8)],
@@ -172,7 +164,7 @@ def drawn(rows: int, codes: int, dim: int) -> tuple[Tensor, Tensor]:
 def test_scores_keep_their_bound_and_decide_allows_for_it(
     rows: int, codes: int, dim: int, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nearest_code, "FEW", few)
+    monkeypatch.setattr(launches, "FEW", few)
     x, codebook = drawn(rows, codes, dim)
     x[0] = 0
     codebook[7] = 0
@@ -184,15 +176,15 @@ def test_scores_keep_their_bound_and_decide_allows_for_it(
         assert used.max() <= 1
 
 
-@pytest.mark.parametrize("few", [0, nearest_code.FEW])
+@pytest.mark.parametrize("few", [0, launches.FEW])
 @pytest.mark.parametrize(
     ("rows", "codes", "dim"), [(67, 300, 12), (20, 2200, 20), (9, 700, 70), (24, 8192, 8)]
 )
 def test_only_unclear_rows_are_left_to_settle(
     rows: int, codes: int, dim: int, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One nearest code: decided. Two in different slots: these groups. In one slot: all codes."""
-    monkeypatch.setattr(nearest_code, "FEW", few)
+    """Rows with one nearest code are decided; for others, two groups or all codes are left."""
+    monkeypatch.setattr(launches, "FEW", few)
     x, codebook = drawn(rows, codes, dim)
     codebook[8], codebook[20 + 128] = codebook[3], codebook[20]
     x[0], x[1] = codebook[3], codebook[20]
@@ -206,7 +198,7 @@ def test_only_unclear_rows_are_left_to_settle(
 
 
 def planted(rows: int, codes: int, dim: int, seed: int, off: float) -> tuple[Tensor, Tensor]:
-    """Copied codes, and rows on a code or about midway between two: distances tie, or almost."""
+    """Return rows about midway between two codes, some copied: distances tie, or almost."""
     generator = torch.Generator().manual_seed(seed)
     codebook = torch.randn(codes, dim, generator=generator)
     copied = torch.rand(codes, generator=generator) < 0.2
@@ -218,7 +210,7 @@ def planted(rows: int, codes: int, dim: int, seed: int, off: float) -> tuple[Ten
     return x, codebook
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(
     rows=st.integers(0, 9),
     codes=st.one_of(st.integers(1, 300), st.sampled_from([127, 128, 129])),
@@ -243,19 +235,19 @@ def test_dim_in_chunks(dim: int) -> None:
 
 
 def test_many_tiles_of_codes_in_every_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shares of two tiles and a part, some of them empty, and one share of all tiles."""
+    """Shares have two tiles and a part, some none; then one share has all tiles."""
     x, codebook = planted(7, 2700, 8, 3, 1e-6)
     x[:3] = codebook[[2699, 2048, 0]]
     check(x, codebook)
-    monkeypatch.setattr(nearest_code, "FEW", 0)
+    monkeypatch.setattr(launches, "FEW", 0)
     check(x, codebook)
     check(*planted(130, 300, 8, 4, 1e-6))
 
 
-@pytest.mark.parametrize("few", [0, nearest_code.FEW])
+@pytest.mark.parametrize("few", [0, launches.FEW])
 def test_the_codebook_that_ships(few: int, lite: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
-    """8192 codes of 8 numbers: rows close to a code of each tile, on codes, midway between two."""
-    monkeypatch.setattr(nearest_code, "FEW", few)
+    """Rows are close to a code of each tile, on codes, or midway between two."""
+    monkeypatch.setattr(launches, "FEW", few)
     codebook = lite.codebook.vectors
     assert codebook.shape == (8192, 8)
     near = codebook[63::128] + noise(64, 8, seed=26, amplitude=float(codebook.std()) / 10)
@@ -263,7 +255,7 @@ def test_the_codebook_that_ships(few: int, lite: Codec, monkeypatch: pytest.Monk
 
 
 def test_every_code_is_found() -> None:
-    """Each code is its own nearest, wherever it stands in tile, group and slot."""
+    """Each code is its own nearest, whatever its tile, group and slot."""
     codebook = noise(261, 6, seed=1)
     assert torch.equal(by_triton(codebook, codebook), torch.arange(261, dtype=torch.int32))
 
@@ -273,7 +265,7 @@ def test_every_code_is_found() -> None:
 
 @pytest.mark.parametrize(("first", "second"), [(0, 1), (3, 19), (5, 133), (20, 160), (129, 140)])
 def test_a_tie_is_within_a_millionth(first: int, second: int) -> None:
-    """Distances 1 + step / 2^23 and 1 tie up to 8.4 steps."""
+    """The distances 1 + step / 2^23 and 1 tie up to 8.4 steps."""
     codebook = torch.tensor([1.00001, 0, 0]).repeat(161, 1)
     x = torch.zeros(1, 3)
     for step, expected in ((0, first), (7, first), (8, first), (9, second), (11, second)):
@@ -285,7 +277,7 @@ def test_a_tie_is_within_a_millionth(first: int, second: int) -> None:
 
 @pytest.mark.parametrize("bits", [24, 30, 36, 42, 48])
 def test_a_tie_is_measured_far_beyond_float32(bits: int) -> None:
-    """Distances 2^-bits more or less than a tie, where float32 holds the differences and not."""
+    """Distances are 2^-bits more or less than a tie; float32 holds some differences, not all."""
     for sign, expected in ((-1, 0), (1, 1)):
         for at, near, far in ((0, 1, -1), (4096, 4097, 4095), (1, -13 * 2.0**-31, 2)):
             square = (1 + 1e-6 + sign * 2.0**-bits) ** 2 - (near - at) ** 2
@@ -300,7 +292,7 @@ def test_a_tie_is_measured_far_beyond_float32(bits: int) -> None:
 @pytest.mark.parametrize("dim", [8, 256])
 @pytest.mark.parametrize("apart", [1, 16])
 def test_ties_that_float32_takes_for_none(dim: int, apart: int) -> None:
-    """Pairs around each row whose distances differ by about a tie: in one group, and in two."""
+    """Pairs around each row, in one group or two, have distances that differ by about a tie."""
     x, steps = 3 * noise(32, dim, seed=6, amplitude=1), noise(2, 32, dim, seed=7)
     steps = steps / steps.norm(dim=2, keepdim=True)
     steps[0] *= 1 + torch.linspace(0.9e-6, 1.1e-6, 32)[:, None]
@@ -332,10 +324,10 @@ def test_ties_are_with_the_nearest_and_not_with_each_other() -> None:
     assert of(2e-41, 2.0001e-41) == 0
 
 
-@pytest.mark.parametrize("few", [0, nearest_code.FEW])
+@pytest.mark.parametrize("few", [0, launches.FEW])
 def test_ties_in_one_slot(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the runner-up of a slot ties, the whole codebook is measured."""
-    monkeypatch.setattr(nearest_code, "FEW", few)
+    monkeypatch.setattr(launches, "FEW", few)
     codebook = noise(700, 5, seed=2, amplitude=1)
     codebook[[17 + 16, 17 + 128, 17 + 512, 600]] = codebook[17].clone()
     for row in (codebook[17:18], codebook[17:18] + 1e-3):
@@ -348,7 +340,7 @@ def test_ties_in_one_slot(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("offset", [0.0, 1000.0])
 def test_scores_that_cannot_tell_codes_apart(offset: float) -> None:
-    """Codes far from zero and close together: all is left to exact distances."""
+    """Codes are far from zero and close together, so exact distances must decide."""
     generator = torch.Generator().manual_seed(5)
     codebook = offset + 1e-3 * torch.randn(400, 4, generator=generator)
     check(codebook[100:104] + 1e-4 * torch.randn(4, 4, generator=generator), codebook)
@@ -406,7 +398,7 @@ def test_a_row_is_the_same_alone_and_in_any_batch(monkeypatch: pytest.MonkeyPatc
     assert torch.equal(by_triton(x[order], codebook), together[order])
     alone = [int(by_triton(x[i : i + 1], codebook)) for i in range(0, 20, 3)]
     assert alone == together[::3].tolist()
-    monkeypatch.setattr(nearest_code, "FEW", 0)  # the tiling of many rows
+    monkeypatch.setattr(launches, "FEW", 0)  # the tiling of many rows
     assert torch.equal(by_triton(x.repeat(7, 1), codebook).view(7, 20), together.expand(7, -1))
 
 
@@ -417,12 +409,12 @@ def test_a_changed_codebook_is_noticed() -> None:
     codebook = noise(20, 4, seed=19)
     x = codebook[[4]].clone()
     assert int(by_triton(x, codebook)) == 4
-    kept = nearest_code.table(codebook)
-    assert nearest_code.table(codebook) is kept
+    kept = tables.table_of(codebook)
+    assert tables.table_of(codebook) is kept
     codebook[4] += 1
     codebook[11] = x[0]
     assert int(by_triton(x, codebook)) == 11
-    assert nearest_code.table(codebook) is not kept
+    assert tables.table_of(codebook) is not kept
     codebook.data = codebook.flip(0)  # as modules do that move; the version stays
     assert int(by_triton(x, codebook)) == 8
 
@@ -438,20 +430,20 @@ def test_a_codebook_made_for_inference_is_never_stale() -> None:
 
 
 def test_tables_live_as_long_as_their_codebooks() -> None:
-    before = len(nearest_code._tables)
+    before = len(tables._tables)
     codebook = noise(20, 4, seed=21)
-    nearest_code.table(codebook)
-    assert len(nearest_code._tables) == before + 1
+    tables.table_of(codebook)
+    assert len(tables._tables) == before + 1
     del codebook
-    assert len(nearest_code._tables) == before
+    assert len(tables._tables) == before
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(dim=st.integers(1, 70), exponent=st.integers(-40, 37), seed=st.integers(0, 2**32))
 def test_table_halves_the_codebook_exactly_enough(dim: int, exponent: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     codebook = torch.randn(9, dim, generator=generator) * 10.0**exponent
-    built = nearest_code.build_table(codebook)
+    built = tables.build_table(codebook)
     power, reach = built.facts.tolist()
     scaled = codebook.double() * 2.0**power
     sums = built.halves[:9, :, :dim].double().sum(1)
@@ -460,7 +452,7 @@ def test_table_halves_the_codebook_exactly_enough(dim: int, exponent: int, seed:
     assert ((sums - scaled).abs() <= 2.0**-22 * scaled.abs() + 2.0**-25).all()
     assert not built.halves[9:].any()
     assert not built.halves[:, :, dim:].any()
-    assert len(built.offsets) % nearest_code.CODES == 0
+    assert len(built.offsets) % tables.CODES == 0
     assert torch.isneginf(built.offsets[9:]).all()
     assert torch.equal(built.offsets[:9], (scaled.square().sum(1) / -2).float())
     assert reach == pytest.approx(float(scaled.norm(dim=1).max()), rel=1e-6)
@@ -483,7 +475,7 @@ def test_unsupported() -> None:
 
 
 def test_shipped_launches_are_planned_from_shapes_alone(lite: Codec) -> None:
-    launches = nearest_code.shipped()
+    launches = shipped()
     assert {step.name for step in launches.values()} == set(KERNELS)
     codes, dim = lite.codebook.vectors.shape
     for rows in (12, 1000, 131072):

@@ -1,6 +1,6 @@
-"""Every kernel once, at small and awkward sizes: what `make gpu` runs under compute-sanitizer.
+"""Run every kernel once, at small and awkward sizes, for compute-sanitizer in `make gpu`.
 
-Each number of memory that a kernel must not touch is a fault there, where other tests see NaN.
+There, each access to other memory is a fault; other tests see NaN.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def close(operation: str, found: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
-    """Within the registry's tolerance, measured as profiling/kernels.py does."""
+    """Check the registry's tolerance, measured as profiling/kernels.py does."""
     tolerance = registry.implementation(operation, "triton").tolerances[dtype]
     allowed = tolerance.atol + tolerance.rtol * expected.abs().max()
     assert (found - expected).abs().max() <= allowed

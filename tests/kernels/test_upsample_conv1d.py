@@ -1,17 +1,7 @@
-"""The upsample_conv1d kernel against the float64 reference, in the interpreter or on a device.
+"""Compare the upsample_conv1d kernel with float64, in the interpreter or on a device.
 
-Seen red with: phase offset, crop dropped, first input step; order of taps, x not moved on by a tap
-or not back after the last; masks of x too wide at both edges and at the last channel, masks of the
-output too wide and too narrow at both edges and at the last channel; a phase not stored; a tile of
-rows repeated, a gap between tiles of steps, a group of channels too many; phases not interleaved;
-clip of x, clip of the output; a column of steps left out; bias of another channel, residual dropped
-or not contiguous; a small product of float32 dropped, a chunk that replaces the sum; activation
-dropped, not zero for zero, wrong leak, wrong erf; snake's tables swapped, its angle not rounded,
-its distance not bounded, no 1e-9; weights with blocks and taps or phases and channels swapped; a
-stale cache, a cache without stride and dtype, weights without a version cached, a cache never hit;
-cuDNN for float32 or one wide side, its crop and its residual left out.
-Not seen: phases that only fill up being stored (the interpreter overwrites them in order), and
-tiles of steps that overlap (the same numbers twice).
+These tests cannot notice phases that only fill up being stored (the interpreter overwrites them in
+order), and tiles of steps that overlap (the same numbers twice).
 """
 
 from __future__ import annotations
@@ -28,19 +18,19 @@ from torch import Tensor
 
 import melcap
 from melcap.errors import BackendError
-from melcap.kernels import polyphase_weights
 from melcap.kernels import upsample_conv1d as kernel
 from melcap.kernels.launch import launched
+from melcap.kernels.upsample_conv1d import weights
 from melcap.ops import registry, upsample_conv1d
-from melcap.ops.functional import ACTIVATIONS
-from tests.helpers import noise
+from melcap.ops.activations import ACTIVATIONS
+from tests.helpers import examples, noise
 
 Arguments = dict[str, Any]
 
 
 @pytest.fixture(autouse=True)
 def _poison() -> Iterator[None]:
-    """Memory that an operation allocates and does not write holds NaN."""
+    """Fill memory that an operation allocates with NaN."""
     torch.use_deterministic_algorithms(True, warn_only=True)
     assert torch.utils.deterministic.fill_uninitialized_memory
     yield
@@ -60,7 +50,7 @@ def layer(
     residual: bool = True,
     seed: int = 0,
 ) -> Arguments:
-    """A layer whose output has about unit variance, and its input."""
+    """Return a layer whose output has about unit variance, and its input."""
 
     def drawn(*shape: int, salt: int) -> Tensor:
         return noise(*shape, seed=10 * seed + salt, amplitude=1)
@@ -82,7 +72,7 @@ def with_tensors(arguments: Arguments, change: Callable[[Tensor], Tensor]) -> Ar
 
 
 def on_triton(arguments: Arguments, ran: str = "upsample_conv1d_kernel") -> Tensor:
-    """The operation on the Triton backend; that `ran` was launched, once, is part of the test."""
+    """Run it on the Triton backend and check that `ran` was launched once."""
     before = launched.copy()
     with melcap.use_backend("triton"):
         found = upsample_conv1d(**arguments)
@@ -91,7 +81,7 @@ def on_triton(arguments: Arguments, ran: str = "upsample_conv1d_kernel") -> Tens
 
 
 def assert_close(found: Tensor, arguments: Arguments) -> None:
-    """Within the registry's tolerance of the reference in float64."""
+    """Check the registry's tolerance against the reference in float64."""
     with melcap.use_backend("torch"):
         expected = upsample_conv1d(**with_tensors(arguments, Tensor.double))
     assert found.shape == expected.shape
@@ -109,20 +99,20 @@ def assert_close(found: Tensor, arguments: Arguments) -> None:
 
 
 def in_nan(tensor: Tensor) -> Tensor:
-    """The same numbers, offset, every other step of a larger memory that is NaN elsewhere."""
+    """Return the same numbers in every other step of memory that is NaN elsewhere."""
     memory = tensor.new_full((*tensor.shape[:-1], 2 * tensor.shape[-1] + 5), torch.nan)
     view = memory[..., 3 : 3 + 2 * tensor.shape[-1] : 2]
     return view.copy_(tensor)
 
 
 def between_nan(tensor: Tensor) -> Tensor:
-    """The same numbers, each row between NaN."""
+    """Return the same numbers, each row between NaN."""
     memory = tensor.new_full((*tensor.shape[:-1], tensor.shape[-1] + 7), torch.nan)
     return memory[..., 4:-3].copy_(tensor)
 
 
 def turned(tensor: Tensor) -> Tensor:
-    """The same numbers with the axes the other way round in memory."""
+    """Return the same numbers with the axes the other way round in memory."""
     axes = tuple(range(tensor.ndim))[::-1]
     return tensor.permute(axes).contiguous().permute(axes)
 
@@ -130,7 +120,7 @@ def turned(tensor: Tensor) -> Tensor:
 LAYOUTS = (Tensor.clone, in_nan, between_nan, turned)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     batch=st.integers(1, 3),
     channels_in=st.integers(1, 40),
@@ -171,9 +161,9 @@ def test_any_layer(
 
 def test_deep_sums_are_closed_in_chunks() -> None:
     arguments = layer(1, 264, 3, 5, 2, 2)
-    tiling = polyphase_weights.Tiling.of(264, 3, 4, 2, half=False)
+    tiling = weights.Tiling.of(264, 3, 4, 2, half=False)
     assert tiling.chunked
-    assert not polyphase_weights.Tiling.of(256, 3, 4, 2, half=False).chunked
+    assert not weights.Tiling.of(256, 3, 4, 2, half=False).chunked
     assert_close(on_triton(arguments), arguments)
 
 
@@ -195,7 +185,7 @@ def test_a_clip_gives_the_same_bits_in_any_batch() -> None:
 
 @pytest.mark.parametrize("alpha", [0.0, 1e-6, 0.7, 40.0, -3.0])
 def test_snake_of_any_angle(alpha: float) -> None:
-    """Far beyond float32's idea of an angle too, where sin^2 is only known to lie in 0..1."""
+    """Angles too large for float32 are included; there sin^2 is only known to lie in 0..1."""
     x = torch.cat((torch.linspace(-20, 20, 401), torch.tensor([0.0, 1e-30, 1e6, -1e30, 3e38])))
     arguments: Arguments = {
         "x": x[None, None],
@@ -219,7 +209,7 @@ def test_snake_of_any_angle(alpha: float) -> None:
 
 def test_weights_that_change_in_place_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     built = []
-    matrix = polyphase_weights.matrix
+    matrix = weights.matrix
 
     def counted(*arguments: Any) -> Tensor:
         built.append(arguments)
@@ -252,10 +242,10 @@ def test_weights_without_a_version() -> None:
 
 
 def test_weights_are_not_kept_alive() -> None:
-    before = len(polyphase_weights._tables)
+    before = len(weights._tables)
     on_triton(layer(1, 2, 2, 2, 2, 2))
     gc.collect()
-    assert len(polyphase_weights._tables) <= before
+    assert len(weights._tables) <= before
 
 
 @pytest.mark.parametrize("activation", ["snake", "silu"])

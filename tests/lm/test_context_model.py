@@ -1,4 +1,4 @@
-"""Test the context model: its bits are probabilities, it sees the past alone, and it learns."""
+"""The context model returns true probabilities, depends on the past alone, and learns."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def tokens_of(*shape: int, seed: int = 0) -> Tensor:
 
 @pytest.fixture
 def model() -> ContextModel:
-    """A small model with random weights, none of them at zero or one."""
+    """Return a small model with random weights, none of them zero or one."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         made = ContextModel(CONFIG, ID, noise(SIZE, 4))
@@ -69,7 +69,7 @@ class TestTwoLevelSoftmax:
             TwoLevelSoftmax(noise(48, 3), 8, classes, 4)
 
     def test_similar_tokens_start_with_similar_weights(self) -> None:
-        """Distances between the weights are those between the vectors, on another scale."""
+        """Distances between weights are proportional to those between codebook entries."""
         vectors = noise(48, 3)
         softmax = TwoLevelSoftmax(vectors, 8, 4, 5)
         groups = vectors[softmax.members]
@@ -83,7 +83,7 @@ class TestTwoLevelSoftmax:
             torch.testing.assert_close(ratios, ratios.mean().expand_as(ratios))
 
     def test_nats_are_those_of_both_levels(self) -> None:
-        """Compare with a loop over the tokens, in float64; tokens come in no order of classes."""
+        """Compare with a loop over the tokens in float64, for tokens in random order."""
         softmax, hidden = TwoLevelSoftmax(noise(48, 3), 8, 4, 5), noise(101, 8, amplitude=2)
         tokens = torch.randint(48, (101,), generator=torch.Generator().manual_seed(1))
         with torch.no_grad():
@@ -145,7 +145,7 @@ class TestBits:
             assert float(total) == pytest.approx(1, abs=1e-5)
 
     def test_a_token_changes_what_comes_after_it_alone(self, model: ContextModel) -> None:
-        """The order is columns, then rows; the model sees `context` columns back."""
+        """The order is by column, then row, and a token affects `context` columns after it."""
         columns, reach = 12, CONFIG.context
         grid = tokens_of(1, ROWS, columns)
         before = model.bits(grid)[0].mT.flatten()
@@ -178,7 +178,7 @@ class TestBits:
         with pytest.raises(InputError, match="3 rows"):
             model.bits_of_clip(grid[:2])
 
-    def test_what_is_no_grid_is_refused(self, model: ContextModel) -> None:
+    def test_wrong_grids_are_refused(self, model: ContextModel) -> None:
         with pytest.raises(InputError, match=r"tokens must be \[batch, 3 rows, columns\], not"):
             model.bits(tokens_of(ROWS, 9))
         with pytest.raises(InputError, match=r"\[batch, 3 rows, columns\]"):
@@ -211,7 +211,7 @@ class TestGenerate:
     def test_every_token_comes_from_its_own_distribution(
         self, model: ContextModel, start: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Generation computes one row at a time what `bits` computes for all of them at once."""
+        """Generation, row by row, uses the same distributions as `bits` for all rows."""
         softmax, hidden, draw = model.softmax, [], model.softmax.sample
         monkeypatch.setattr(
             softmax, "sample", lambda state, *rest: (hidden.append(state), draw(state, *rest))[1]
@@ -263,10 +263,10 @@ class TestFile:
         path = tmp_path / "model.safetensors"
         with pytest.raises(WeightsError, match=r"model\.safetensors: cannot read the model"):
             ContextModel.load(path)
-        with pytest.raises(WeightsError, match=r"small\.safetensors: this is no context model"):
+        with pytest.raises(WeightsError, match=r"small\.safetensors: this is not a context model"):
             ContextModel.load(small_weights)
         path.write_bytes(b"no tensors")
-        with pytest.raises(WeightsError, match="this is no context model"):
+        with pytest.raises(WeightsError, match="this is not a context model"):
             ContextModel.load(path)
 
         model.save(path)
@@ -280,7 +280,7 @@ class TestFile:
             "[]",
         ):
             save_file(state, path, metadata | {"context_model": config})
-            with pytest.raises(WeightsError, match="this is no context model"):
+            with pytest.raises(WeightsError, match="this is not a context model"):
                 ContextModel.load(path)
         for wrong, said in (
             ({"norm.weight": torch.full_like(state["norm.weight"], torch.nan)}, "NaN"),

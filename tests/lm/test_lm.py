@@ -1,4 +1,4 @@
-"""Test the tools for language models: ids, blocks and steps come back, and silence ends them."""
+"""The tools for language models: ids, packing, the delay pattern, and the end of a generation."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ BEHIND = Vocabulary(300, ROWS, offset=1000, bos=1, eos=2, pad=0)
 
 @st.composite
 def documents_of_columns(draw: st.DrawFn) -> list[int]:
-    """Flat tokens of whole columns, where token modulo `ROWS` is the row."""
+    """Draw flat tokens of whole columns, where token modulo `ROWS` is the row."""
     columns = draw(st.integers(1, 12))
     return [ROWS * draw(st.integers(0, 99)) + place % ROWS for place in range(columns * ROWS)]
 
@@ -200,7 +200,7 @@ def test_packing_reads_no_further_than_the_block_needs() -> None:
 
 
 def test_blocks_make_batches() -> None:
-    """`DataLoader` collates them; a block that was yielded does not change any more."""
+    """`DataLoader` collates blocks, and a yielded block does not change any more."""
     blocks = pack([[1, 2, 3]] * 5, BEHIND, length=6)
     batches = list(torch.utils.data.DataLoader(list(blocks), batch_size=5))
     assert batches[0].ids.tolist() == [[1001, 1002, 1003, 2, 2, 2]] * 5
@@ -321,7 +321,7 @@ def decibels(level: float) -> float:
 
 
 def test_sounds_that_are_silent(lite: Codec) -> None:
-    """The measurement that `SILENCE_TOLERANCE` follows from, on 2 s of each sound."""
+    """Repeat the measurement behind `SILENCE_TOLERANCE`, on 2 s of each sound."""
     samples = 2 * 44100
     dither = torch.rand(samples, generator=torch.Generator().manual_seed(0)) - torch.rand(
         samples, generator=torch.Generator().manual_seed(1)
@@ -402,7 +402,7 @@ def test_rules_that_are_refused(lite: Codec, arguments: dict[str, Any]) -> None:
         SilenceStop(lite, **arguments)
 
 
-def test_what_a_rule_refuses(lite: Codec) -> None:
+def test_a_rule_refuses_wrong_ids(lite: Codec) -> None:
     stop = SilenceStop(lite)
     with pytest.raises(InputError, match=r"\[batch, n\]"):
         stop(torch.zeros(24, dtype=torch.int64))
@@ -413,7 +413,7 @@ def test_what_a_rule_refuses(lite: Codec) -> None:
 
 
 def test_clips_go_through_a_model_and_back(lite: Codec, speech: Any, music: Any) -> None:
-    """Encode, pack, take the blocks apart, decode: the audio of the codec alone."""
+    """Encoding, packing, unpacking and decoding gives the audio of the codec alone."""
     vocabulary = Vocabulary.of(lite, offset=32000, eos=2)
     clips = [lite.encode(wave[:30000], 44100).flatten()[0] for wave in (speech, music)]
     ids, numbers = rows_of_blocks(list(pack(clips, vocabulary, length=120)))
@@ -424,7 +424,7 @@ def test_clips_go_through_a_model_and_back(lite: Codec, speech: Any, music: Any)
 
 
 def test_generation_ends_each_sequence_in_its_own_column(lite: Codec) -> None:
-    """In a batch of prompts that are padded on the left, by transformers' `generate`."""
+    """Use transformers' `generate` with a batch of prompts that are padded on the left."""
     transformers = pytest.importorskip("transformers")
     vocabulary = Vocabulary.of(lite)
     stop = SilenceStop(lite, vocabulary, seconds=2 / lite.frame_rate)
@@ -434,7 +434,7 @@ def test_generation_ends_each_sequence_in_its_own_column(lite: Codec) -> None:
     silent_from = (1, 3)
 
     class Forced(transformers.LogitsProcessor):  # type: ignore[misc]
-        """Writes loud columns, and those of silence from each sequence's own column on."""
+        """A model that writes loud columns, and silence from a given column of each sequence on."""
 
         def __call__(self, ids: Tensor, scores: Tensor) -> Tensor:
             column, row = divmod(ids.shape[1] - prompts.shape[1], lite.rows)
@@ -468,7 +468,7 @@ def test_generation_ends_each_sequence_in_its_own_column(lite: Codec) -> None:
 
 
 def test_the_blocks_of_the_page(lite: Codec) -> None:
-    """They run one after the other, but for the long measurements at the end."""
+    """Run the code of the page from top to bottom, without the long measurements at its end."""
     page = Path(__file__).parents[2] / "docs" / "language-models.md"
     text, _ = page.read_text(encoding="utf-8").split("### What counts as silent")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)

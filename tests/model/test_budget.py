@@ -1,9 +1,7 @@
-"""What lite may cost: 1.5 GFLOP to encode a second of audio, as many to decode it; 12 M parameters.
+"""The lite model stays within 1.5 GFLOP per second of audio each way, and 12 M parameters.
 
-Counted by `melcap.ops.flops` on the meta device: what each further second costs, as in a stream or
-a long file; chunks compute their context twice, which is printed too.
-
-Seen red with: the codebook search not counted; one more block in the vocoder; a deeper encoder.
+`melcap.ops.flops` counts operations on the meta device. The budget is for each further second of
+audio, as in a stream or a long file. Chunks compute their context twice; the test prints that too.
 """
 
 from __future__ import annotations
@@ -28,13 +26,13 @@ FILE_BYTES = 20e6
 
 @pytest.fixture(scope="module")
 def shapes(lite: Codec) -> Codec:
-    """lite without its numbers."""
+    """Return the lite model on the meta device, without numbers."""
     with torch.device("meta"):
         return Codec(lite.config)
 
 
 def operations(codec: Codec, columns: int) -> tuple[Counter[str], Counter[str]]:
-    """Of encoding and of decoding so many columns with their context, by kind."""
+    """Return the operations, by kind, of encoding and of decoding `columns` with their context."""
     unit, rows = codec.config.column_samples, codec.config.rows
     first, last = inputs_for(codec.encode_stages, 0, columns)
     signal = torch.empty(1, last - first, device="meta")
@@ -63,7 +61,7 @@ def test_operations(shapes: Codec, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_counter_counts(shapes: Codec) -> None:
-    """Each formula has been used; the codebook search by hand, two operations for each number."""
+    """Every formula is used, and the codebook search takes two operations for each number."""
     stage = {"strides": (4,), "stage_channels": (8,), "stage_blocks": (1,)}
     with torch.device("meta"):
         codec = Codec(replace(shapes.config, vocoder=replace(shapes.config.vocoder, **stage)))
@@ -75,7 +73,7 @@ def test_the_counter_counts(shapes: Codec) -> None:
 
 
 def test_parameters(shapes: Codec, lite: Codec, capsys: pytest.CaptureFixture[str]) -> None:
-    """With the codebook; and the weights that ship are those of the configuration."""
+    """Parameters include the codebook, and the weights that ship fit the configuration."""
     numbers = sum(each.numel() for each in [*shapes.parameters(), shapes.codebook.vectors])
     with capsys.disabled():
         print(f"\n{numbers / 1e6:.2f} M parameters")

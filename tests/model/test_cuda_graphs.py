@@ -1,11 +1,6 @@
-"""CUDA graphs: what is recorded when, and that encode and decode give the same with them.
+"""Captured CUDA graphs are reused and discarded as they should, and do not change results.
 
-Without a device a recording runs its function again on the memory that it keeps. Seen red with:
-the last chunk not filled up, or its tokens not cut off; nothing copied in; the kept memory handed
-out; a recording for each call; the dtype left out of the key; weights that changed, or that are
-taken for changed; one graph too many, the oldest kept, the last used dropped; the reference
-recorded; graphs kept by a codec that moved; tokens not checked; two chunks at once; a recording in
-another error mode.
+Without a device, a capture runs its function again on the memory that it keeps.
 """
 
 from __future__ import annotations
@@ -24,21 +19,20 @@ from torch import Tensor
 import melcap
 from melcap.codec import Codec
 from melcap.errors import BackendError
-from melcap.model import cuda_graphs as graphs
-from melcap.model import network
-from melcap.model.cuda_graphs import Graphs, Recording
-from tests.helpers import SMALL, cut_as_on_a_gpu, noise, waves
+from melcap.model import cuda_graphs, network
+from melcap.model.cuda_graphs import Capture, GraphedFunction
+from tests.helpers import SMALL, cut_as_on_a_gpu, examples, noise, waves
 
 gpu = pytest.mark.gpu
 UNIT = SMALL.column_samples
 
 
 @pytest.fixture
-def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]:
-    """The shapes that were recorded, on a device that is none: nothing but triton is missing."""
+def captured(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]:
+    """Replace the capture, which needs a device, and return the shapes that were captured."""
     shapes: list[tuple[int, ...]] = []
 
-    def record(function: Callable[[Tensor], Tensor], x: Tensor, pool: Any) -> Recording:
+    def capture(function: Callable[[Tensor], Tensor], x: Tensor, pool: Any) -> Capture:
         shapes.append(tuple(x.shape))
         given = torch.full_like(x, -1)
         made = torch.full_like(function(x), -1)
@@ -46,72 +40,72 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]
         def replay() -> None:
             made.copy_(function(given))
 
-        return Recording(given, made, replay)
+        return Capture(given, made, replay)
 
-    monkeypatch.setattr(graphs, "record", record)
+    monkeypatch.setattr(cuda_graphs, "capture", capture)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
-    monkeypatch.setattr(graphs, "registry", SimpleNamespace(choose=lambda device: "triton"))
+    monkeypatch.setattr(cuda_graphs, "registry", SimpleNamespace(choose=lambda device: "triton"))
     return shapes
 
 
-def test_a_shape_is_recorded_once_and_results_are_the_callers_own(
-    recorded: list[tuple[int, ...]],
+def test_a_shape_is_captured_once_and_results_are_the_callers_own(
+    captured: list[tuple[int, ...]],
 ) -> None:
-    double = Graphs(lambda x: 2 * x, [])
+    double = GraphedFunction(lambda x: 2 * x, [])
     inputs = [noise(3, seed=1), noise(3, seed=2), noise(2, 3), noise(3, seed=3)]
     results = [double(x) for x in inputs]
     for x, found in zip(inputs, results, strict=True):
         assert torch.equal(found, 2 * x)
-    assert recorded == [(3,), (2, 3)]
+    assert captured == [(3,), (2, 3)]
     assert double(torch.arange(3)).tolist() == [0, 2, 4]
-    assert recorded[2:] == [(3,)]
+    assert captured[2:] == [(3,)]
 
 
-def test_changed_weights_are_recorded_anew(recorded: list[tuple[int, ...]]) -> None:
+def test_changed_weights_are_captured_anew(captured: list[tuple[int, ...]]) -> None:
     weight = torch.ones(1)
     table = {weight._version: weight.clone()}
 
     def product(x: Tensor) -> Tensor:
-        """By a table that is made from the weight when a recording begins."""
+        """Multiply by a table that is made from the weight when a capture begins."""
         return x * table[max(table)]
 
-    times = Graphs(product, [weight])
+    times = GraphedFunction(product, [weight])
     assert float(times(torch.ones(1))) == 1
     weight.fill_(5)
     table[weight._version] = weight.clone()
     assert float(times(torch.ones(1))) == 5
     assert float(times(torch.ones(1))) == 5
-    assert recorded == [(1,), (1,)]
+    assert captured == [(1,), (1,)]
     weight.data = torch.full((1,), 7.0)  # the version stays
     table[weight._version] = weight.clone()
     assert float(times(torch.ones(1))) == 7
-    assert len(recorded) == 3
+    assert len(captured) == 3
 
 
 def test_the_graph_that_was_not_used_for_longest_goes_first(
-    recorded: list[tuple[int, ...]],
+    captured: list[tuple[int, ...]],
 ) -> None:
-    double = Graphs(lambda x: 2 * x, [], most=2)
+    double = GraphedFunction(lambda x: 2 * x, [], most=2)
     for size in (1, 2, 1, 3, 1, 2):
         assert torch.equal(double(torch.ones(size)), torch.full((size,), 2.0))
-    assert recorded == [(1,), (2,), (3,), (2,)]
+    assert captured == [(1,), (2,), (3,), (2,)]
 
 
-def test_what_cannot_be_recorded_is_said(
-    recorded: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+def test_a_failed_capture_is_an_error(
+    captured: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: Any) -> Recording:
+    def refuse(*_: Any) -> Capture:
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(graphs, "record", refuse)
+    monkeypatch.setattr(cuda_graphs, "capture", refuse)
     with pytest.raises(BackendError, match=r"not permitted.*use_graphs\(False\)"):
-        Graphs(lambda x: x, [])(torch.ones(1))
+        GraphedFunction(lambda x: x, [])(torch.ones(1))
 
 
-def test_the_reference_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graphs, "record", None)
+def test_the_reference_is_not_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_graphs, "capture", None)
     with melcap.use_backend("torch"):
-        assert float(Graphs(lambda x: 2 * x, [])(torch.ones(1))) == 2
+        assert float(GraphedFunction(lambda x: 2 * x, [])(torch.ones(1))) == 2
 
 
 def test_a_codec_on_a_cpu_refuses(small_weights: Path) -> None:
@@ -120,16 +114,19 @@ def test_a_codec_on_a_cpu_refuses(small_weights: Path) -> None:
 
 
 def with_graphs(codec: Codec) -> Codec:
-    """As `use_graphs` does it on a device."""
+    """Give a codec graphs, as `use_graphs` does on a device."""
     watched = [*codec.parameters(), *codec.buffers()]
-    codec._graphs = Graphs(codec._tokens_of, watched), Graphs(codec._samples_of, watched)
+    codec._graphs = (
+        GraphedFunction(codec._tokens_of, watched),
+        GraphedFunction(codec._samples_of, watched),
+    )
     return codec
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(15), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(waves(longest=9 * UNIT, batch=3))
 def test_tokens_and_samples_are_the_same(
-    codec: Codec, small_weights: Path, recorded: list[tuple[int, ...]], wave: Tensor
+    codec: Codec, small_weights: Path, captured: list[tuple[int, ...]], wave: Tensor
 ) -> None:
     graphed = with_graphs(melcap.load(small_weights))
     graphed.chunk_columns = 6
@@ -142,18 +139,18 @@ def test_tokens_and_samples_are_the_same(
     torch.testing.assert_close(found, codec.decode(expected), atol=1e-5, rtol=0)
 
 
-def test_few_sizes_are_recorded(small_weights: Path, recorded: list[tuple[int, ...]]) -> None:
+def test_few_sizes_are_captured(small_weights: Path, captured: list[tuple[int, ...]]) -> None:
     graphed = with_graphs(melcap.load(small_weights))
     graphed.chunk_columns = 8
     for columns in range(1, 18):
         graphed.decode(graphed.encode(noise(columns * UNIT - 5), 44100))
-    assert len(recorded) == 2 * 4, "1, 2, 4 and 8 columns, each way"
+    assert len(captured) == 2 * 4, "1, 2, 4 and 8 columns, each way"
 
 
 def test_a_large_batch_is_taken_in_pieces_of_two_shapes(
-    small_weights: Path, recorded: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+    small_weights: Path, captured: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also of clips that are longer than a chunk, which have as many clips at once."""
+    """Clips that are longer than a chunk go through in groups of the same size."""
     cut_as_on_a_gpu(monkeypatch)
     monkeypatch.setattr(network, "GPU_CHUNKS", 3)
     plain = melcap.load(small_weights)
@@ -164,11 +161,11 @@ def test_a_large_batch_is_taken_in_pieces_of_two_shapes(
         codes = plain.encode(wave, 44100)
         assert torch.equal(graphed.encode(wave, 44100).tokens, codes.tokens)
         torch.testing.assert_close(graphed.decode(codes), plain.decode(codes), atol=1e-5, rtol=0)
-    assert [shape[0] for shape in recorded] == [3, 2, 3, 2]
+    assert [shape[0] for shape in captured] == [3, 2, 3, 2]
 
 
-def test_a_recording_does_not_mind_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mode that is passed on to CUDA; only a device could show what it does."""
+def test_a_capture_allows_other_threads_to_allocate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check the mode that is passed to CUDA; only a device can show its effect."""
     told: list[dict[str, Any]] = []
 
     @contextmanager
@@ -185,14 +182,14 @@ def test_a_recording_does_not_mind_other_threads(monkeypatch: pytest.MonkeyPatch
         CUDAGraph=lambda: SimpleNamespace(replay=lambda: None),
         graph=within,
     )
-    monkeypatch.setattr(graphs, "torch", SimpleNamespace(cuda=cuda))
-    found = graphs.record(lambda x: 2 * x, torch.ones(2), "a pool")
+    monkeypatch.setattr(cuda_graphs, "torch", SimpleNamespace(cuda=cuda))
+    found = cuda_graphs.capture(lambda x: 2 * x, torch.ones(2), "a pool")
     assert found.made.tolist() == [2, 2]
     assert told == [{"pool": "a pool", "capture_error_mode": "thread_local"}]
 
 
 def test_a_codec_that_moves_forgets_its_graphs(
-    small_weights: Path, recorded: list[tuple[int, ...]]
+    small_weights: Path, captured: list[tuple[int, ...]]
 ) -> None:
     graphed = with_graphs(melcap.load(small_weights))
     graphed.encode(noise(UNIT), 44100)

@@ -1,10 +1,6 @@
-"""Griffin-Lim steps: against their definition written out, and what they are for.
+"""Griffin-Lim steps equal their definition, and lower the distance to the target magnitudes.
 
-How they go together with chunks and streams is tested with all other stages (test_stages).
-
-Seen red with: the inverse window not squared; blocks not shifted by half a hop; the momentum's sign
-turned; the parts of a window in the wrong order; magnitudes one frame late; tiles of the first clip
-for all, tiles that leave a frame out, or in single precision; the wave before a step not passed on.
+test_stages tests how they go together with chunks and streams.
 """
 
 from __future__ import annotations
@@ -23,13 +19,13 @@ from melcap.model.griffin_lim import TILE, FirstGuess, GriffinLim, Unfold
 from melcap.model.layers import Conv1d, Upsample1d
 from melcap.model.stages import Chain, inputs_for, outputs_of, run
 from melcap.model.vocoder import ISTFTHead, vocoder
-from melcap.ops.reference import LEAST_SHARE, QUIETEST_POWER
+from melcap.ops.griffin_lim import LEAST_SHARE, QUIETEST_POWER
 
 SIZES = [(64, 16), (48, 8), (1024, 256)]
 
 
 def frame(wave: Tensor, t: int, n_fft: int, hop: int) -> Tensor:
-    """The samples around hop t of wave [samples], zeros outside."""
+    """Return the samples around hop t of wave [samples], with zeros outside."""
     begin = t * hop + hop // 2 - n_fft // 2
     index = torch.arange(begin, begin + n_fft)
     inside = (index >= 0) & (index < len(wave))
@@ -42,7 +38,7 @@ def stft(wave: Tensor, frames: Sequence[int], n_fft: int, hop: int) -> Tensor:
 
 
 def packed(wave: Tensor, before: Tensor, magnitude: Tensor, hop: int) -> Tensor:
-    """Waves [samples] and magnitudes [frames, bins] as they go between stages."""
+    """Return waves [samples] and magnitudes [frames, bins] as frames of the stages."""
     half, count = hop // 2, len(magnitude)
     blocks = [w[half : half + count * hop].view(count, hop).t() for w in (wave, before)]
     return torch.cat((*blocks, magnitude.t()))[None]
@@ -51,7 +47,7 @@ def packed(wave: Tensor, before: Tensor, magnitude: Tensor, hop: int) -> Tensor:
 @pytest.mark.parametrize(("n_fft", "hop"), SIZES)
 @given(seed=st.integers(0, 2**32), momentum=st.sampled_from([0.0, 0.5, 0.99]))
 def test_a_step_is_the_definition(n_fft: int, hop: int, seed: int, momentum: float) -> None:
-    """Window by window, overlap-added by hand, divided by the sum of squared windows."""
+    """Compare with windows that are overlap-added by hand and divided by their squared sum."""
     generator = torch.Generator().manual_seed(seed)
     reach = n_fft // hop - 1
     count = 2 * reach + 3
@@ -105,7 +101,7 @@ def test_several_steps_are_one_after_the_other(seed: int, steps: int) -> None:
 @pytest.mark.parametrize("count", [1, TILE - 1, TILE, TILE + 1, 2 * TILE + 3])
 @pytest.mark.parametrize("clips", [1, 3])
 def test_tiles_are_parts_of_the_whole(clips: int, count: int) -> None:
-    """Without gradients a CPU works in tiles, with them in one piece."""
+    """A CPU works in tiles without gradients, and in one piece with gradients."""
     guess = FirstGuess(Chain(Upsample1d(3, 3, 2), ISTFTHead(3, 8, 4)), 3, 64, 16)
     steps = GriffinLim(64, 16, 0.9, 2)
     stages = [stage.double() for stage in (guess, steps)]
@@ -121,7 +117,7 @@ def test_tiles_are_parts_of_the_whole(clips: int, count: int) -> None:
 
 @given(seed=st.integers(0, 2**32))
 def test_each_step_brings_the_magnitudes_nearer(seed: int) -> None:
-    """Griffin and Lim's theorem, for steps without momentum: the distance never grows."""
+    """By Griffin and Lim's theorem, the distance never grows in steps without momentum."""
     n_fft, hop, count = 64, 16, 60
     generator = torch.Generator().manual_seed(seed)
     wave = torch.randn(count * hop + hop, generator=generator, dtype=torch.float64)
@@ -142,7 +138,7 @@ def test_each_step_brings_the_magnitudes_nearer(seed: int) -> None:
 
 
 def test_silence_stays_silent() -> None:
-    """No phase is made up where there is none, and gradients are finite."""
+    """Silence gets no phase, and its gradients are finite."""
     step, x = GriffinLim(64, 16, 0.0, 1), torch.zeros(1, 32 + 33, 10)
     x[:, 32:] = 5.0
     x.requires_grad_()
@@ -155,7 +151,7 @@ def test_silence_stays_silent() -> None:
 
 @pytest.mark.parametrize("strides", [(), (4,), (2, 3)])
 def test_a_guess_is_the_wave_of_its_chain(strides: tuple[int, ...]) -> None:
-    """In blocks shifted by half a hop, with magnitudes of the frame's own features."""
+    """A guess has blocks shifted by half a hop, and magnitudes of the frame's own features."""
     head = ISTFTHead(3, 4, 4)
     chain = Chain(Conv1d(3, 3, 5), *(Upsample1d(3, 3, stride) for stride in strides), head)
     hop = 4 * math.prod(strides)
@@ -175,7 +171,7 @@ def test_a_guess_is_the_wave_of_its_chain(strides: tuple[int, ...]) -> None:
 
 
 def test_autocast_leaves_phases_and_magnitudes_alone() -> None:
-    """Of one input, which bfloat16 holds exactly, the wave is the same under autocast."""
+    """The wave of an input that bfloat16 holds exactly is the same under autocast."""
     guess = FirstGuess(Chain(ISTFTHead(3, 16, 4)), 3, 64, 16)
     x = torch.randn(1, 3, 20).bfloat16().float()
     with torch.autocast("cpu", torch.bfloat16):

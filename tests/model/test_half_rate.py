@@ -1,10 +1,4 @@
-"""A codec whose tokens stand for twice as many frames as mel bins keeps every promise of a codec.
-
-Seen red with: `column_samples`, stage 1 or the peer of a stage 1 that count mel bins for frames;
-rows that follow the frames; the coarsest level 2 x 2 in the encoder or in the decoder, 1 x 1 in
-both, or first instead of last; a kernel of 2 x 2 over a stride of 1 x 2; one more block in the
-decoder of `profiling/half_rate.json`; one column of context too few for the graph that encodes.
-"""
+"""A codec whose tokens cover twice as many frames as mel bins keeps every promise of a codec."""
 
 from __future__ import annotations
 
@@ -29,7 +23,7 @@ from melcap.codes import Codes
 from melcap.config import CodecConfig
 from melcap.evaluation.measures.signals import Wave
 from melcap.evaluation.measures.spectral import mel_l1
-from melcap.evaluation.peers.checkpoint import Tokenizer
+from melcap.evaluation.peers.partial import WithoutVocoder
 from melcap.io import container
 from melcap.model.layers import Down2d, Up2d
 from melcap.model.stages import Chain, Stage, inputs_for, rate, run
@@ -45,6 +39,7 @@ from tests.helpers import (
     count_ties,
     cut,
     draw_weights,
+    examples,
     noise,
     piece_sizes,
     sample_rates,
@@ -88,9 +83,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("files")
 
 
-# ---- the configuration that is to be trained
-
-
 @pytest.fixture(scope="module")
 def config() -> CodecConfig:
     return CodecConfig.from_json(FULL.read_text())
@@ -128,9 +120,6 @@ def test_the_budget(config: CodecConfig, steps: int, capsys: pytest.CaptureFixtu
     assert numbers <= PARAMETERS
 
 
-# ---- the codec's promises
-
-
 def test_the_networks_have_the_rates_of_the_configuration(half: Codec) -> None:
     assert (HALF.rows, UNIT) == (3, 2048)
     assert rate(half.encode_stages) == (1, UNIT)
@@ -144,7 +133,7 @@ def test_the_networks_have_the_rates_of_the_configuration(half: Codec) -> None:
     assert mels.shape[2] % HALF.tokenizer.patch_frames == 0
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(waves(longest=4 * UNIT, batch=3), sample_rates())
 def test_any_audio_comes_back_as_long_as_it_was(half: Codec, wave: Tensor, rate: int) -> None:
     codes = half.encode(wave, rate)
@@ -155,7 +144,7 @@ def test_any_audio_comes_back_as_long_as_it_was(half: Codec, wave: Tensor, rate:
     assert decoded.abs().max() <= 1
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 @given(waves(longest=10 * UNIT, batch=2), st.integers(1, 6))
 def test_chunks_change_nothing(half: Codec, wave: Tensor, columns: int) -> None:
     whole = half.encode(wave, 44100)
@@ -167,7 +156,7 @@ def test_chunks_change_nothing(half: Codec, wave: Tensor, columns: int) -> None:
     torch.testing.assert_close(decoded, half.decode(whole), atol=CLOSE, rtol=0)
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 @given(waves(longest=6 * UNIT, batch=3), st.data())
 def test_a_padded_batch_gives_what_each_clip_gives_alone(
     half: Codec, wave: Tensor, data: st.DataObject
@@ -183,7 +172,7 @@ def test_a_padded_batch_gives_what_each_clip_gives_alone(
         torch.testing.assert_close(decoded[index, :length], again, atol=CLOSE, rtol=0)
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 @given(waves(longest=10 * UNIT, batch=2), sample_rates(), piece_sizes(4 * UNIT), piece_sizes(5))
 def test_a_streamed_clip_is_the_whole_clip(
     half: Codec, wave: Tensor, rate: int, sizes: list[int], columns: list[int]
@@ -219,9 +208,6 @@ def test_the_flat_sequence_and_back(half: Codec) -> None:
     assert torch.equal(half.decode(back), half.decode(codes))
 
 
-# ---- weights and files
-
-
 def test_weights_come_back(half: Codec, weights: Path, tmp_path: Path) -> None:
     assert half.config == HALF
     assert half.model.startswith("small-half-")
@@ -232,7 +218,7 @@ def test_weights_come_back(half: Codec, weights: Path, tmp_path: Path) -> None:
     assert (tmp_path / "again.safetensors").read_bytes() == weights.read_bytes()
 
 
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 @given(st.integers(1, 3), st.integers(1, 4 * UNIT), st.sampled_from([44100, 48000, 16000]))
 def test_a_file_comes_back_as_it_was(
     half: Codec, folder: Path, channels: int, samples: int, rate: int
@@ -254,7 +240,7 @@ def test_a_file_comes_back_as_it_was(
 
 
 def test_onnx(half: Codec, tmp_path: Path) -> None:
-    """The exported graphs, in pieces with the context that they name, give tokens and samples."""
+    """The exported graphs give the tokens and samples, in pieces with the context they ask for."""
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
     from melcap.onnx import export
@@ -273,11 +259,8 @@ def test_onnx(half: Codec, tmp_path: Path) -> None:
         assert np.abs(samples[:, : wave.shape[1]] - half.decode(codes).numpy()).max() <= CLOSE
 
 
-# ---- training and evaluation
-
-
 def test_stage_1_compares_whole_columns() -> None:
-    """Output and target of a crop of four columns are its 64 frames; the new level learns."""
+    """A crop of four columns is compared over its 64 frames, and the new level gets gradients."""
     torch.manual_seed(0)
     recipe = Stage1(TrainingConfig.of(codec=HALF, columns=4, batch=2, codebook_warmup=0))
     made, target = recipe.reconstruct(noise(2, recipe.samples), 4)
@@ -304,13 +287,13 @@ def test_a_first_stage_is_decoded_in_full(
     vocoder = replace(config.vocoder, dim=8, hidden=8)
     path = tmp_path / "thin.safetensors"
     save(draw_weights(Codec(replace(config, tokenizer=tokenizer, vocoder=vocoder))), path)
-    peer = Tokenizer("half", melcap.load(path))
+    peer = WithoutVocoder("half", melcap.load(path))
     part = speech[:30_001].astype(np.float32)
     coded = peer.encode(part, 44100)
     assert coded.tokens is not None
     assert coded.tokens.shape == (12, 8)
     padded = F.pad(torch.from_numpy(part), (384, 8 * 4096 - len(part) + 384))
-    peer.weights.decoder = Chain(Known(peer.weights.front(padded[None])))
+    peer.codec.decoder = Chain(Known(peer.codec.front(padded[None])))
     decoded = peer.decode(coded)
     assert decoded.shape == part.shape
     inner = slice(1000, -1000)
@@ -318,7 +301,7 @@ def test_a_first_stage_is_decoded_in_full(
 
 
 class Known(Stage):
-    """A decoder that gives one mel, whatever the tokens."""
+    """A decoder that returns the same mel for any tokens."""
 
     up = 16
 

@@ -1,9 +1,4 @@
-"""Layers that have an exact inverse, or that nothing may leak through.
-
-Broken once each to see red: a sign in the Haar merge, the head's front offset, the window's scale,
-statistics over time in ChannelNorm, the outer bins' imaginary parts left as they are, SiLU
-left out behind a block's second norm, strides of rows and steps swapped.
-"""
+"""Layers have an exact inverse, or a part of their input that may not affect the output."""
 
 from __future__ import annotations
 
@@ -42,7 +37,7 @@ def test_haar_is_orthonormal_and_invertible(rows: int, columns: int, seed: int) 
 
 @given(overlap=st.integers(3, 8), hop=st.sampled_from([2, 6, 16]), steps=st.integers(12, 30))
 def test_the_head_inverts_a_short_time_transform(overlap: int, hop: int, steps: int) -> None:
-    """Given the true spectrum of each window, it returns the signal, exactly in its place."""
+    """The head returns the signal, exactly in its place, for the true spectrum of each window."""
     torch.manual_seed(overlap)
     n_fft, margin = overlap * hop, (overlap - 1) * hop
     signal = torch.randn(2, steps * hop)
@@ -58,8 +53,8 @@ def test_the_head_inverts_a_short_time_transform(overlap: int, hop: int, steps: 
     torch.testing.assert_close(wave, expected, atol=2e-5, rtol=1e-4)
 
 
-def test_the_inverse_transform_is_asked_for_real_waves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """cuFFT adds in imaginary parts of the outer bins, for some numbers of windows; CPUs do not."""
+def test_spectra_of_real_waves_are_inverted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The outer bins have no imaginary part; cuFFT would add it for some numbers of windows."""
     spectra = []
     inverse = torch.fft.irfft
 
@@ -89,7 +84,7 @@ def test_norm_looks_at_one_position_only() -> None:
 
 
 def test_blocks_of_the_tokenizer_are_their_formulas() -> None:
-    """Each norm followed by SiLU, where a block has one; no weight at zero or one."""
+    """Compare with formulas in which SiLU follows each norm; no weight is zero or one."""
     torch.manual_seed(0)
     block, end, down, up = ResBlock2d(6), Output2d(6, 4), Down2d(6, 4), Up2d(6, 4)
     for module in (block, end, down, up):
@@ -110,7 +105,7 @@ def test_blocks_of_the_tokenizer_are_their_formulas() -> None:
 
 
 def test_a_stride_in_time_alone_keeps_the_rows() -> None:
-    """A row is the same function of its own pairs of steps, whatever the other rows hold."""
+    """Each row depends on its own pairs of steps alone, by the same function."""
     torch.manual_seed(0)
     down, up = Down2d(6, 4, (1, 2)), Up2d(6, 4, (1, 2))
     x = torch.randn(2, 6, 3, 10)

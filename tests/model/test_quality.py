@@ -1,4 +1,4 @@
-"""Levels of quality: the same tokens and weights, more or fewer Griffin-Lim steps."""
+"""Qualities share tokens and weights, and differ in their number of Griffin-Lim steps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STEPS = 8
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights of a codec that takes 8 steps."""
+    """Return the weights file of a codec with 8 steps."""
     config = replace(SMALL, vocoder=replace(SMALL.vocoder, griffin_lim_steps=STEPS))
     path = tmp_path_factory.mktemp("quality") / "long.safetensors"
     save(draw_weights(Codec(config)), path)
@@ -78,7 +78,7 @@ def test_streams_have_it_too(weights: Path) -> None:
 
 
 @pytest.mark.parametrize("quality", ["great", "", None, 3])
-def test_what_is_no_level(weights: Path, quality: Any) -> None:
+def test_other_qualities_are_refused(weights: Path, quality: Any) -> None:
     with pytest.raises(InputError, match="quality must be one of fast, default, best, not"):
         melcap.load(weights, quality=quality)
 

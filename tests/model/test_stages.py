@@ -1,16 +1,9 @@
-"""Receptive fields, computed from the layers, are right and tight; a stream gives what a run gives.
-
-Seen red with: a context one step too short or too long on either side of a convolution, of the
-front end, of the upsampling, of the inverse transform's head, or one more before and one less
-behind; `inputs_for` without the rounding to whole strides; `outputs_of` rounding down; a stream
-that keeps one step too few, that keeps a view of its input, or does not cut to whole strides; a
-norm over time; a transform half a hop late; a wrong sign in the Haar patches; an unbounded head;
-a layer with a stride in time alone whose arithmetic follows the stride of its rows.
-"""
+"""Receptive fields computed from layers are right and tight, and a stream equals a whole run."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +34,7 @@ from melcap.model.mel import LogMel
 from melcap.model.stages import Chain, Stage, StageStream, inputs_for, outputs_of, rate, run
 from melcap.model.tokenizer import FromPicture, ToPicture, mel_decoder, mel_encoder
 from melcap.model.vocoder import ISTFTHead, vocoder
-from tests.helpers import SMALL, cut, draw_weights, noise, piece_sizes
+from tests.helpers import SMALL, cut, draw_weights, examples, noise, piece_sizes
 
 HALF_RATE = Path(__file__).parents[2] / "profiling" / "half_rate.json"
 IN_TIME = (1, 2)
@@ -49,7 +42,7 @@ IN_TIME = (1, 2)
 
 
 class Windowed(Stage):
-    """Any stage: `up` weighted sums of each window of `left + down + right` steps, none zero."""
+    """A stage of any arithmetic: `up` weighted sums of each window, without a zero weight."""
 
     def __init__(self, left: int, right: int, down: int, up: int) -> None:
         super().__init__()
@@ -64,7 +57,7 @@ class Windowed(Stage):
 
 @st.composite
 def windowed(draw: st.DrawFn) -> list[Stage]:
-    """Stages that stride, then perhaps one that does both, then those that upsample."""
+    """Draw stages that stride, then perhaps one that does both, then stages that upsample."""
     context, factor = st.integers(0, 4), st.integers(1, 4)
     stages: list[Stage] = []
     for _ in range(draw(st.integers(1, 4))):
@@ -77,7 +70,7 @@ def windowed(draw: st.DrawFn) -> list[Stage]:
 
 @st.composite
 def layers(draw: st.DrawFn) -> list[Stage]:
-    """A chain of a codec's layers, in float64, for [1, 3, steps] or [1, 3, 8, steps]."""
+    """Draw a chain of a codec's layers, in float64, for [1, 3, steps] or [1, 3, 8, steps]."""
     seed = draw(st.integers(0, 2**32))
     made: list[Stage] = []
     if draw(st.booleans()):
@@ -112,7 +105,7 @@ def layers(draw: st.DrawFn) -> list[Stage]:
 
 
 def griffin_lim(before: list[Stage], head: ISTFTHead, steps: int) -> list[Stage]:
-    """The stages and the head as a first guess, then so many steps; 3 channels."""
+    """Return the stages and the head as a first guess of 3 channels, and `steps` steps after it."""
     hop = head.up
     for stage in before:
         hop *= stage.up
@@ -121,7 +114,7 @@ def griffin_lim(before: list[Stage], head: ISTFTHead, steps: int) -> list[Stage]
 
 
 def lively(stage: Stage, seed: int) -> Stage:
-    """The same in float64, with weights drawn anew and nothing left at zero."""
+    """Return the stage in float64, with new random weights and nothing left at zero."""
     generator = torch.Generator().manual_seed(seed)
     stage.double()
     with torch.no_grad():
@@ -154,7 +147,7 @@ def signal(stages: list[Stage], steps: int, seed: int) -> Tensor:
 chains = st.one_of(windowed(), layers())
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(chains, st.integers(-30, 30), st.integers(1, 40), st.integers(0, 2**32))
 def test_a_run_over_the_field_gives_just_what_was_asked(
     stages: list[Stage], first: int, count: int, seed: int
@@ -170,12 +163,12 @@ def test_a_run_over_the_field_gives_just_what_was_asked(
     assert outputs_of(stages, begin, end - 1)[1] < first + count
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(chains, st.integers(-30, 30), st.integers(1, 200), st.integers(0, 2**32))
 def test_what_comes_out_of_any_number_of_inputs(
     stages: list[Stage], first: int, steps: int, seed: int
 ) -> None:
-    """From where a field begins: the outputs that `outputs_of` says, and not one more."""
+    """A run from the beginning of a field returns exactly the outputs of `outputs_of`."""
     begin, enough = inputs_for(stages, first, first + 1)
     given_first, given_last = outputs_of(stages, begin, begin + steps)
     assert given_first <= first
@@ -188,7 +181,7 @@ def test_what_comes_out_of_any_number_of_inputs(
     assert run(stages, x).shape[-1] == given_last - given_first
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(chains, st.integers(1, 12), st.integers(0, 2**32))
 def test_rate(stages: list[Stage], times: int, seed: int) -> None:
     up, down = rate(stages)
@@ -200,7 +193,7 @@ def test_rate(stages: list[Stage], times: int, seed: int) -> None:
     assert longer.shape[-1] - shorter.shape[-1] == times * up
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(chains, st.integers(0, 30), st.integers(1, 12), st.integers(0, 2**32))
 def test_nothing_outside_the_field_matters(
     stages: list[Stage], first: int, count: int, seed: int
@@ -223,7 +216,7 @@ def test_nothing_outside_the_field_matters(
 
 
 def sensitivity(stages: list[Stage], x: Tensor, asked: slice) -> Tensor:
-    """How much each input step moves the outputs asked for."""
+    """Return how much each input step changes the outputs `asked`."""
     x = x.requires_grad_()
     output = run(stages, x)[..., asked]
     direction = torch.randn(output.shape, generator=torch.Generator().manual_seed(1))
@@ -246,7 +239,7 @@ ONE_LAYER = [
 ]
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(
     # a chain of layers may look at less than their arithmetic says, as not every sample of an
     # upsampled step looks at both its neighbours: one layer has no such slack
@@ -277,7 +270,7 @@ def full(request: pytest.FixtureRequest) -> CodecConfig:
 
 @pytest.fixture(scope="module")
 def thin(full: CodecConfig) -> Codec:
-    """The layers of a full codec, a few channels each, with random weights, in float64."""
+    """Return the layers of a full codec with few channels and random weights, in float64."""
     channels = (6,) * len(full.tokenizer.channels)
     tokenizer = replace(full.tokenizer, channels=channels, codebook_size=50, codebook_dim=4)
     vocoder = replace(
@@ -287,9 +280,9 @@ def thin(full: CodecConfig) -> Codec:
 
 
 def test_the_field_of_a_column_of_tokens(thin: Codec, full: CodecConfig) -> None:
-    """One column looks at just the samples that `inputs_for` says.
+    """One column depends on exactly the samples of `inputs_for`, except the first of them.
 
-    But for the first: a periodic Hann window begins with a zero.
+    A periodic Hann window begins with a zero.
     """
     stages = thin.encode_stages
     assert (*map(arithmetic, stages),) == (*map(arithmetic, Codec(full).encode_stages),)
@@ -305,7 +298,7 @@ def test_the_field_of_a_column_of_tokens(thin: Codec, full: CodecConfig) -> None
 
 
 def test_the_field_of_a_column_of_samples(thin: Codec, full: CodecConfig) -> None:
-    """One column of samples looks at just the columns of latents that `inputs_for` says."""
+    """One column of samples depends on exactly the columns of latents of `inputs_for`."""
     stages, unit = thin.decode_stages, thin.config.column_samples
     assert (*map(arithmetic, stages),) == (*map(arithmetic, Codec(full).decode_stages),)
     begin, end = inputs_for(stages, 0, unit)
@@ -321,7 +314,7 @@ def test_the_field_of_a_column_of_samples(thin: Codec, full: CodecConfig) -> Non
     assert not moved[-after:].any()
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(chains, st.integers(1, 200), piece_sizes(40), st.integers(0, 2**32))
 def test_a_stream_gives_what_a_run_gives(
     stages: list[Stage], steps: int, sizes: list[int], seed: int
@@ -338,7 +331,7 @@ def test_a_stream_gives_what_a_run_gives(
     torch.testing.assert_close(torch.cat(parts, dim=-1), whole, rtol=1e-10, atol=1e-10)
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(chains, piece_sizes(60), st.integers(0, 2**32))
 def test_a_stream_holds_what_its_next_outputs_need_and_no_more(
     stages: list[Stage], sizes: list[int], seed: int
@@ -351,6 +344,41 @@ def test_a_stream_holds_what_its_next_outputs_need_and_no_more(
                 assert held.shape[-1] < stage.left + stage.down + stage.right
                 storage = held.untyped_storage().nbytes()
                 assert storage <= 2 * held.numel() * held.element_size()
+
+
+@settings(max_examples=examples(25))
+@given(chains, piece_sizes(60), st.integers(0, 2**32))
+def test_no_stage_of_a_stream_returns_a_step_twice(
+    stages: list[Stage], sizes: list[int], seed: int
+) -> None:
+    """Each stage returns as many steps as in one run over all of its input."""
+    made = [0] * len(stages)
+
+    def count(index: int) -> Callable[..., None]:
+        def note(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            made[index] += output.shape[-1]
+
+        return note
+
+    hooks = [stage.register_forward_hook(count(index)) for index, stage in enumerate(stages)]
+    stream = StageStream(stages)
+    for piece in cut(signal(stages, 300, seed), sizes):
+        stream.push(piece)
+    for hook in hooks:
+        hook.remove()
+    given = 300
+    for stage, found in zip(stages, made, strict=True):
+        given = max(0, (given - stage.left - stage.right) // stage.down) * stage.up
+        assert found == given
+
+
+def test_a_stream_copies_the_buffer_of_its_caller() -> None:
+    stages = [Windowed(2, 2, 1, 1)]
+    x = signal(stages, 8, seed=0)
+    stream, buffer = StageStream(stages), x[..., :3].clone()
+    assert stream.push(buffer) is None
+    buffer.zero_()
+    torch.testing.assert_close(stream.push(x[..., 3:]), run(stages, x))
 
 
 def test_streams_do_not_share_state(codec: Codec) -> None:
@@ -368,16 +396,13 @@ def test_streams_do_not_share_state(codec: Codec) -> None:
         torch.testing.assert_close(joined, expected[..., : joined.shape[-1]], rtol=1e-4, atol=1e-5)
 
 
-# ---- where a layer's outputs stand
-
-
 @pytest.mark.parametrize(
     "stage",
     [Conv1d(3, 3, 1), Conv1d(3, 3, 7), ConvNeXt1d(3, 5, 1.0), Conv2d(3, 3, 8), ResBlock2d(3)],
     ids=lambda stage: type(stage).__name__,
 )
 def test_a_layer_that_passes_its_input_on_does_not_move_it(stage: Stage) -> None:
-    """With the middle of its kernel one and the rest zero, output step i is input step i."""
+    """Output step i is input step i if the middle of the kernel is one and the rest zero."""
     with torch.no_grad():
         for parameter in stage.parameters():
             parameter.zero_()
@@ -394,7 +419,7 @@ def test_a_layer_that_passes_its_input_on_does_not_move_it(stage: Stage) -> None
 
 @pytest.mark.parametrize("stride", [2, 4, 8])
 def test_upsampling_does_not_move_its_input(stride: int) -> None:
-    """A straight line, interpolated linearly, stays where it is."""
+    """Linear interpolation leaves a straight line where it is."""
     stage = Upsample1d(1, 1, stride)
     stage.norm = torch.nn.Identity()  # type: ignore[assignment]
     place = (torch.arange(2 * stride) + 0.5) / stride
@@ -411,7 +436,7 @@ def test_upsampling_does_not_move_its_input(stride: int) -> None:
 
 
 def test_a_frame_stands_in_the_middle_of_its_hop() -> None:
-    """A click there sounds as loud in the frame before as in the frame behind."""
+    """A click in the middle of a hop is as loud in the frame before as in the frame after."""
     spec = replace(SMALL.mel, floor=1e-12)
     front = LogMel(spec)
     first, last = inputs_for([front], 9, 12)
@@ -420,9 +445,6 @@ def test_a_frame_stands_in_the_middle_of_its_hop() -> None:
     before, at, behind = front(wave)[0].t()
     torch.testing.assert_close(before, behind)
     assert (at > before).all()
-
-
-# ---- the layers that are more than a convolution
 
 
 def test_haar_patches_are_orthonormal_and_come_back() -> None:
@@ -448,7 +470,7 @@ def test_norms_act_on_one_position() -> None:
 @pytest.mark.parametrize("overlap", [3, 4, 5, 8])
 @pytest.mark.parametrize("hop", [2, 16, 64])
 def test_the_head_inverts_a_short_time_transform(overlap: int, hop: int) -> None:
-    """Given the spectra under Hann windows, step i in the middle of hop i: the wave itself."""
+    """The head returns the wave for its spectra under Hann windows, step i around hop i."""
     steps, n_fft = 2 * overlap + 6, overlap * hop
     head = ISTFTHead(3, hop, overlap)
     head.linear = torch.nn.Identity()  # type: ignore[assignment]
@@ -463,7 +485,7 @@ def test_the_head_inverts_a_short_time_transform(overlap: int, hop: int) -> None
     torch.testing.assert_close(found, asked, atol=2e-5, rtol=0)
 
 
-def test_the_head_bounds_what_it_is_told() -> None:
+def test_the_head_bounds_its_magnitudes() -> None:
     head = ISTFTHead(4, 8, 4)
     with torch.no_grad():
         head.linear.weight.mul_(1e6)
@@ -480,7 +502,7 @@ def test_pictures_have_one_channel() -> None:
 
 @pytest.mark.parametrize("name", ["encoder", "vocoder"])
 def test_compiled_networks_are_eager_ones(codec: Codec, name: str) -> None:
-    """One graph each; a second length compiles no more than once again."""
+    """Each network is one graph, and a second length compiles at most once more."""
     network: Any = getattr(codec, name)
     shape = {
         "encoder": (2, SMALL.mel.n_mels, 100),

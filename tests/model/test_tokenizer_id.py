@@ -1,4 +1,4 @@
-"""A tokenizer's id: the same for whatever gives the same tokens, another for everything else."""
+"""Tokenizers have the same id if and only if they give the same tokens."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ SAME: list[Callable[[CodecConfig], CodecConfig]] = [
 @pytest.mark.parametrize(
     ("change", "same"), [*((each, False) for each in OTHERS), *((each, True) for each in SAME)]
 )
-def test_what_of_a_configuration_counts(
+def test_which_settings_change_the_id(
     codec: Codec, change: Callable[[CodecConfig], CodecConfig], same: bool
 ) -> None:
     encoder, vectors = codec.encoder.state_dict(), codec.codebook.vectors
@@ -95,7 +95,7 @@ def test_what_of_a_configuration_counts(
 
 
 def test_the_id_is_the_same_on_every_machine_and_in_every_version() -> None:
-    """Tokens on disk carry it: another way to compute it would make them unreadable."""
+    """Files hold the id, so another way to compute it would make them unreadable."""
     codec = Codec(SMALL)
     with torch.no_grad():
         for number, (_, tensor) in enumerate(sorted(tensors_of(codec.encoder))):
@@ -121,7 +121,7 @@ def test_it_follows_the_weights(codec: Codec, small_weights: Path) -> None:
 
 
 def test_a_tensor_in_the_place_of_another(codec: Codec) -> None:
-    """A new tensor may have the address of one that is gone, and has counted as many changes."""
+    """A new tensor may have the address and the version of one that is gone."""
     own = copy.deepcopy(codec)
     memory = codec.codebook.vectors.numpy().copy()
     own.codebook.vectors = torch.from_numpy(memory)
@@ -132,7 +132,7 @@ def test_a_tensor_in_the_place_of_another(codec: Codec) -> None:
 
 
 def test_in_inference_mode(codec: Codec) -> None:
-    """Tensors that are made in it count no changes."""
+    """Tensors made in inference mode do not count their changes."""
     with torch.inference_mode():
         own = Codec(SMALL)
         own.load_state_dict(codec.state_dict())
@@ -144,7 +144,7 @@ def test_in_inference_mode(codec: Codec) -> None:
 class TestDecoder:
     @pytest.fixture
     def better(self, codec: Codec) -> Codec:
-        """Another mel decoder and a larger vocoder, for the same tokenizer."""
+        """Return a codec of the same tokenizer with another mel decoder and a larger vocoder."""
         config = replace(
             codec.config,
             name="better",
@@ -195,7 +195,7 @@ class TestDecoder:
             ):
                 melcap.load(small_weights, decoder=path)
 
-    def test_alone_is_no_codec(self, better: Codec, tmp_path: Path) -> None:
+    def test_alone_is_not_a_codec(self, better: Codec, tmp_path: Path) -> None:
         path = tmp_path / "decoder.safetensors"
         save_decoder(better, path)
         with pytest.raises(WeightsError, match=r"a decoder alone, for tokenizer .*decoder="):

@@ -30,7 +30,16 @@ from tempfile import TemporaryDirectory
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 COPIED = ("melcap", "kernels", "recipes", "profiling", "examples", "docs", "tests")
-FILES = ("pyproject.toml", "README.md")
+FILES = (
+    "pyproject.toml",
+    "Makefile",
+    "mkdocs.yml",
+    "README.md",
+    "CITATION.cff",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+)
 SECONDS = 900
 
 

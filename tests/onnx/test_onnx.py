@@ -1,10 +1,4 @@
-"""The exported graphs in ONNX Runtime against the codec itself.
-
-Seen red with: no twiddles, conjugates not turned, one column of context too few in the metadata,
-no silence before the clip, the lowest code not chosen among equals, samples not clipped on either
-way, the last column's silence one sample short, phase made of rounding, one Griffin-Lim step too
-few, an initializer that stands for another, the exporter's notes left in.
-"""
+"""Compare the exported graphs in ONNX Runtime with the codec itself."""
 
 from __future__ import annotations
 
@@ -32,11 +26,8 @@ from melcap.codes import Codes
 from melcap.errors import InputError, OutputExistsError
 from melcap.evaluation.measures.signals import Wave
 from melcap.model.griffin_lim import FirstGuess
-from melcap.onnx.dft import Grid, InverseRealDFT, RealDFT
 from melcap.onnx.graphs import Part, decoder_parts
-from melcap.onnx.stages import nearest_code as portable_nearest_code
-from melcap.ops import reference
-from tests.helpers import SMALL, count_ties, draw_weights, noise, waves
+from tests.helpers import SMALL, count_ties, draw_weights, examples, noise, waves
 
 onnx = pytest.importorskip("onnx")
 soundfile = pytest.importorskip("soundfile")
@@ -46,54 +37,6 @@ pytest.importorskip("onnxruntime")
 from melcap.onnx import export  # noqa: E402
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "onnx_codec.py"
-
-# ---- DFT
-
-
-@given(st.integers(2, 600).map(lambda half: 2 * half), st.integers(0, 99))
-@settings(max_examples=60)
-def test_the_dft_is_its_definition(n: int, seed: int) -> None:
-    x = noise(2, n, 3, seed=seed)
-    grid = Grid(n)
-    expected = torch.fft.rfft(x.double(), dim=1)
-    found = RealDFT(n)(x)
-    assert found.shape == (2, grid.kept, 2, grid.columns, 3)
-    real, imaginary = (part.flatten(1, 2).double() for part in found.unbind(2))
-    complex_found = torch.complex(real, imaginary * grid.sign[:, None])
-    # what rounding makes of the sums in a bin: a prime n / 2 is hardly split
-    rounding = torch.finfo(torch.float32).eps * (2 * grid.columns + grid.rows) ** 0.5
-    assert (complex_found - expected[:, grid.bins]).abs().max() <= rounding * expected.abs().max()
-
-    spectrum = torch.complex(*noise(2, 2, n // 2 + 1, 3, seed=seed + 1).double())
-    expected = torch.fft.irfft(spectrum, n, dim=1)
-    placed = spectrum[:, grid.bins]
-    parts = torch.stack((placed.real, placed.imag * grid.sign[:, None]), dim=1).float()
-    given_grid = parts.unflatten(2, (grid.kept, grid.columns)).transpose(1, 2)
-    assert (InverseRealDFT(n)(given_grid) - expected).abs().max() <= rounding * expected.abs().max()
-
-
-@pytest.mark.parametrize("n", [0, 2, 5, 1025])
-def test_a_dft_that_is_not_built(n: int) -> None:
-    with pytest.raises(ValueError, match=f"DFT of {n} samples"):
-        RealDFT(n)
-
-
-# ---- the nearest code
-
-
-@given(st.integers(1, 40), st.integers(1, 50), st.integers(1, 9), st.integers(0, 2**32 - 1))
-def test_the_nearest_code(rows: int, codes: int, dim: int, seed: int) -> None:
-    """Small whole numbers: many codes are equal or equally far, the lowest must be found."""
-    random = np.random.default_rng(seed)
-    x, codebook = (
-        torch.from_numpy(random.integers(-2, 3, (n, dim))).float() for n in (rows, codes)
-    )
-    distance = (x[:, None] - codebook).norm(dim=2)
-    tied = (distance == distance.amin(1, keepdim=True)).sum(1)
-    few = tied <= 16  # the promise
-    expected = reference.nearest_code(x, codebook)
-    assert torch.equal(portable_nearest_code(x, codebook)[few], expected[few])
-
 
 # ---- the graphs
 
@@ -113,7 +56,7 @@ def example() -> SimpleNamespace:
 
 
 def test_the_files(codec: Codec, graphs: Path) -> None:
-    """Valid, of standard operators, with named axes, and they say what they are."""
+    """They are valid, have standard operators and named axes, and say what they are."""
     shapes = {
         "encoder": (("wave", ["batch", "samples"]), ("tokens", ["batch", 3, "columns"])),
         "decoder": (("tokens", ["batch", 3, "columns"]), ("wave", ["batch", "samples"])),
@@ -138,11 +81,11 @@ def test_the_files(codec: Codec, graphs: Path) -> None:
 
 
 @given(waves(longest=9000, batch=4), st.integers(1, 5))
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 def test_encoding(
     codec: Codec, graphs: Path, example: SimpleNamespace, wave: Tensor, piece: int
 ) -> None:
-    """Any clip, in one piece and in several: the codec's tokens, but for ties."""
+    """Any clip, in one piece and in several, gets the codec's tokens, but for ties."""
     encoder = example.Graph(graphs / "encoder.onnx", threads=1)
     expected = codec.encode(wave, 44100).tokens
     for found in (encoder.run(wave.numpy()), example.encode(encoder, wave.numpy(), piece)):
@@ -151,7 +94,7 @@ def test_encoding(
 
 
 @given(st.integers(1, 3), st.integers(1, 40), st.integers(1, 9), st.integers(0, 2**32 - 1))
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 def test_decoding(
     codec: Codec,
     graphs: Path,
@@ -161,7 +104,7 @@ def test_decoding(
     piece: int,
     seed: int,
 ) -> None:
-    """Any tokens, in one piece and in several: the codec's samples within 1e-4."""
+    """Any tokens, in one piece and in several, give the codec's samples within 1e-4."""
     random = np.random.default_rng(seed)
     tokens = random.integers(0, 300, (batch, 3, columns), dtype=np.int32)
     samples = columns * 1024
@@ -184,7 +127,7 @@ def test_decoding(
 def test_what_lies_beyond_the_context_does_not_matter(
     graphs: Path, example: SimpleNamespace
 ) -> None:
-    """To the bit; what lies within does."""
+    """It changes no bit of the samples; columns within the context do."""
     decoder = example.Graph(graphs / "decoder.onnx", threads=1)
     before, after = decoder.facts["decoder_context"]
     middle = slice(20 * 1024, 21 * 1024)
@@ -198,7 +141,7 @@ def test_what_lies_beyond_the_context_does_not_matter(
 
 
 def test_a_padded_batch(codec: Codec, graphs: Path, example: SimpleNamespace) -> None:
-    """Zeros behind the shorter clip, columns of silence behind its tokens: as when alone."""
+    """A shorter clip, padded with zeros and columns of silence, comes out as when alone."""
     encoder = example.Graph(graphs / "encoder.onnx", threads=1)
     decoder = example.Graph(graphs / "decoder.onnx", threads=1)
     clip = noise(1, 5000).numpy()
@@ -212,7 +155,7 @@ def test_a_padded_batch(codec: Codec, graphs: Path, example: SimpleNamespace) ->
 
 
 def test_what_comes_out_too_loud_is_clipped(small_weights: Path) -> None:
-    """Before it is exported: loud magnitudes, any tokens."""
+    """The modules before the export clip loud magnitudes of any tokens."""
     loud = melcap.load(small_weights)
     (guess,) = (stage for stage in loud.vocoder if isinstance(stage, FirstGuess))
     guess.magnitude.bias += 6
@@ -224,7 +167,7 @@ def test_what_comes_out_too_loud_is_clipped(small_weights: Path) -> None:
 
 
 def test_a_vocoder_without_griffin_lim_steps() -> None:
-    """Before it is exported: the graph is then one part."""
+    """The graph is then one part; it is run before the export."""
     vocoder = replace(SMALL.vocoder, griffin_lim_steps=0)
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -276,7 +219,7 @@ def test_lite(
 def test_the_example(
     graphs: Path, tmp_path: Path, example: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a user calls it, on two channels; audio of another rate is refused in a sentence."""
+    """It takes two channels and refuses audio of another rate in a sentence."""
     samples = noise(7001, 2).numpy()
     heard = tmp_path / "heard.wav"
     for rate in (44100, 48000):
@@ -301,7 +244,7 @@ def test_the_codec_is_not_changed(codec: Codec, graphs: Path) -> None:
 
 def test_files_that_exist(graphs: Path, small_weights: Path) -> None:
     before = (graphs / "encoder.onnx").stat().st_mtime_ns
-    command = ["export", "--onnx", str(graphs), "--weights", str(small_weights)]
+    command = ["export", str(small_weights), "--onnx", str(graphs)]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 1
     assert "encoder.onnx exists: say --force to replace it" in result.output

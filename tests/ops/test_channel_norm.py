@@ -1,9 +1,4 @@
-"""The channel norm on the torch backend: its definition, its gradients, what it refuses.
-
-Seen red with: SiLU left out, forward or backward; another epsilon; 16 bits computed in 16 bits; no
-channels let through; a fake of another layout; gradients exchanged; the vocoder's norm under
-autocast.
-"""
+"""Check the channel norm on the torch backend: definition, gradients, refusals."""
 
 from __future__ import annotations
 
@@ -20,13 +15,13 @@ from melcap.errors import InputError
 from melcap.model.layers import Conv1d, ResBlock2d
 from melcap.ops import channel_norm
 from melcap.ops.registry import implementation
-from tests.helpers import noise
+from tests.helpers import examples, noise
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
 
 def drawn(*shape: int, seed: int = 0, amplitude: float = 0.7) -> tuple[Tensor, Tensor, Tensor]:
-    """Channels so far apart that no norm magnifies what rounding left of them."""
+    """Return x, weight, bias; channels lie so far apart that no norm magnifies rounding."""
     channels = shape[1]
     apart = torch.linspace(-2, 2, channels).view(-1, *(1,) * (len(shape) - 2)) * amplitude
     x = noise(*shape, seed=seed, amplitude=amplitude) + apart
@@ -34,7 +29,7 @@ def drawn(*shape: int, seed: int = 0, amplitude: float = 0.7) -> tuple[Tensor, T
 
 
 def direct(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> np.ndarray:
-    """The definition, one position after the other."""
+    """Compute the definition, one position after the other."""
     given, gain, shift = (t.detach().double().numpy() for t in (x, weight, bias))
     out = np.empty_like(given)
     for clip, *place in np.ndindex(len(given), *given.shape[2:]):
@@ -45,7 +40,7 @@ def direct(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> np.ndarr
     return out
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     shape=st.one_of(
         st.tuples(st.integers(0, 3), st.integers(2, 9)),
@@ -88,7 +83,7 @@ def test_half_precision_rounds_the_result_alone(asked: bool) -> None:
 
 @pytest.mark.parametrize("activation", ["none", "silu"])
 def test_gradients(activation: str) -> None:
-    """As plain PyTorch, and as the operator, which computes the forward pass again."""
+    """Both plain PyTorch and the operator, which computes the forward pass again, have them."""
     arguments = [t.double().requires_grad_() for t in drawn(2, 4, 3, 2)]
 
     def operator(*tensors: Tensor) -> Any:
@@ -142,7 +137,7 @@ def test_opcheck() -> None:
 
 @pytest.mark.parametrize("operator", [True, False])
 def test_compiled_is_eager(operator: bool) -> None:
-    """One graph, forward and backward, that lengths do not recompile more than once."""
+    """It is one graph, forward and backward, and lengths recompile it once at most."""
     _, weight, bias = drawn(1, 6)
 
     def call(x: Tensor) -> Tensor:

@@ -1,14 +1,4 @@
-"""The operations against definitions written out here in float64, with the registry's tolerances.
-
-Seen red with: a symmetric Hann window; power for magnitude; filters on the Slaney scale; one zero
-more in front; the floor under the logarithm's result; float64 input computed in float32; a gradient
-without the halved bins, or without the floor's mask; no tie rule, its last index, a tie rule on
-squares; the matrix product's own argmin; candidates cut at the first chunk of rows; the crop of the
-transposed convolution one step late, or at (kernel - stride + 1) // 2; activation behind the
-convolution; snake without its division; a residual left out; a fake with one frame too many; a
-variance that is divided by one channel less; a larger epsilon; GELU approximated; the scale before
-the last bias; the skip one step late; the operator called where a gradient is asked for.
-"""
+"""Compare the operations with definitions written out in float64, within their tolerances."""
 
 from __future__ import annotations
 
@@ -30,7 +20,7 @@ from melcap.config import MelSpec
 from melcap.errors import InputError
 from melcap.ops import convnext1d, log_mel, nearest_code, upsample_conv1d
 from melcap.ops.registry import Tolerance, implementation
-from tests.helpers import noise
+from tests.helpers import examples, noise
 
 Array = npt.NDArray[np.float64]
 
@@ -51,7 +41,7 @@ pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
 
 def direct_log_mel(wave: Array, spec: MelSpec, left: int, right: int) -> Array:
-    """The definition: cut frames, window, sums of cosines and sines, filters, logarithm."""
+    """Compute the definition: cut frames, window, sums of cosines and sines, filters, logarithm."""
     padded = np.pad(wave.astype(np.float64), ((0, 0), (left, right)))
     frames = (padded.shape[1] - spec.n_fft) // spec.hop + 1
     n = np.arange(spec.n_fft)
@@ -106,7 +96,7 @@ def test_log_mel_is_its_definition(
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("below", [60, 80, 100, 120])
 def test_log_mel_is_precise_beside_a_loud_tone(below: int, seed: int) -> None:
-    """ln-mel of noise that lies 60 to 120 dB under a tone in the same window.
+    """Check ln-mel of noise that lies 60 to 120 dB under a tone in the same window.
 
     A float32 transform errs in every bin by a few roundings of the loudest: a bin that lies d dB
     under it is off by so many times 10^(d / 20). Four roundings are allowed, 2.4e-3 at 80 dB.
@@ -198,7 +188,7 @@ def test_log_mel_gradient_in_single_precision() -> None:
 
 
 def brute_nearest(x: Tensor, codebook: Tensor) -> list[int]:
-    """Every distance in float64; the lowest index within 1e-6 of the nearest."""
+    """Return the lowest index within 1e-6 of the nearest, by all distances in float64."""
     codes = codebook.double().numpy()
     found = []
     for row in x.double().numpy():
@@ -207,7 +197,7 @@ def brute_nearest(x: Tensor, codebook: Tensor) -> list[int]:
     return found
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.data())
 def test_nearest_code_is_its_definition(data: st.DataObject) -> None:
     rows, codes = data.draw(st.integers(0, 20)), data.draw(st.integers(1, 150))
@@ -232,7 +222,7 @@ def test_nearest_code_is_its_definition(data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("rows", [1024, 1101])
 def test_nearest_code_with_many_rows_and_codes(rows: int) -> None:
-    """More rows than are scored at once, a whole number of times and not."""
+    """There are more rows than are scored at once, a whole number of times and not."""
     codebook = noise(8192, 24, seed=6)
     x = noise(rows, 24, seed=7)
     x[5], x[600], x[-1] = codebook[8191], codebook[0], codebook[4096]
@@ -290,7 +280,7 @@ def test_nearest_code_of_numbers_whose_squares_overflow(scale: float) -> None:
 
 
 def test_nearest_code_of_a_collapsed_codebook_needs_little_memory() -> None:
-    """Every code ties: the exact distances must not be held for all pairs at once."""
+    """Every code ties, and the exact distances must not be held for all pairs at once."""
     x, codebook = noise(512, 64, seed=12), noise(1, 64, seed=13).expand(2048, -1)
     with torch.profiler.profile(profile_memory=True) as profile:
         assert not nearest_code(x, codebook).any()
@@ -335,7 +325,7 @@ def direct_upsample(
     alpha: Array | None,
     residual: Array | None,
 ) -> Array:
-    """The definition: every input step adds its weights, `stride` further each time; then cut."""
+    """Compute the definition: each input step adds its weights, `stride` further on; then cut."""
     batch, channels_in, steps = x.shape
     kernel = weight.shape[2]
     full = np.zeros((batch, weight.shape[1], (steps - 1) * stride + kernel))
@@ -377,7 +367,7 @@ def with_tensors(arguments: dict[str, Any], change: Callable[[Tensor], Any]) -> 
     return {k: change(v) if isinstance(v, Tensor) else v for k, v in arguments.items()}
 
 
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 @given(upsamplings())
 def test_upsample_conv1d_is_its_definition(arguments: dict[str, Any]) -> None:
     expected = direct_upsample(**with_tensors(arguments, lambda t: t.double().numpy()))
@@ -393,11 +383,11 @@ def test_upsample_conv1d_is_its_definition(arguments: dict[str, Any]) -> None:
     assert np.abs(exact.numpy() - expected).max() <= 1e-12
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(upsamplings())
 def test_upsample_conv1d_takes_any_layout(arguments: dict[str, Any]) -> None:
     def strided(tensor: Tensor) -> Tensor:
-        """The same numbers, steps apart and axes swapped in memory."""
+        """Return the same numbers, steps apart and axes swapped in memory."""
         spaced = tensor.movedim(0, -1).contiguous().repeat_interleave(2, dim=-1)
         return spaced[..., ::2].movedim(-1, 0)
 
@@ -407,10 +397,10 @@ def test_upsample_conv1d_takes_any_layout(arguments: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(upsamplings())
 def test_upsample_conv1d_in_half_precision(dtype: torch.dtype, arguments: dict[str, Any]) -> None:
-    """Good to a few roundings of what is summed."""
+    """The error is a few roundings of the numbers that are summed."""
     half = with_tensors(arguments, lambda tensor: tensor.to(dtype))
     found = upsample_conv1d(**half)
     assert found.dtype == dtype
@@ -468,7 +458,7 @@ def block(
     seed: int = 0,
     amplitude: float = 0.7,
 ) -> dict[str, Tensor]:
-    """Arguments with channels so far apart that no norm magnifies what rounding left of them."""
+    """Return arguments with channels so far apart that no norm magnifies rounding errors."""
     shapes = (
         (channels, 1, kernel), (channels,), (channels,), (channels,), (hidden, channels),
         (hidden,), (channels, hidden), (channels,), (channels,),
@@ -492,7 +482,7 @@ def direct_convnext1d(
     contract_bias: Array,
     scale: Array,
 ) -> Array:
-    """The definition, one step of one clip after the other."""
+    """Compute the definition, one step of one clip after the other."""
     batch, channels, length = x.shape
     kernel = depthwise_weight.shape[2]
     out = np.zeros((batch, channels, length - kernel + 1))
@@ -505,7 +495,7 @@ def direct_convnext1d(
     return out
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     batch=st.integers(0, 3),
     channels=st.integers(1, 9),
@@ -624,7 +614,7 @@ def test_what_is_refused() -> None:
 
 @pytest.fixture
 def samples() -> dict[str, tuple[Any, ...]]:
-    """For each operator the arguments of a few calls."""
+    """Return the arguments of a few calls for each operator."""
     framing, scaling = [16000, 64, 16, 6, 24, 39], [1e-3, -1.0, 2.0]
     x, weight, residual = noise(2, 4, 5), noise(4, 3, 6), noise(2, 3, 15)
     wave = noise(2, 300)
@@ -670,7 +660,7 @@ def test_opcheck(operator: str, samples: dict[str, tuple[Any, ...]]) -> None:
 
 
 def test_compiled_is_eager() -> None:
-    """One graph each, forward and backward, that lengths do not recompile more than once."""
+    """Each operation is one graph, forward and backward, and lengths recompile it once at most."""
 
     def mel(wave: Tensor) -> Tensor:
         return log_mel(wave * 2, SMALL) + 1

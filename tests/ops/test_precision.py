@@ -1,8 +1,4 @@
-"""The networks and the operations compute in float32, whatever the process has set.
-
-Seen red with: a setting left out; nothing put back, also after an error; put back by the first of
-two threads; encode, decode, a stream or an operation outside of it.
-"""
+"""Check that networks and operations compute in float32, whatever the process has set."""
 
 from __future__ import annotations
 
@@ -117,7 +113,7 @@ def test_operations_run_in_it(operation: str, monkeypatch: pytest.MonkeyPatch) -
     [("cpu", 30), *(pytest.param("cuda", n, marks=pytest.mark.gpu) for n in (40, 151, 231, 271))],
 )
 def test_each_stage_is_float32(device: str, columns: int) -> None:
-    """Of any width, by whatever code it runs: TF32 would be off by 3e-4, Winograd's by 1e-5."""
+    """This holds for any width and code: TF32 would be off by 3e-4, Winograd's by 1e-5."""
     codec, exact = melcap.load(device=device), melcap.load(device=device).double()
     tokens = torch.randint(8192, (1, codec.config.rows, columns), device=device)
     ways = [

@@ -1,16 +1,11 @@
-"""Which backend runs: names, scopes, refusals with reasons, and that the chosen one really runs.
-
-Seen red with: the scope kept in a plain global; a scope not ended by an exception; a scope that
-leaves the default changed; an implementation looked up when the operator is made; `unsupported` not
-asked; a refusal that stops at its first reason; no fallback of "auto" for one operation; "auto"
-deciding at every call; a name not checked.
-"""
+"""Check the choice of backends: names, scopes, refusals with reasons, and what then runs."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import logging
+import pkgutil
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +15,7 @@ import torch
 from torch import Tensor
 
 import melcap
+from melcap import kernels, ops
 from melcap.config import MelSpec
 from melcap.errors import BackendError
 from melcap.kernels.launch import launched
@@ -30,7 +26,6 @@ from melcap.ops import (
     griffin_lim,
     log_mel,
     nearest_code,
-    reference,
     registry,
     upsample_conv1d,
 )
@@ -42,7 +37,7 @@ SPEC = MelSpec(sample_rate=8000, n_fft=32, hop=8, n_mels=4)
 
 @pytest.fixture(autouse=True)
 def _restored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The registry as it was when the test is over; "auto" has not decided yet."""
+    """Restore the registry after the test; "auto" has not decided yet."""
     monkeypatch.setattr(registry, "_implementations", dict(registry._implementations))
     monkeypatch.setattr(registry, "_auto_choice", {})
     monkeypatch.setattr(registry, "_default", "auto")
@@ -50,7 +45,7 @@ def _restored(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def no_triton(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without triton and without CUDA, where no kernel has been loaded."""
+    """Imitate a machine without triton and CUDA, where no kernel has been loaded."""
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
@@ -60,13 +55,15 @@ def no_triton(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def triton(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """ "triton" can run here, with implementations that note their names; the list of notes."""
+    """Let "triton" run here, with implementations that note their names; return the notes."""
     ran: list[str] = []
 
     def noted(operation: str) -> Callable[..., Tensor]:
+        reference = registry.implementation(operation, "torch").run
+
         def run(*arguments: Any) -> Tensor:
             ran.append(operation)
-            result: Tensor = getattr(reference, operation)(*arguments) + 1
+            result: Tensor = reference(*arguments) + 1
             return result
 
         return run
@@ -81,9 +78,7 @@ def triton(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def all_of_them() -> tuple[Tensor, ...]:
     one = torch.ones(2)
     return (
-        log_mel(noise(1, 100), SPEC),
-        nearest_code(noise(5, 3), noise(7, 3, seed=1)),
-        upsample_conv1d(noise(1, 2, 3), noise(2, 2, 4, seed=2), None, 2),
+        channel_norm(noise(1, 2, 3), one, one),
         convnext1d(
             noise(1, 2, 3),
             noise(2, 1, 3),
@@ -97,7 +92,9 @@ def all_of_them() -> tuple[Tensor, ...]:
             one,
         ),
         griffin_lim(noise(1, 8, 33), 32, 8),
-        channel_norm(noise(1, 2, 3), one, one),
+        log_mel(noise(1, 100), SPEC),
+        nearest_code(noise(5, 3), noise(7, 3, seed=1)),
+        upsample_conv1d(noise(1, 2, 3), noise(2, 2, 4, seed=2), None, 2),
     )
 
 
@@ -228,7 +225,7 @@ def test_auto_falls_back_where_triton_cannot_run_an_operation(
     with caplog.at_level(logging.INFO, logger="melcap"):
         all_of_them()
         all_of_them()
-    assert triton == ["log_mel", "convnext1d", "griffin_lim", "channel_norm"] * 2
+    assert triton == ["channel_norm", "convnext1d", "griffin_lim", "log_mel"] * 2
     first, second = [record.getMessage() for record in caplog.records if record.name == "melcap"]
     assert "nearest_code" in first
     assert "the moon is full" in first
@@ -319,10 +316,22 @@ def test_the_report_with_triton(triton: list[str]) -> None:
     assert triton == []
 
 
+def test_every_operation_of_the_package_is_found() -> None:
+    """Module, function and kernels have the operation's name; nothing else lists operations."""
+    modules = {module.name for module in pkgutil.iter_modules(ops.__path__)}
+    for operation in registry.OPERATIONS:
+        assert operation in modules
+        assert callable(getattr(ops, operation))
+        assert hasattr(torch.ops.melcap, operation)
+    assert tuple(registry.OPERATIONS) == kernels.OPERATIONS
+    functions = [name for name in ops.__all__ if "backend" not in name]
+    assert functions == list(registry.OPERATIONS)
+
+
 def test_every_operation_has_a_reference_with_tolerances() -> None:
     for operation in registry.OPERATIONS:
         found = registry.implementation(operation, "torch")
-        assert found.run is getattr(reference, operation)
+        assert found.run.__name__ == f"{operation}_reference"
         tolerance = found.tolerances[torch.float32]
         assert tolerance.atol >= 0
         assert tolerance.rtol >= 0
@@ -330,7 +339,7 @@ def test_every_operation_has_a_reference_with_tolerances() -> None:
 
 
 class TestSwitch:
-    """A kernel that is switched off is as good as none, and everybody is told so."""
+    """A kernel that is switched off does not run, and messages say so."""
 
     def test_auto_runs_pytorch_and_says_so(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -359,11 +368,13 @@ class TestSwitch:
     def test_a_name_that_is_no_operation(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(registry.SWITCH, "log_mel,mel_log")
         with melcap.use_backend("triton"):
-            with pytest.raises(BackendError, match="names mel_log: the operations are log_mel, "):
+            with pytest.raises(
+                BackendError, match="names mel_log: the operations are channel_norm"
+            ):
                 nearest_code(noise(3, 4), noise(5, 4))
 
     def test_the_doctor_reports_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from melcap.cli.doctor import examine
+        from melcap.cli.diagnosis import examine
 
         monkeypatch.setenv(registry.SWITCH, "griffin_lim")
         data, text = examine()

@@ -1,4 +1,4 @@
-"""The picture: a file that opens, axes that tell the truth, one scale for before and after."""
+"""The picture of a clip is a valid file, with correct axes and one scale for both spectrograms."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import torch
 
 import melcap
 from melcap import audio
-from melcap.cli import plot as cli_plot
+from melcap.cli import picture as cli_plot
 from melcap.codec import Codec
 from melcap.errors import InputError, MelcapError
 from melcap.io import container
-from melcap.plot.spectrogram import MEL, RANGE_DB, picture
+from melcap.plot.spectrogram import MEL, RANGE_DB, write_picture
 from tests.helpers import SMALL, noise
 
 RATE = 44100
@@ -33,7 +33,7 @@ def tone(hz: float, seconds: float = 1, rate: int = RATE, amplitude: float = 0.5
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[Any]]:
-    """Calls `picture`; returns the figure's panels, top down, without the colour bars."""
+    """Return a function that draws a picture and returns its panels without the colour bars."""
     from matplotlib.figure import Figure
 
     figures = []
@@ -47,7 +47,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list
     monkeypatch.setattr(Figure, "subplots", subplots)
 
     def call(*arguments: Any, **options: Any) -> list[Any]:
-        picture(tmp_path / "x.png", *arguments, **options)
+        write_picture(tmp_path / "x.png", *arguments, **options)
         return list(figures[-1])
 
     return call
@@ -63,7 +63,7 @@ class TestPicture:
         from matplotlib.image import imread
 
         path = tmp_path / "x.png"
-        picture(path, tone(440), tone(880), GRID, RATE, "title")
+        write_picture(path, tone(440), tone(880), GRID, RATE, "title")
         pixels = imread(path)
         assert min(pixels.shape[:2]) > 600
         assert pixels.std() > 0.1
@@ -121,15 +121,17 @@ class TestPicture:
             ("x.png", tone(440), GRID[:, :0]),
         ],
     )
-    def test_what_does_not_fit(self, tmp_path: Path, name: str, wave: Any, tokens: Any) -> None:
+    def test_arguments_that_do_not_fit(
+        self, tmp_path: Path, name: str, wave: Any, tokens: Any
+    ) -> None:
         with pytest.raises(InputError):
-            picture(tmp_path / name, wave, wave, tokens, RATE, "t")
+            write_picture(tmp_path / name, wave, wave, tokens, RATE, "t")
         assert not list(tmp_path.iterdir())
 
     def test_without_matplotlib(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
         with pytest.raises(MelcapError, match=r'pip install "melcap\[plot\]"'):
-            picture(tmp_path / "x.png", None, tone(440), GRID, RATE, "t")
+            write_picture(tmp_path / "x.png", None, tone(440), GRID, RATE, "t")
 
     def test_a_failure_leaves_the_old_picture(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -144,18 +146,20 @@ class TestPicture:
         target = tmp_path / "x.png"
         target.write_text("old")
         with pytest.raises(MelcapError, match=r"x\.png: cannot be written: No space left"):
-            picture(target, None, tone(440), GRID, RATE, "t")
+            write_picture(target, None, tone(440), GRID, RATE, "t")
         assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
 class TestPartOfAFile:
-    """What `melcap plot` shows of a file, caught on its way to `picture`."""
+    """Arguments of `write_picture` when `melcap plot` shows a part of a file."""
 
     @pytest.fixture
     def shown(self, codec: Codec, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
         caught: list[Any] = []
         monkeypatch.setattr(
-            cli_plot, "picture", lambda *arguments, **options: caught.append((arguments, options))
+            cli_plot,
+            "write_picture",
+            lambda *arguments, **options: caught.append((arguments, options)),
         )
 
         def call(source: Path, **part: Any) -> Any:
@@ -195,7 +199,7 @@ class TestPartOfAFile:
     def test_of_tokens(
         self, shown: Callable[..., Any], stereo: Path, codec: Codec, start: float
     ) -> None:
-        """The same samples that decoding the whole file gives there."""
+        """The samples are those that decoding the whole file returns there."""
         path = stereo.with_suffix(".melcap")
         melcap.encode_file(stereo, path, codec)
         _, stored = container.read(path)
@@ -215,10 +219,12 @@ class TestPartOfAFile:
         assert np.array_equal(tokens, stored[1, :, first:last])
         assert np.abs(after - whole[1, first * 1024 : last * 1024]).max() < 1e-5
 
-    def test_what_is_not_there(self, shown: Callable[..., Any], stereo: Path, codec: Codec) -> None:
+    def test_missing_channels_and_times_are_refused(
+        self, shown: Callable[..., Any], stereo: Path, codec: Codec
+    ) -> None:
         melcap.encode_file(stereo, stereo.with_suffix(".melcap"), codec)
         for source in (stereo, stereo.with_suffix(".melcap")):
-            with pytest.raises(InputError, match="no channel 3: there are 2"):
+            with pytest.raises(InputError, match="has no channel 3: it has 2"):
                 shown(source, channel=3)
-            with pytest.raises(InputError, match=r"over before 3 s: it has 3\.00 s"):
+            with pytest.raises(InputError, match=r"ends before 3 s: it has 3\.00 s"):
                 shown(source, start=3)

@@ -13,9 +13,17 @@ from typer.testing import CliRunner
 import melcap
 from melcap.pretrained import DEFAULT, load
 from tests.helpers import SMALL
-from tests.training.helpers import cache_of_clips, files_of, stage_1, stage_2, train_to
+from tests.training.helpers import (
+    cache_of_clips,
+    files_of,
+    stage_1,
+    stage_2,
+    states_for_stage_2,
+    train_to,
+)
 
 ROOT = Path(__file__).parents[2]
+CHANGELOG = "# Changelog\n\n## Unreleased\n\n- First.\n\n## 0.1.0\n\n- Old.\n"
 
 
 pytestmark = pytest.mark.usefixtures("profiling_scripts")
@@ -45,7 +53,7 @@ def test_better_or_worse(name: str, found: dict[str, float], expected: bool | No
 
 
 def test_only_the_two_are_compared_and_clip_by_clip() -> None:
-    from candidate import changelog, compare, table
+    from candidate import changelog, compare, comparison
 
     rows = [
         {"codec": codec, "clip": f"{clip}", "class": "speech", "pesq": 2 + clip + gain}
@@ -56,7 +64,7 @@ def test_only_the_two_are_compared_and_clip_by_clip() -> None:
     assert found.keys() == {"pesq"}
     assert found["pesq"]["change"] == pytest.approx(0.25)
     assert found["pesq"]["low"] == pytest.approx(0.25), "the same difference on every clip"
-    assert "| pesq | 3.500 | 3.750 | +0.250 (+0.250 to +0.250) | better |" in table(found)
+    assert "| pesq | 3.500 | 3.750 | +0.250 (+0.250 to +0.250) | better |" in comparison(found)
     assert changelog(found, "melcap-lite-1", True) == (
         "- New weights, melcap-lite-1: pesq 3.75 (3.50) (in brackets the weights before); the "
         "tokens are the same.\n"
@@ -70,8 +78,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cache = cache_of_clips(folder)
     first = stage_1(codebook_warmup=0)
     train_to(2, first, cache, folder / "stage1")
-    tokens = {name: module.state_dict() for name, module in first.modules().items()}
-    train_to(2, stage_2(tokens), cache, folder / "stage2")
+    train_to(2, stage_2(states_for_stage_2(first)), cache, folder / "stage2")
     return folder
 
 
@@ -82,7 +89,7 @@ def shipped(tmp_path: Path, small_weights: Path, monkeypatch: pytest.MonkeyPatch
 
     weights = tmp_path / "melcap" / "weights"
     weights.mkdir(parents=True)
-    (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## Unreleased\n\n- First.\n")
+    (tmp_path / "CHANGELOG.md").write_text(CHANGELOG)
     (weights / "README.md").write_text("# Card\n")
     (weights / "melcap-lite.mel-decoder.safetensors").write_bytes(b"of the weights before")
     shutil.copyfile(small_weights, weights / DEFAULT)
@@ -141,13 +148,13 @@ def test_from_a_run_to_the_package(
         assert (weights / name).read_bytes() == (out / name).read_bytes()
     model = load(weights / DEFAULT).model
     line = f"- New weights, {model}: visqol 4.00 (4.00), pesq 3.00 (2.00)"
-    assert (
-        (shipped / "CHANGELOG.md").read_text().endswith("tokens of the earlier weights differ.\n")
-    )
-    assert line in (shipped / "CHANGELOG.md").read_text()
+    head, _, released = (shipped / "CHANGELOG.md").read_text().partition("\n## 0.1.0\n")
+    assert head.startswith("# Changelog\n\n## Unreleased\n\n- First.\n" + line)
+    assert head.endswith("tokens of the earlier weights differ.\n")
+    assert released == "\n- Old.\n"
     card = (weights / "README.md").read_text()
     assert "| stage2, batch 2 x 6 columns, peak rate 0.0007 | CPU, " in card
-    assert f"| these are {model} | | | |" in card
+    assert f"| these are {model} |  |  |  |" in card
     assert load(weights / DEFAULT).config == SMALL
 
 

@@ -23,7 +23,7 @@ import typer
 
 from melcap.errors import InputError
 from melcap.ops.registry import SWITCH
-from melcap.training import checkpoint
+from melcap.training import saving
 from melcap.training.checkpoint import Checkpoint
 from tests.training.helpers import cache_of_clips, files_of, flat, stage_2, states_of, train_to
 
@@ -317,7 +317,10 @@ class TestPlans:
             ({"x": []}, "x is not a plan"),
             ({"x": {"steps": []}}, "add up to 0, not to 1"),
             ({"x": {"steps": [{"share": 0.4, "settings": {}}]}}, "add up to 0.4, not to 1"),
-            ({"x": {"steps": [{"share": 1, "settings": {"stage": 3}}]}}, "stage must be 1 or 2"),
+            (
+                {"x": {"steps": [{"share": 1, "settings": {"stage": 3}}]}},
+                "stage cannot be 3: it must be 1 or 2",
+            ),
         ],
     )
     def test_what_is_none(self, tmp_path: Path, plans: Any, words: str) -> None:
@@ -421,9 +424,9 @@ class TestPlans:
         import train_plan
 
         from melcap.errors import MelcapError
-        from melcap.training.run import _gpu_memory
+        from melcap.training.run import _explained_out_of_memory
 
-        with pytest.raises(MelcapError, match=train_plan.OUT_OF_MEMORY), _gpu_memory():
+        with pytest.raises(MelcapError, match=train_plan.OUT_OF_MEMORY), _explained_out_of_memory():
             raise torch.OutOfMemoryError
 
 
@@ -485,7 +488,7 @@ class TestParcel:
 
 
 def melcap_cache(folder: Path) -> Any:
-    from melcap.training.data import AudioCache
+    from melcap.training.audio_cache import AudioCache
 
     return AudioCache(folder / "cache")
 
@@ -560,4 +563,4 @@ class TestPack:
 def test_the_largest_file_of_a_checkpoint_fits_into_a_parcel() -> None:
     import parcel
 
-    assert checkpoint.FILE_BYTES + 65536 <= parcel.FILE_BYTES
+    assert saving.FILE_BYTES + 65536 <= parcel.FILE_BYTES

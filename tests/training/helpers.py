@@ -9,11 +9,13 @@ from typing import Any
 
 from torch import Tensor
 
+from melcap.training.audio_cache import AudioCache
 from melcap.training.checkpoint import Checkpoint
 from melcap.training.config import TrainingConfig
 from melcap.training.crops import CropSampler
-from melcap.training.data import AudioCache, build_cache
-from melcap.training.loop import Recipe, train
+from melcap.training.decoding import build_cache
+from melcap.training.loop import LoopOptions, train
+from melcap.training.recipe import Recipe
 from melcap.training.stage1 import Stage1
 from melcap.training.stage2 import Stage2
 from tests.helpers import SMALL
@@ -23,7 +25,7 @@ CLIPS = ("music", "sound", "speech")
 
 
 def cache_of_clips(folder: Path) -> AudioCache:
-    """Clips of tests/data, each its own class."""
+    """Return a cache of the clips of tests/data, each its own class."""
     for clip in CLIPS:
         (folder / "clips" / clip).mkdir(parents=True)
         shutil.copy(DATA / f"{clip}.flac", folder / "clips" / clip)
@@ -40,29 +42,39 @@ def stage_2(tokenizer: Mapping[str, Any] | None = None, **settings: Any) -> Stag
 
 
 def tokenizer() -> dict[str, Any]:
-    return {name: module.state_dict() for name, module in stage_1().modules().items()}
+    return states_for_stage_2(stage_1())
+
+
+def states_for_stage_2(first: Stage1) -> dict[str, Any]:
+    """Return the tokenizer of a stage 1, as `Checkpoint.tokenizer` does."""
+    return {
+        "encoder": first.encoder.state_dict(),
+        "decoder": first.decoder.state_dict(),
+        "codebook": first.codebook.state_dict(),
+    }
 
 
 def train_to(step: int, recipe: Recipe, cache: AudioCache, path: Path, **options: Any) -> None:
-    """Until the run at `path` stands at this step."""
+    """Train until the run at `path` is at this step."""
     sampler = CropSampler(cache, recipe.samples, recipe.config.batch, recipe.config.seed)
-    train(recipe, sampler, path, 1e9, 1e9, steps=step, **options)
+    loop = LoopOptions(minutes=1e9, schedule_minutes=1e9, steps=step, **options)
+    train(recipe, sampler, path, loop)
 
 
 def states_of(path: Path) -> dict[str, Any]:
-    """The states that a checkpoint holds, by kind."""
+    """Return the states that a checkpoint holds, by kind."""
     found = Checkpoint(path)
     return {kind: found.states(kind) for kind in ("modules", "averages", "optimisers")}
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """All files below a folder with their contents, hidden ones too."""
+    """Return all files in a folder with their contents, hidden ones too."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 def flat(state: object, name: str = "") -> dict[str, Tensor]:
-    """All tensors of a checkpoint, by where they stand."""
+    """Return all tensors of a nested state, by their place in it."""
     if isinstance(state, Tensor):
         return {name: state}
     if isinstance(state, dict):

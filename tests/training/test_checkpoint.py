@@ -1,7 +1,7 @@
-"""Checkpoints: nothing lost, nothing half-written, nothing damaged that is read in silence.
+"""Checkpoints: nothing is lost or half-written, and nothing damaged is read without an error.
 
-The state of every kind comes back to the bit; files are of limited size; whatever a save is
-interrupted by, the checkpoint before is whole; what is missing is said, what is damaged refused.
+The state of every kind comes back to the bit. Files are of limited size. Whatever interrupts a
+save, the checkpoint before is whole. Missing files are reported, damaged ones refused.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from melcap.errors import InputError, MelcapError
-from melcap.training import checkpoint
+from melcap.training import saving
+from melcap.training.audio_cache import AudioCache
 from melcap.training.checkpoint import INDEX, Checkpoint
-from melcap.training.data import AudioCache
 from melcap.training.nested import join, split
 from tests.training.helpers import cache_of_clips, files_of, flat, stage_2, states_of, train_to
 
@@ -91,7 +91,7 @@ def test_files_are_of_limited_size(
 ) -> None:
     recipe = stage_2(discriminators=2)
     train_to(2, recipe, cache, tmp_path / "whole")
-    monkeypatch.setattr(checkpoint, "FILE_BYTES", 4096)
+    monkeypatch.setattr(saving, "FILE_BYTES", 4096)
     train_to(2, stage_2(discriminators=2), cache, tmp_path / "parts")
     index = Checkpoint(tmp_path / "parts").index
     assert all(len(files) > 1 for part, files in index["files"].items() if part != "random")
@@ -109,12 +109,12 @@ def test_files_are_of_limited_size(
 def test_a_save_that_is_interrupted_leaves_the_checkpoint_before(
     cache: AudioCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
 ) -> None:
-    """Killed before any file, between any two, and before the index."""
+    """A save is killed before any file, between any two, and before the index."""
     path = tmp_path / "vocoder"
     train_to(2, stage_2(), cache, path)
     before = flat(states_of(path))
     done = 0
-    replacing = checkpoint.replacing
+    replacing = saving.replacing
 
     def killed(target: Path) -> Any:
         nonlocal done
@@ -124,8 +124,8 @@ def test_a_save_that_is_interrupted_leaves_the_checkpoint_before(
         return replacing(target)
 
     # A kill leaves no time to clean up.
-    monkeypatch.setattr(checkpoint, "_remove_unlisted", lambda path: None)
-    monkeypatch.setattr(checkpoint, "replacing", killed)
+    monkeypatch.setattr(saving, "_remove_unlisted", lambda path: None)
+    monkeypatch.setattr(saving, "replacing", killed)
     with pytest.raises(KeyboardInterrupt):
         train_to(3, stage_2(), cache, path)
     monkeypatch.undo()
@@ -188,6 +188,6 @@ def test_what_is_not_finite_is_not_saved(cache: AudioCache, tmp_path: Path) -> N
     recipe = stage_2()
     with torch.no_grad():
         next(recipe.vocoder.parameters()).view(-1)[0] = float("nan")
-    with pytest.raises(MelcapError, match=r"vocoder\.\S+ is not finite any more at step 7"):
-        checkpoint.save(tmp_path / "vocoder", recipe, {}, {}, 7, 0.0, [])
+    with pytest.raises(MelcapError, match=r"vocoder\.\S+ is not finite at step 7"):
+        saving.save(tmp_path / "vocoder", recipe, {}, saving.Progress(7, 0.0, {}, []))
     assert not files_of(tmp_path)

@@ -1,4 +1,4 @@
-"""Griffin-Lim steps whose phases are constants to the gradient: the same wave, another gradient."""
+"""Griffin-Lim steps with phases as constants give the same wave and another gradient."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CHANNELS = 2 * HOP + N_FFT // 2 + 1
 
 
 def frames(stage: ConstantPhase, count: int, seed: int, clips: int = 1) -> Tensor:
-    """Two waves and positive magnitudes, as many frames as `count` come out of."""
+    """Return two waves and positive magnitudes, in as many frames as `count` outputs need."""
     generator = torch.Generator().manual_seed(seed)
     shape = (clips, CHANNELS, stage.left + count + stage.right)
     x = torch.randn(shape, generator=generator, dtype=torch.float64)
@@ -60,7 +60,7 @@ def test_the_frames_are_those_of_the_steps(steps: int, count: int, clips: int, s
 
 @pytest.mark.parametrize("steps", [1, 2, 6])
 def test_the_gradient_is_that_of_the_last_magnitudes(steps: int) -> None:
-    """Against differences: the phases are found once, and only what is put in last is moved."""
+    """The gradient equals finite differences of the last magnitudes, with the phases found once."""
     stage = ConstantPhase(N_FFT, HOP, MOMENTUM, steps)
     x = frames(stage, 3, seed=steps).requires_grad_()
     upstream = torch.randn(1, HOP, 3, dtype=torch.float64, generator=torch.manual_seed(0))
@@ -108,11 +108,11 @@ def test_one_stage_takes_the_place_of_all_steps() -> None:
 
 
 def test_what_stage_2_learns_with_constant_phase() -> None:
-    """Everything but the phases, from the wave that the codec decodes to."""
+    """All parameters but those of the phases are trained, on the wave that the codec decodes to."""
     codec = draw_weights(Codec(LONG))
-    taught, recipes = tokenizer(), []
+    states, recipes = tokenizer(), []
     for constant in (True, False):
-        recipe = stage_2(taught, codec=LONG, constant_phase=constant)
+        recipe = stage_2(states, codec=LONG, constant_phase=constant)
         recipe.decoder.load_state_dict(codec.decoder.state_dict())
         recipe.vocoder.load_state_dict(codec.vocoder.state_dict())
         recipes.append(recipe)
@@ -156,7 +156,7 @@ def test_weights_keep_their_steps_where_phases_are_constants(tmp_path: Path) -> 
         ({"stage": 1}, "constant_phase is for stage 2"),
         (
             {"stage": 2, "codec": replace(LONG, vocoder=VocoderConfig(griffin_lim_steps=0))},
-            "constant_phase needs Griffin-Lim steps",
+            "constant_phase needs a codec with Griffin-Lim steps",
         ),
     ],
 )

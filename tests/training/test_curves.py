@@ -1,7 +1,4 @@
-"""Pictures of learning curves.
-
-Seen red with: one panel for all recipes; a run without logs let through.
-"""
+"""Pictures of learning curves."""
 
 from __future__ import annotations
 
@@ -12,7 +9,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from melcap.training import curves
+from melcap.cli.commands import app
+from melcap.training.curves import draw_curves
 
 figure = pytest.importorskip("matplotlib.figure")
 
@@ -33,7 +31,7 @@ def test_a_panel_for_each_recipe_and_a_line_for_each_loss(
     drawn: list[Any] = []
     monkeypatch.setattr(figure.Figure, "savefig", lambda self, path: drawn.append(self))
     with pytest.raises(OSError, match="No such file"):  # nothing was saved, nothing to rename
-        curves.picture([tmp_path / "a", tmp_path / "b"], tmp_path / "c.png")
+        draw_curves([tmp_path / "a", tmp_path / "b"], tmp_path / "c.png")
     panels = {panel.get_title(): panel for panel in drawn[0].axes}
     assert list(panels) == ["stage 1: tokenizer", "stage 2 on true mels: vocoder"]
     found = {
@@ -49,15 +47,15 @@ def test_a_panel_for_each_recipe_and_a_line_for_each_loss(
 
 def test_the_command(tmp_path: Path) -> None:
     log(tmp_path / "a", "stage2", stft=1)
-    app = curves.typer.Typer()
-    app.command()(curves.main)
     target = tmp_path / "c.png"
-    result = CliRunner().invoke(app, [str(tmp_path / "a"), "-o", str(target)])
+    result = CliRunner().invoke(app, ["train-curves", str(tmp_path / "a"), "-o", str(target)])
     assert result.exit_code == 0, result.output
     assert target.read_bytes().startswith(b"\x89PNG")
 
     (tmp_path / "empty").mkdir()
-    result = CliRunner().invoke(app, [str(tmp_path / "empty"), "-o", str(tmp_path / "d.png")])
+    result = CliRunner().invoke(
+        app, ["train-curves", str(tmp_path / "empty"), "-o", str(tmp_path / "d.png")]
+    )
     assert result.exit_code == 1
     assert "empty: no log of a training run" in result.output
-    assert not (tmp_path / "d.png").exists()
+    assert not Path("d.png").exists()

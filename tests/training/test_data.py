@@ -12,15 +12,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melcap.errors import InputError
-from melcap.training import data
+from melcap.errors import AudioFileError, InputError
+from melcap.training import decoding
+from melcap.training.audio_cache import SAMPLE_RATE, AudioCache
 from melcap.training.crops import NARROW_HZ, SILENT_PEAK, CropSampler
-from melcap.training.data import AudioCache, build_cache
+from melcap.training.decoding import build_cache
 
 soundfile = pytest.importorskip("soundfile")
 pytest.importorskip("soxr")
 
-RATE = data.SAMPLE_RATE
+RATE = SAMPLE_RATE
 
 
 def write(path: Path, wave: np.ndarray, rate: int = RATE, subtype: str = "PCM_16") -> None:
@@ -38,7 +39,7 @@ def opened(source: Path, tmp_path: Path, name: str = "cache") -> AudioCache:
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> AudioCache:
-    """Clips of very different lengths, in three classes; each clip holds its own noise."""
+    """Return clips of very different lengths, in three classes, each with its own noise."""
     folder = tmp_path_factory.mktemp("clips")
     lengths = {"music": (4000, 1000), "sound": (1, 2, 100), "speech": (2000,)}
     for label, many in lengths.items():
@@ -116,20 +117,34 @@ class TestBuild:
         np.testing.assert_allclose(found.wave(found.clips[1]), noise(200, 1), atol=1e-4)
         assert "b.wav" in caplog.text
 
+    def test_files_are_refused_as_melcap_audio_refuses_them(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A file that is cut short does not become a shorter clip, nor NaN become 0."""
+        write(tmp_path / "in" / "x" / "a.flac", noise(4000))
+        write(tmp_path / "in" / "x" / "cut.wav", noise(4000, 1))
+        write(tmp_path / "in" / "x" / "nan.wav", np.array([0.0, np.nan]), subtype="FLOAT")
+        cut = tmp_path / "in" / "x" / "cut.wav"
+        cut.write_bytes(cut.read_bytes()[:-1000])
+        found = opened(tmp_path / "in", tmp_path)
+        assert [c.name for c in found.clips] == ["x/a.flac"]
+        assert "left out x/cut.wav" in caplog.text
+        assert "left out x/nan.wav" in caplog.text
+
     def test_a_file_damaged_half_way_leaves_nothing(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         write(tmp_path / "in" / "x" / "a.wav", noise(100))
         write(tmp_path / "in" / "x" / "b.wav", noise(200, 1))
-        decode = data._decode
+        decode = decoding._decode
 
         def fails_late(audio: io.BytesIO, out: io.BytesIO) -> int:
             length = decode(audio, out)
             if length == 100:
-                raise RuntimeError("damaged near its end")
+                raise AudioFileError("damaged near its end")
             return length
 
-        monkeypatch.setattr(data, "_decode", fails_late)
+        monkeypatch.setattr(decoding, "_decode", fails_late)
         found = opened(tmp_path / "in", tmp_path)
         assert [(c.name, c.start) for c in found.clips] == [("x/b.wav", 0)]
         np.testing.assert_allclose(found.wave(found.clips[0]), noise(200, 1), atol=1e-4)
@@ -137,7 +152,7 @@ class TestBuild:
     def test_two_processes_give_the_same_cache(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(data, "_CLIPS_PER_UNIT", 2)
+        monkeypatch.setattr(decoding, "_CLIPS_PER_UNIT", 2)
         for seed in range(5):
             write(tmp_path / "in" / "x" / f"{seed}.wav", noise(100 + seed, seed))
         alone = opened(tmp_path / "in", tmp_path, "alone")
@@ -161,7 +176,7 @@ class TestReuse:
         def refuse(*_: object) -> int:
             raise AssertionError("decoded again")
 
-        monkeypatch.setattr(data, "_decode", refuse)
+        monkeypatch.setattr(decoding, "_decode", refuse)
         assert opened(source, tmp_path).clips == first.clips
 
     @pytest.mark.parametrize(
@@ -203,9 +218,9 @@ class TestReuse:
     def test_an_interrupted_build_goes_on(
         self, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(data, "_CLIPS_PER_UNIT", 1)
+        monkeypatch.setattr(decoding, "_CLIPS_PER_UNIT", 1)
         expected = opened(source, tmp_path, "expected")
-        decode = data._decode
+        decode = decoding._decode
         lengths: list[int] = []
 
         def interrupted(audio: io.BytesIO, out: io.BytesIO) -> int:
@@ -215,7 +230,7 @@ class TestReuse:
             lengths.append(decode(audio, out))
             return lengths[-1]
 
-        monkeypatch.setattr(data, "_decode", interrupted)
+        monkeypatch.setattr(decoding, "_decode", interrupted)
         with pytest.raises(KeyboardInterrupt):
             opened(source, tmp_path)
         with pytest.raises(InputError, match="holds no audio cache"):
@@ -337,7 +352,7 @@ class TestSampler:
         assert 0 < batch.abs().max() <= SILENT_PEAK / 2 + 1e-4
 
     def test_a_share_is_narrowed(self, cache: AudioCache) -> None:
-        """The same crops with and without: below its frequency a crop stays, above it is gone."""
+        """Crops lose what is above their frequency, and do not change below it."""
         bands = []
         for share in (0.0, 0.5):
             # gain is by the peak, which a narrower band lowers: compare shapes of spectra

@@ -1,9 +1,4 @@
-"""The loop around the steps: batches ahead, compiling, what is logged, and how a run may end.
-
-Broken once each to see red: the sampler's own state saved, batches in another order, compiled
-modules put in place of the plain ones, the log not cut on resume, pictures of the trained crops
-left out, checks for finite figures and weights left out, the checkpoint written in place.
-"""
+"""The training loop: batches ahead, compiling, logs, and the ways in which a run may end."""
 
 from __future__ import annotations
 
@@ -28,10 +23,11 @@ from torch import Tensor
 
 from melcap.errors import MelcapError
 from melcap.training import logs, stage2
+from melcap.training.audio_cache import AudioCache
 from melcap.training.checkpoint import Checkpoint
 from melcap.training.crops import Batches, CropSampler
-from melcap.training.data import AudioCache
-from melcap.training.loop import Recipe, train
+from melcap.training.loop import LoopOptions, train
+from melcap.training.recipe import Recipe
 from melcap.training.stage1 import Stage1
 from tests.helpers import SMALL
 from tests.training.helpers import (
@@ -55,7 +51,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> AudioCache:
 def test_batches_ahead_are_those_of_the_sampler(
     cache: AudioCache, count: int, ahead: int, seed: int
 ) -> None:
-    """However many are ready, the state is that behind the last one given."""
+    """The state is that after the last batch given, however many are ready."""
     plain = CropSampler(cache, 500, 2, seed)
     expected = [plain.next() for _ in range(count + 3)]
     sampler = CropSampler(cache, 500, 2, seed)
@@ -81,8 +77,8 @@ def test_what_fails_while_a_batch_is_prepared_is_raised(
 
 
 @pytest.fixture
-def few_judges(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One discriminator of either kind: each takes seconds to compile."""
+def few_discriminators(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use one discriminator of either kind, because each takes seconds to compile."""
     for name, settings in (
         ("MultiPeriodDiscriminator", {"periods": (2,)}),
         ("MultiResolutionDiscriminator", {"sizes": (512,), "bands": (0.0, 1.0)}),
@@ -98,12 +94,12 @@ def few_judges(monkeypatch: pytest.MonkeyPatch) -> None:
         (partial(stage_2, constant_phase=True, warmup=1), "aot_eager"),
     ],
 )
-@pytest.mark.usefixtures("few_judges")
+@pytest.mark.usefixtures("few_discriminators")
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
 def test_compiled_training_is_the_same_training(
     cache: AudioCache, tmp_path: Path, made_of: Callable[[], Recipe], backend: str
 ) -> None:
-    """The same figures, names, weights and averages; and it resumes what was not compiled."""
+    """Figures, names, weights and averages agree, and an uncompiled run is resumed."""
     paths = [tmp_path / name / "run" for name in ("plain", "compiled")]
     for path in paths:
         path.parent.mkdir()
@@ -138,7 +134,7 @@ def test_compiled_training_is_the_same_training(
 )
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
 def test_networks_are_compiled_whole(recipe: Callable[[], Recipe], graphs: int) -> None:
-    """Encoder and decoder; front end, what learns, and the losses: not layer by layer."""
+    """Networks and losses are compiled as a few graphs, not layer by layer."""
     made: list[int] = []
 
     def backend(graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
@@ -234,7 +230,7 @@ def test_a_run_that_was_killed_logs_no_step_twice(cache: AudioCache, tmp_path: P
 
 @pytest.mark.parametrize("made_of", [stage_1, stage_2, lambda **s: stage_2(tokenizer(), **s)])
 def test_pictures_show_what_is_trained(cache: AudioCache, made_of: Any) -> None:
-    """Of the columns a recipe trains on, `reconstruct` makes exactly what a step compares."""
+    """`reconstruct` returns exactly what a step compares, for the same columns."""
     torch.manual_seed(0)
     recipe = made_of(columns=6)
     assert recipe.samples_for(6) == recipe.samples
@@ -263,15 +259,15 @@ def test_a_picture_is_loud_where_the_sound_is() -> None:
 
 
 class Broken(Stage1):
-    """From the third step on one of its figures, or a weight, is not a number."""
+    """A recipe of which a figure, or a weight, is not finite from the third step on."""
 
     what = "figure"
 
     def step(self, wave: Tensor, progress: float) -> dict[str, Tensor]:
         figures = super().step(wave, progress)
-        if int(self.learner.seen) >= 3 and self.what == "figure":
+        if int(self.ema_codebook.seen) >= 3 and self.what == "figure":
             figures["mel_l1"] = figures["mel_l1"] * float("nan")
-        elif int(self.learner.seen) >= 3:
+        elif int(self.ema_codebook.seen) >= 3:
             with torch.no_grad():
                 next(self.decoder.parameters()).view(-1)[0] = float("inf")
         return figures
@@ -279,7 +275,7 @@ class Broken(Stage1):
 
 @pytest.mark.parametrize(
     ("what", "words"),
-    [("figure", "mel_l1 became nan"), ("weight", r"decoder\.\S+ is not finite any more at step 3")],
+    [("figure", "mel_l1 became nan"), ("weight", r"decoder\.\S+ is not finite at step 3")],
 )
 def test_a_run_that_diverges_stops_and_keeps_the_last_checkpoint(
     cache: AudioCache, tmp_path: Path, what: str, words: str
@@ -301,7 +297,7 @@ def test_a_run_that_diverges_stops_and_keeps_the_last_checkpoint(
 
 @contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
-    """Writing beyond so many bytes fails, as it does on a full disk."""
+    """Make writing beyond so many bytes fail, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -336,10 +332,10 @@ def test_import_brings_nothing_optional() -> None:
     assert found.stdout == "set()\n"
 
 
-def test_opening_the_log_takes_no_time_of_a_sitting(
+def test_opening_the_log_takes_no_time_of_a_session(
     cache: AudioCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """TensorBoard's first import takes longer than a short sitting lasts."""
+    """The first import of TensorBoard takes longer than a short session lasts."""
     opened = logs.TrainingLog.__init__
 
     def slowly(self: logs.TrainingLog, *arguments: Any) -> None:
@@ -349,5 +345,5 @@ def test_opening_the_log_takes_no_time_of_a_sitting(
     monkeypatch.setattr(logs.TrainingLog, "__init__", slowly)
     recipe, path = stage_1(), tmp_path / "stage1"
     sampler = CropSampler(cache, recipe.samples, recipe.config.batch, seed=0)
-    train(recipe, sampler, path, minutes=0.2 / 60)
+    train(recipe, sampler, path, LoopOptions(minutes=0.2 / 60))
     assert Checkpoint(path).step > 0

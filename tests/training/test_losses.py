@@ -11,30 +11,31 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from melcap.errors import InputError
-from melcap.ops.reference import mel_filters
+from melcap.ops.log_mel import mel_filters
 from melcap.training.discriminators import (
     MelDiscriminator,
     MultiPeriodDiscriminator,
     MultiResolutionDiscriminator,
+)
+from melcap.training.gan_losses import (
+    feature_matching_loss,
+    hinge_discriminator_loss,
+    hinge_generator_loss,
 )
 from melcap.training.losses import (
     LOG_FLOOR,
     MEL_SCALES,
     TEXTURE_FLOOR,
     TEXTURE_SCALES,
-    Spectra,
     complex_stft_loss,
-    compress,
-    feature_matching_loss,
-    hinge_discriminator_loss,
-    hinge_generator_loss,
     loudness_l1,
     multi_resolution_stft_loss,
     multi_scale_mel_loss,
     phase_loss,
-    stft,
     texture_loss,
 )
+from melcap.training.spectra import Spectra, compress, stft
+from tests.helpers import examples
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 LOSSES: list[Loss] = [multi_resolution_stft_loss, complex_stft_loss, multi_scale_mel_loss]
@@ -71,7 +72,7 @@ class TestSpectra:
 
 class TestDistances:
     @every_loss
-    @settings(max_examples=10, deadline=None)
+    @settings(max_examples=examples(10), deadline=None)
     @given(seed=st.integers(0, 99), samples=st.integers(1, 3000), level=st.floats(0, 1))
     def test_zero_at_identity_only(self, loss: Loss, seed: int, samples: int, level: float) -> None:
         wave = noise(2, samples, seed=seed, level=level)
@@ -113,13 +114,13 @@ class TestDistances:
             optimizer.step()
         assert loss(made, target) < 0.6 * first
 
-    def test_magnitudes_are_deaf_to_polarity_and_the_complex_loss_is_not(self) -> None:
+    def test_magnitudes_ignore_polarity_and_the_complex_loss_does_not(self) -> None:
         wave = noise(1, 4000)
         assert multi_resolution_stft_loss(-wave, wave) == 0
         assert multi_scale_mel_loss(-wave, wave) == 0
         assert complex_stft_loss(-wave, wave) > 0.1
 
-    def test_complex_loss_hears_one_sample_of_delay(self) -> None:
+    def test_the_complex_loss_rises_with_one_sample_of_delay(self) -> None:
         wave = noise(1, 4000)
         late = wave.roll(1, 1)
         assert complex_stft_loss(late, wave) > 5 * complex_stft_loss(0.99 * wave, wave)
@@ -175,10 +176,7 @@ class TestDistances:
 
 
 class TestTexture:
-    """Seen red with: the Laplacian's centre weighed 5; energies without their logarithm; patches of
-    the made wave compared with themselves; no floor."""
-
-    @settings(max_examples=10, deadline=None)
+    @settings(max_examples=examples(10), deadline=None)
     @given(seed=st.integers(0, 99), samples=st.integers(1024, 9000), level=st.floats(0, 1))
     def test_is_deaf_to_gain_and_zero_at_identity(
         self, seed: int, samples: int, level: float
@@ -189,7 +187,7 @@ class TestTexture:
             assert texture_loss(0.5 * wave, wave) < 0.02
 
     def test_other_noise_of_the_kind_is_near_and_a_tone_is_not(self) -> None:
-        """What pixels cannot forgive, and what only they hear."""
+        """A tone differs in texture from noise, while other noise differs in pixels alone."""
         wave, other = noise(2, 40_000), noise(2, 40_000, seed=1)
         tone = 0.1 * (0.1 * torch.arange(40_000)).sin().expand(2, -1)
         assert texture_loss(other, wave) < 0.25
@@ -222,8 +220,10 @@ class TestTexture:
 
 class TestPhase:
     def test_what_is_off_counts_alone(self) -> None:
-        """Turned by a half, all phases are opposite, and no step between two of them is wrong; a
-        delay shifts each bin by itself, but the step from frame to frame stays."""
+        """A polarity changes phases but no steps between them; a delay changes no step in time.
+
+        Turned by a half, all phases are opposite. A delay shifts each bin by another phase.
+        """
         wave = noise(2, 20_000)
         assert phase_loss(wave, wave.clone()) == pytest.approx(0, abs=1e-3)
         assert phase_loss(3 * wave, wave) == pytest.approx(0, abs=1e-3)
@@ -262,7 +262,7 @@ class TestLoudness:
 
     @given(seed=st.integers(0, 1000), power=st.floats(0, 2), level=st.floats(-50, 50))
     def test_scale(self, seed: int, power: float, level: float) -> None:
-        """An error that is the same everywhere counts as it is, whatever the level of a picture."""
+        """An error that is the same everywhere counts in full, whatever the level of a picture."""
         target = noise(3, 8, 9, seed=seed, level=3)
         assert loudness_l1(target + 0.5, target, power) == pytest.approx(0.5, rel=1e-3)
         output = target + noise(3, 8, 9, seed=seed + 1)
@@ -326,7 +326,7 @@ def picture() -> nn.Module:
 
 
 def tone_batch(kind: str, seed: int) -> Tensor:
-    """Noise or noisy tones, as waves or as pictures that differ as much."""
+    """Return noise or noisy tones, as waves or as pictures that differ as much."""
     if kind == "noise":
         return noise(4, 1501, seed=seed)
     time = torch.arange(1501) / 44_100
@@ -369,15 +369,15 @@ class TestDiscriminators:
         assert all(len(member) == maps for member in features)
         assert all(each.ndim == 4 and len(each) == 4 for member in features for each in member)
 
-    def test_a_clip_is_judged_alone(
+    def test_a_clip_is_scored_alone(
         self,
         make: Callable[[], nn.Module],
         batch: Callable[[str, int], Tensor],
         members: int,
         maps: int,
     ) -> None:
-        judge, x = make(), batch("noise", 0)
-        for together, alone in zip(judge(x)[0], judge(x[1:2])[0], strict=True):
+        discriminator, x = make(), batch("noise", 0)
+        for together, alone in zip(discriminator(x)[0], discriminator(x[1:2])[0], strict=True):
             torch.testing.assert_close(together[1:2], alone, atol=1e-5, rtol=1e-4)
 
     @pytest.mark.parametrize("level", [0.0, 1e-9, 0.1])
@@ -389,11 +389,11 @@ class TestDiscriminators:
         maps: int,
         level: float,
     ) -> None:
-        judge = make()
+        discriminator = make()
         x = (level * batch("noise", 0)).requires_grad_()
-        scores, features = judge(x)
+        scores, features = discriminator(x)
         loss = hinge_generator_loss(scores) + feature_matching_loss(
-            judge(batch("noise", 1))[1], features
+            discriminator(batch("noise", 1))[1], features
         )
         loss.backward()
         assert x.grad is not None
@@ -409,16 +409,19 @@ class TestDiscriminators:
         members: int,
         maps: int,
     ) -> None:
-        judge = make()
-        optimizer = torch.optim.AdamW(judge.parameters(), 5e-3, betas=(0.8, 0.9))
+        discriminator = make()
+        optimizer = torch.optim.AdamW(discriminator.parameters(), 5e-3, betas=(0.8, 0.9))
         for step in range(20):
-            real, fake = judge(batch("noise", step))[0], judge(batch("tone", step))[0]
+            real, fake = (
+                discriminator(batch("noise", step))[0],
+                discriminator(batch("tone", step))[0],
+            )
             loss = hinge_discriminator_loss(real, fake)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         with torch.no_grad():
-            real, fake = judge(batch("noise", 999))[0], judge(batch("tone", 999))[0]
+            real, fake = discriminator(batch("noise", 999))[0], discriminator(batch("tone", 999))[0]
         for good, bad in zip(real, fake, strict=True):
             assert good.mean((1, 2, 3)).min() > bad.mean((1, 2, 3)).max() + 0.5
 
@@ -437,10 +440,10 @@ class TestMelDiscriminator:
 
 
 def test_band_discriminator_ignores_loudness_and_offset() -> None:
-    judge = MultiResolutionDiscriminator(sizes=(256,), base=2)
+    discriminator = MultiResolutionDiscriminator(sizes=(256,), base=2)
     wave = noise(2, 2000)
-    (expected,), _ = judge(wave)
-    (made,), _ = judge(0.4 * wave + 0.2)
+    (expected,), _ = discriminator(wave)
+    (made,), _ = discriminator(0.4 * wave + 0.2)
     torch.testing.assert_close(made, expected, atol=1e-4, rtol=1e-3)
 
 

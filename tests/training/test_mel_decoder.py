@@ -1,4 +1,4 @@
-"""The mel decoder beside the weights: stage 1 goes on with it, and with no other tokenizer's."""
+"""Stage 1 is continued with the mel decoder beside the weights, and with no other tokenizer's."""
 
 from __future__ import annotations
 
@@ -11,15 +11,21 @@ import torch
 from melcap.codec import Codec
 from melcap.errors import InputError, WeightsError
 from melcap.pretrained import load, save
-from melcap.training import export
+from melcap.training.audio_cache import AudioCache
 from melcap.training.checkpoint import Checkpoint
-from melcap.training.data import AudioCache
+from melcap.training.export import ExportOptions, export_weights
 from melcap.training.mel_decoder import load_mel_decoder, path_beside, save_mel_decoder
 from melcap.training.stage1 import Stage1
 from melcap.training.stage2 import Stage2
 from melcap.training.start import prepare
 from tests.helpers import SMALL, draw_weights
-from tests.training.helpers import cache_of_clips, stage_1, stage_2, train_to
+from tests.training.helpers import (
+    cache_of_clips,
+    stage_1,
+    stage_2,
+    states_for_stage_2,
+    train_to,
+)
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +82,14 @@ def test_what_is_no_mel_decoder(weights: Path, codec: Codec, content: bytes) -> 
 def test_a_tokenizer_that_stays_as_it_is(
     cache: AudioCache, weights: Path, codec: Codec, tmp_path: Path
 ) -> None:
-    """Encoder and codebook are those of the weights, the decoder moves, and it resumes."""
+    """Encoder and codebook stay those of the weights, the decoder moves, and the run resumes."""
     given = {"stage": 1, "decoder_only": True, "columns": 4, "warmup": 1}
     out = tmp_path / "run"
     for steps in (2, 4):
         recipe = prepare(out, given, str(weights), batch=2).recipe
         train_to(steps, recipe, cache, out / "stage1")
     found = Checkpoint(out / "stage1").exported()
-    assert torch.equal(found["learner"]["codebook.vectors"], codec.codebook.vectors)
+    assert torch.equal(found["ema_codebook"]["codebook.vectors"], codec.codebook.vectors)
     for key, value in codec.encoder.state_dict().items():
         assert torch.equal(found["encoder"][key], value)
     moved = [not torch.equal(found["decoder"][k], v) for k, v in codec.decoder.state_dict().items()]
@@ -94,7 +100,7 @@ def test_a_tokenizer_that_stays_as_it_is(
 
 
 def test_it_learns_on_the_tokens(cache: AudioCache, weights: Path, codec: Codec) -> None:
-    """The pictures are made from quantised latents: a codebook of one vector makes them all one."""
+    """The decoder gets quantised latents: with a codebook of one vector they are all the same."""
     recipe = prepare(Path("nowhere"), {"stage": 1, "decoder_only": True}, str(weights), 2).recipe
     assert isinstance(recipe, Stage1)
     recipe.codebook.vectors.copy_(recipe.codebook.vectors[:1].expand_as(recipe.codebook.vectors))
@@ -108,14 +114,14 @@ def test_it_learns_on_the_tokens(cache: AudioCache, weights: Path, codec: Codec)
 def test_a_decoder_alone_needs_weights(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"decoder_only needs a tokenizer.*--weights"):
         prepare(tmp_path, {"stage": 1, "decoder_only": True, "codec": SMALL}, None, batch=1)
-    with pytest.raises(InputError, match="decoder_only is for stage 1"):
+    with pytest.raises(InputError, match="decoder_only is for stage 1 alone"):
         prepare(tmp_path, {"stage": 2, "decoder_only": True, "codec": SMALL}, None, batch=1)
 
 
 def test_stage_2_takes_the_tokenizer_of_its_folder_and_the_vocoder_of_the_weights(
     cache: AudioCache, codec: Codec, tmp_path: Path
 ) -> None:
-    """Also where the two have Griffin-Lim steps of other numbers, and tokenizers of other sizes."""
+    """Both may have other numbers of Griffin-Lim steps, and tokenizers of other sizes."""
     from dataclasses import replace
 
     longer = Codec(replace(SMALL, vocoder=replace(SMALL.vocoder, griffin_lim_steps=9)))
@@ -145,35 +151,33 @@ def test_stage_2_takes_the_tokenizer_of_its_folder_and_the_vocoder_of_the_weight
 
 
 def test_it_is_exported_with_its_tokenizer_alone(cache: AudioCache, tmp_path: Path) -> None:
-    """Once stage 1 has gone on, its decoder is not that of the tokenizer that stage 2 has."""
+    """Once stage 1 is trained further, its decoder does not belong to the tokenizer of stage 2."""
     first = stage_1(codebook_warmup=0)
     train_to(2, first, cache, tmp_path / "stage1")
-    tokens = {name: module.state_dict() for name, module in first.modules().items()}
-    train_to(2, stage_2(tokens), cache, tmp_path / "stage2")
+    train_to(2, stage_2(states_for_stage_2(first)), cache, tmp_path / "stage2")
     target = tmp_path / "a.safetensors"
-    export.main(tmp_path, target)
+    export_weights(tmp_path, target)
     made = load(target)
     state = load_mel_decoder(path_beside(target), made)
     kept = Checkpoint(tmp_path / "stage1").exported()["decoder"]
     assert all(torch.equal(value, kept[key].half().float()) for key, value in state.items())
     alone = tmp_path / "decoder.safetensors"
-    export.main(tmp_path, alone, decoder_only=True)
+    export_weights(tmp_path, alone, ExportOptions(decoder_only=True))
     codes = made.encode(torch.zeros(3000), 44100)
     assert torch.equal(load(target, decoder=alone).decode(codes), made.decode(codes))
     train_to(3, first, cache, tmp_path / "stage1")
-    export.main(tmp_path, target)
+    export_weights(tmp_path, target, ExportOptions(force=True))
     assert not path_beside(target).exists()
 
 
 def test_a_tokenizer_that_has_moved_on_is_told(cache: AudioCache, tmp_path: Path) -> None:
     first = stage_1(codebook_warmup=0)
     train_to(2, first, cache, tmp_path / "stage1")
-    tokens = {name: module.state_dict() for name, module in first.modules().items()}
-    train_to(1, stage_2(tokens), cache, tmp_path / "stage2")
+    train_to(1, stage_2(states_for_stage_2(first)), cache, tmp_path / "stage2")
     assert prepare(tmp_path, {"stage": 2}, None, batch=1).notes == []
     train_to(3, first, cache, tmp_path / "stage1")
     (said,) = prepare(tmp_path, {"stage": 2}, None, batch=1).notes
-    assert "stage2 goes on with the tokenizer that it began with" in said
+    assert "stage2 keeps the tokenizer that it began with" in said
 
 
 def test_the_mel_decoder_that_ships_belongs_to_the_weights_that_ship(lite: Codec) -> None:

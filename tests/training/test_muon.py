@@ -1,8 +1,4 @@
-"""Muon makes updates orthogonal, of AdamW's size, for the weights that are matrices.
-
-Broken once each to see red: a round of the iteration left out, tall matrices not turned, the scale
-without the root, momentum of the sum of gradients, rows of a grid taken for a matrix.
-"""
+"""Muon orthogonalises updates, of AdamW's size, for the weights that are matrices."""
 
 from __future__ import annotations
 
@@ -30,7 +26,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
     seed=st.integers(0, 99),
 )
 def test_singular_values_come_near_one(n: int, m: int, scale: float, seed: int) -> None:
-    """Those that are not lost beside the largest; directions stay as they are."""
+    """Singular values come near 1, except those far below the largest; directions stay."""
     left, values, right = torch.linalg.svd(noise(2, n, m, seed=seed), full_matrices=False)
     values = values.clamp(min=0.05 * values[:, :1])
     made = orthogonal(scale * (left * values[:, None]) @ right)
@@ -51,7 +47,7 @@ def test_no_gradient_no_update() -> None:
 
 @pytest.mark.parametrize("shape", [(32, 24, 3, 3), (8, 64), (64, 8), (16, 16, 8)])
 def test_an_update_is_as_large_as_one_of_adam(shape: tuple[int, ...]) -> None:
-    """0.2 of the rate in the mean square, whatever the gradient's size, decay apart."""
+    """An update is 0.2 of the rate in root mean square, for any gradient; decay is separate."""
     parameter = nn.Parameter(torch.zeros(shape))
     optimiser = Muon([parameter], lr=0.01, weight_decay=0.0)
     parameter.grad = 1e-5 * noise(*shape)

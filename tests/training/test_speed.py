@@ -1,4 +1,4 @@
-"""Decisions whether to compile and sentences on what bounds a run, on clocks of the tests."""
+"""The decision whether to compile, and what bounds a run, on simulated clocks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.training.helpers import stage_1, stage_2, tokenizer
 
 
 class Clock:
-    """Seconds that pass only when a step says so."""
+    """A clock that a step moves."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -50,39 +50,43 @@ def trial(seconds: float, recipe: Recipe) -> CompileTrial:
     return CompileTrial(made, seconds, "cpu", recipe.clock)
 
 
-def verdict_of(trial: CompileTrial, recipe: Recipe) -> str:
+def decision_of(trial: CompileTrial, recipe: Recipe) -> str:
     for _ in range(10_000):
         recipe.step()
         if (said := trial.after_step()) is not None:
             recipe.step()
             assert trial.after_step() is None, "it is said once"
             return said
-    raise AssertionError("no verdict")
+    raise AssertionError("no decision")
 
 
 @pytest.mark.parametrize(
     ("compiled", "kept", "words"),
     [
-        (0.05, True, "compiled: 20.00 steps a second compiled, 10.00 not; compiling took 60 s"),
-        (0.2, False, "not compiled any more: 5.00 steps a second compiled, 10.00 not"),
+        (
+            0.05,
+            True,
+            "compiled: 20.00 steps/s compiled, 10.00 steps/s uncompiled; compiling took 60 s",
+        ),
+        (0.2, False, "uncompiled again: 5.00 steps/s compiled, 10.00 steps/s uncompiled"),
     ],
 )
 def test_the_faster_way_stays(compiled: float, kept: bool, words: str) -> None:
     recipe = Recipe(Clock(), 0.1, compiled, compiler=60 - WARM_STEPS * compiled)
-    judged = trial(600, recipe)
-    said = verdict_of(judged, recipe)
+    run = trial(600, recipe)
+    said = decision_of(run, recipe)
     assert words in said
     assert recipe.is_compiled is kept
-    assert judged.verdict == said
+    assert run.decision == said
     first = recipe.history.index(True)
     assert first * 0.1 == pytest.approx(WINDOW_SECONDS + WARM_STEPS * 0.1, abs=0.15)
 
 
 def test_a_short_run_is_not_compiled() -> None:
     recipe = Recipe(Clock(), 0.5, 0.1)
-    said = verdict_of(trial(200, recipe), recipe)
+    said = decision_of(trial(200, recipe), recipe)
     assert "not compiled: 18" in said
-    assert "s are left, and compiling pays from 240 s on (2.00 steps a second)" in said
+    assert "s are left, and compiling pays from 240 s on (2.00 steps/s)" in said
     assert not any(recipe.history)
 
 
@@ -103,11 +107,13 @@ def test_a_recipe_that_was_compiled_runs_uncompiled_again(
         return lambda *arguments: (called.append("compiled"), function(*arguments))[1]
 
     monkeypatch.setattr(torch, "compile", compiled)
-    for judge in made.adversary.judges:
+    for discriminator in made.adversarial.discriminators:
         monkeypatch.setattr(
-            judge,
+            discriminator,
             "compile",
-            lambda judge=judge, **_: setattr(judge, "_compiled_call_impl", compiled(judge.forward)),
+            lambda part=discriminator, **_: setattr(
+                part, "_compiled_call_impl", compiled(part.forward)
+            ),
         )
     made.compile("eager")
     wave = 0.1 * torch.randn(1, made.samples)
@@ -151,9 +157,9 @@ def test_a_cpu_says_how_many_cores_work() -> None:
 @pytest.mark.parametrize(
     ("busy", "words"),
     [
-        (None, "no step was profiled"),
-        (0.93, "bound by the GPU: kernels run 93% of a step"),
-        (0.5, "bound by kernel launches: the GPU works 50% of a step"),
+        (None, "it ended before a step was profiled"),
+        (0.93, "bound by the GPU: kernels take 93% of a step"),
+        (0.5, "bound by kernel launches: the GPU is busy for 50% of a step"),
     ],
 )
 def test_a_gpu_says_what_it_waits_for(busy: float | None, words: str) -> None:

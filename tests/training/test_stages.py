@@ -1,9 +1,4 @@
-"""Both stages learn, resume where they stopped, and export a codec that works.
-
-Broken once each to see red: straight-through gradient removed, codebook never moved, dead codes
-never restarted, supervised slice shifted by one hop, sampler state not restored, averages not
-restored, averaging from the first step, the last weights exported, bfloat16 never switched on.
-"""
+"""Both stages train, resume exactly, and export a codec that works."""
 
 from __future__ import annotations
 
@@ -19,12 +14,12 @@ from torch.nn.modules.conv import _ConvNd
 
 from melcap.codec import Codec
 from melcap.model.quantizer import Codebook
+from melcap.training.audio_cache import AudioCache
 from melcap.training.checkpoint import Checkpoint
-from melcap.training.codebook import CodebookLearner
 from melcap.training.crops import CropSampler
-from melcap.training.data import AudioCache
-from melcap.training.loop import Recipe, exported
-from melcap.training.run import main
+from melcap.training.ema_codebook import EmaCodebook
+from melcap.training.recipe import Recipe
+from melcap.training.run import RunOptions, run_session
 from melcap.training.stage1 import Stage1
 from tests.helpers import SMALL, noise
 from tests.training.helpers import (
@@ -90,20 +85,21 @@ def test_each_spectral_loss_of_stage_2_counts(alone: str | None) -> None:
 
 
 def test_stage_1_learns_texture_and_from_a_discriminator(cache: AudioCache) -> None:
-    """Each of them moves the encoder in its own direction; the discriminator itself learns."""
+    """Each of them moves the encoder in its own direction; the discriminator is trained."""
     moved = []
     for settings in ({}, {"texture_weight": 1.0}, {"discriminators": 2, "columns": 16}):
         torch.manual_seed(0)
         recipe = stage_1(**{"columns": 16, "codebook_warmup": 0, **settings})
-        judges = recipe.modules().get("discriminators")
-        before = [value.clone() for value in judges.parameters()] if judges else []
+        discriminators = recipe.modules().get("discriminators")
+        before = [value.clone() for value in discriminators.parameters()] if discriminators else []
         figures = recipe.step(noise(2, recipe.samples), 0.0)
         moved.append(torch.cat([value.flatten() for value in recipe.encoder.parameters()]))
         assert ("texture" in figures) == ("texture_weight" in settings)
-        if judges:
+        if discriminators:
             assert {"discriminator", "adversarial", "features"} <= figures.keys()
             assert any(
-                not torch.equal(a, b) for a, b in zip(judges.parameters(), before, strict=True)
+                not torch.equal(a, b)
+                for a, b in zip(discriminators.parameters(), before, strict=True)
             )
     assert not torch.equal(moved[0], moved[1])
     assert not torch.equal(moved[0], moved[2])
@@ -134,13 +130,15 @@ def test_stage_2_leaves_encoder_and_codebook_alone(cache: AudioCache) -> None:
         for name, value in recipe.modules()[part].state_dict(prefix=f"{part}.").items()
     }
     moving = {k: v.clone() for k, v in recipe.modules()["decoder"].state_dict().items()}
-    judges = {k: v.clone() for k, v in recipe.modules()["discriminators"].state_dict().items()}
+    discriminators = {
+        k: v.clone() for k, v in recipe.modules()["discriminators"].state_dict().items()
+    }
     rows = steps(recipe, cache, 2)
     assert {"discriminator", "adversarial", "features"} <= rows[-1].keys()
     for name, value in frozen.items():
         part, _, key = name.partition(".")
         assert torch.equal(recipe.modules()[part].state_dict()[key], value), name
-    for before, part in ((moving, "decoder"), (judges, "discriminators")):
+    for before, part in ((moving, "decoder"), (discriminators, "discriminators")):
         after = recipe.modules()[part].state_dict()
         assert any(not torch.equal(after[key], value) for key, value in before.items()), part
 
@@ -149,9 +147,16 @@ def test_stage_2_leaves_encoder_and_codebook_alone(cache: AudioCache) -> None:
 def test_a_run_starts_from_trained_weights(
     small_weights: Path, codec: Codec, tmp_path: Path, stage: int
 ) -> None:
-    main(stage=stage, data=[DATA], out=tmp_path, minutes=0, weights=str(small_weights))
+    options = RunOptions(
+        sources=[DATA],
+        out=tmp_path,
+        settings={"stage": stage},
+        minutes=0,
+        weights=str(small_weights),
+    )
+    run_session(options)
     found = Checkpoint(tmp_path / f"stage{stage}").modules
-    tokenizer = found["learner"] if stage == 1 else found["codebook"]
+    tokenizer = found["ema_codebook"] if stage == 1 else found["codebook"]
     assert torch.equal(
         tokenizer["codebook.vectors" if stage == 1 else "vectors"], codec.codebook.vectors
     )
@@ -162,52 +167,52 @@ def test_a_run_starts_from_trained_weights(
 
 def test_a_trained_codebook_needs_no_warm_up() -> None:
     vectors = noise(64, 4, amplitude=5)
-    learner = CodebookLearner(Codebook(64, 4), warmup=10)
-    learner.start_from(vectors)
+    quantiser = EmaCodebook(Codebook(64, 4), warmup=10)
+    quantiser.start_from(vectors)
     points = vectors[torch.arange(256) % 64] + 0.01
-    _, commitment, codes = learner(points.T.reshape(1, 4, 16, 16))
+    _, commitment, codes = quantiser(points.T.reshape(1, 4, 16, 16))
     assert codes is not None
     assert codes.tolist() == [index % 64 for index in range(256)]
     assert float(commitment) < 1e-3
-    assert float((learner.codebook.vectors - vectors).abs().max()) < 0.01
+    assert float((quantiser.codebook.vectors - vectors).abs().max()) < 0.01
 
 
 def test_a_codebook_goes_on_from_the_state_that_it_is_given() -> None:
-    trained, fresh = (CodebookLearner(Codebook(8, 4), warmup=2) for _ in range(2))
+    trained, fresh = (EmaCodebook(Codebook(8, 4), warmup=2) for _ in range(2))
     latents = noise(1, 4, 16, 16)
-    for learner, batches in ((trained, 3), (fresh, 1)):
+    for quantiser, batches in ((trained, 3), (fresh, 1)):
         for _ in range(batches):
-            learner(latents)
+            quantiser(latents)
     fresh.load_state_dict(trained.state_dict())
     _, _, codes = fresh(latents)
     assert codes is not None, "it warmed up anew"
     fresh.start_from(trained.codebook.vectors)
     assert fresh(latents)[2] is not None
-    early = CodebookLearner(Codebook(8, 4), warmup=2)
+    early = EmaCodebook(Codebook(8, 4), warmup=2)
     fresh.load_state_dict(early.state_dict())
     assert fresh(latents)[2] is None, "it did not warm up"
 
 
-def test_discriminators_hear_a_part_that_moves(
+def test_discriminators_see_a_part_that_moves(
     cache: AudioCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = stage_2(columns=6, discriminators=2, judged=2)
-    heard: list[tuple[Tensor, Tensor]] = []
-    assert recipe.adversary is not None
-    learn = recipe.adversary.learn
+    recipe = stage_2(columns=6, discriminators=2, discriminator_columns=2)
+    seen: list[tuple[Tensor, Tensor]] = []
+    assert recipe.adversarial is not None
+    update = recipe.adversarial.discriminator_step
 
     def watched(made: Tensor, target: Tensor, bf16: bool) -> Tensor:
-        heard.append((made, target))
-        return learn(made, target, bf16)
+        seen.append((made, target))
+        return update(made, target, bf16)
 
-    monkeypatch.setattr(recipe.adversary, "learn", watched)
+    monkeypatch.setattr(recipe.adversarial, "discriminator_step", watched)
     sampler = CropSampler(cache, recipe.samples, 2, seed=0)
     batches = [sampler.next() for _ in range(3)]
     torch.manual_seed(0)
     for wave in batches:
         recipe.step(wave, 0.5)
     starts = []
-    for wave, (made, target) in zip(batches, heard, strict=True):
+    for wave, (made, target) in zip(batches, seen, strict=True):
         assert made.shape == target.shape == (2, 2 * SMALL.column_samples)
         windows = wave[0, recipe._target].unfold(0, target.shape[1], 1)
         starts.append(int((windows == target[0]).all(1).nonzero()[0, 0]))
@@ -215,7 +220,7 @@ def test_discriminators_hear_a_part_that_moves(
 
 
 def middle_of_what_it_sees(output: Tensor, wave: Tensor) -> float:
-    """The centre of the samples that `output` depends on."""
+    """Return the centre of the samples that `output` depends on."""
     (gradient,) = torch.autograd.grad(output.sum(), wave, retain_graph=True)
     seen = gradient.abs().sum(0).nonzero()
     return float(seen[0] + seen[-1]) / 2
@@ -267,9 +272,12 @@ def test_training_resumes_exactly(
     stage: Callable[[], Recipe],
     stop: int,
 ) -> None:
-    """Weights, averages and optimisers, where a run was stopped while the codebook waits for its
-    start, just before that, and after it; and between two steps of a GAN. Pictures in one of the
-    two runs alone change nothing, and the batches that were ready when it stopped come again."""
+    """Weights, averages and optimisers come back to the bit, wherever a run was stopped.
+
+    That is during the warm-up of the codebook, just before its start and after it, and between two
+    steps of a GAN. Pictures in one of the two runs alone change nothing, and the batches that were
+    ready when it stopped come again.
+    """
 
     def run(folder: str, parts: tuple[int, ...]) -> dict[str, Tensor]:
         path = tmp_path / folder / "stage"
@@ -305,9 +313,9 @@ def test_what_is_exported_is_the_average(cache: AudioCache, tmp_path: Path) -> N
         train_to(steps, recipe, cache, path)
         seen.append(Checkpoint(path).modules["vocoder"])
         if steps <= 2:
-            found = exported(path)["vocoder"]
+            found = Checkpoint(path).exported()["vocoder"]
             assert all(torch.equal(found[key], value) for key, value in seen[-1].items())
-    found = exported(path)["vocoder"]
+    found = Checkpoint(path).exported()["vocoder"]
     for key, first in seen[2].items():
         second = first + (seen[3][key] - first) * 9 / 11  # two of eleven: it has just begun
         expected = 0.2 * second + 0.8 * seen[4][key]
@@ -317,7 +325,7 @@ def test_what_is_exported_is_the_average(cache: AudioCache, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("stage", [first_stage, second_stage])
 def test_a_step_in_bfloat16(cache: AudioCache, stage: Callable[[], Recipe]) -> None:
-    """Its figures are near those of float32, and gradients reach all that learns."""
+    """The figures are near those of float32, and gradients reach all that is trained."""
     figures = []
     for bf16 in (False, True):
         torch.manual_seed(0)
@@ -349,23 +357,23 @@ def test_the_log_is_a_line_of_json_each_time(cache: AudioCache, tmp_path: Path) 
 def test_codebook_follows_clusters_and_restarts_dead_codes() -> None:
     torch.manual_seed(0)
     centres = torch.randn(16, 4) * 5
-    learner = CodebookLearner(Codebook(64, 4), warmup=2)
+    quantiser = EmaCodebook(Codebook(64, 4), warmup=2)
 
     def batch() -> Tensor:
         points = centres[torch.randint(16, (256,))] + 0.01 * torch.randn(256, 4)
         return points.T.reshape(1, 4, 16, 16)
 
     for _ in range(2):
-        passed, commitment, codes = learner(batch())
+        passed, commitment, codes = quantiser(batch())
         assert codes is None
         assert float(commitment) == 0
-    learner(batch())
-    for part in (learner.codebook.vectors, learner.total):
+    quantiser(batch())
+    for part in (quantiser.codebook.vectors, quantiser.total):
         part[5] = 1e3
     for _ in range(500):
-        passed, commitment, codes = learner(batch())
+        passed, commitment, codes = quantiser(batch())
     assert codes is not None
-    assert float(learner.codebook.vectors.abs().max()) < 100, "a dead code was never restarted"
-    assert float(torch.cdist(centres, learner.codebook.vectors).amin(1).max()) < 0.1
+    assert float(quantiser.codebook.vectors.abs().max()) < 100, "a dead code was never restarted"
+    assert float(torch.cdist(centres, quantiser.codebook.vectors).amin(1).max()) < 0.1
     assert float(commitment) < 1e-3
     assert passed.shape == (1, 4, 16, 16)

@@ -1,1 +1,1 @@
-"""Measures of decoded audio and of tokens; docs/measures.md defines each."""
+"""Measure decoded audio and tokens. docs/measures.md defines each measure."""

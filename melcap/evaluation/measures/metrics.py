@@ -1,10 +1,10 @@
 """Every measure of the scorecard, by name.
 
-A measure of sound takes (reference, decoded, sample_rate): two finite float arrays [samples] of one
-length, full scale at 1, and their rate in Hz. It resamples to the rate that it is defined at, and
-raises `InputError` where the arrays do not fit. `nan` says that the measure is not defined for this
-clip: a silent reference, or one too short. The measures of `perceptual` need `melcap[eval]`; the
-others need only what melcap itself needs.
+A measure of sound takes (reference, decoded, sample_rate): two finite float arrays [samples] of the
+same length, full scale at 1, and their rate in Hz. It resamples to the rate that it is defined at,
+and raises `InputError` for arrays that do not fit. It returns nan where it is not defined for the
+clip: where the reference is silent or too short. The measures of `perceptual` need `melcap[eval]`;
+the others need no extra.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from melcap.evaluation.measures.spectral import (
     over_smoothing,
 )
 
-# What other code calls by name is here in one place.
 __all__ = [
     "DEFINITIONS",
     "HEADLINE",
@@ -42,10 +41,10 @@ DEFINITIONS = 3
 """Raise it when a definition changes, so that old and new figures are never mixed."""
 
 PACKAGES = ("visqol-python", "ai-edge-litert", "pystoi", "pesq", "onnxruntime", "speechmos")
-"""What figures depend on besides the definitions."""
+"""The packages that figures depend on."""
 
 SPEECH = "speech"
-"""The class that the measures of speech and the codecs for speech are for."""
+"""The class of clips for measures of speech and codecs for speech."""
 
 OF_ALL: dict[str, Function] = {
     "visqol": visqol_audio,
@@ -78,18 +77,32 @@ TITLES = {
 """All measures, in the order of the tables."""
 
 HEADLINE = ("visqol", "stoi", "pesq", "dnsmos", "lsd", "over_smoothing")
-"""What the short table shows."""
+"""The measures in the short table."""
 
 
 def measure(
     reference: Wave, decoded: Wave, sample_rate: int, *, speech: bool = False
 ) -> dict[str, float]:
-    """All measures of a clip by their names in `TITLES`; those of speech where it is speech."""
+    """Measure a decoded clip.
+
+    Args:
+        reference: the original, [samples].
+        decoded: the decoded audio, [samples].
+        sample_rate: their rate in Hz.
+        speech: whether the clip is speech; then the measures of speech are included.
+
+    Returns:
+        The measures, by their names in `TITLES`.
+
+    Raises:
+        InputError: for arrays that do not fit.
+        MelcapError: for a package that is not installed.
+    """
     functions = OF_ALL | (OF_SPEECH if speech else {})
     values = {name: of(reference, decoded, sample_rate) for name, of in functions.items()}
     if speech:
-        heard = dnsmos(decoded, sample_rate)
-        values["dnsmos"] = heard.overall
-        values["dnsmos_signal"] = heard.signal
-        values["dnsmos_background"] = heard.background
+        ratings = dnsmos(decoded, sample_rate)
+        values["dnsmos"] = ratings.overall
+        values["dnsmos_signal"] = ratings.signal
+        values["dnsmos_background"] = ratings.background
     return values

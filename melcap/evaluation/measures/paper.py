@@ -1,9 +1,8 @@
 """The distances of the MelCap paper (arXiv 2510.01903), as its published evaluation computes them.
 
-They are here to compare with the paper and with nothing else: `melcap.evaluation.measures.spectral` has
-distances without their quirks. Each takes (reference, decoded, sample_rate) as
-`melcap.evaluation.measures.metrics` says, works at 44.1 kHz, and is nan for a signal that is too short to be
-reflected at its ends.
+They serve to compare with the paper alone. `spectral` has distances without their quirks. Each
+takes (reference, decoded, sample_rate) as `metrics` describes, works at 44.1 kHz, and is nan for a
+signal that is too short to be reflected at its ends.
 """
 
 from __future__ import annotations
@@ -14,20 +13,20 @@ import torch
 
 from melcap.evaluation.measures.signals import Wave, both_at
 from melcap.evaluation.measures.spectral import magnitudes
-from melcap.ops.reference import mel_filters
+from melcap.ops.log_mel import mel_filters
 
 RATE = 44100
 
 FILTER_RATE = 24000
-"""The rate that the paper's mel filters are laid out for, though the audio has 44.1 kHz: it is the
-default of the loss that they took over from Vocos. A filter centred at f stands at 1.84 f."""
+"""The rate of the paper's mel filters, although its audio has 44.1 kHz. It is the default of the
+loss that was taken over from Vocos. A filter for the frequency f is therefore centred at 1.84 f."""
 
 MEL_FLOOR = 1e-7
 STFT_FLOOR = 1e-5
 
 
 def paper_mel(reference: Wave, decoded: Wave, sample_rate: int) -> float:
-    """Mean absolute difference of ln max(mel, 1e-7), the mel as Vocos's loss has it by default.
+    """Return the mean absolute difference of ln max(mel, 1e-7), with the mel of Vocos's loss.
 
     100 HTK filters without normalisation, laid out from 0 to 12 kHz for bins of 24000 / 1024 Hz and
     used on bins of 44100 / 1024 Hz; magnitudes, periodic Hann window of 1024, hop 256, frames
@@ -43,11 +42,12 @@ def paper_mel(reference: Wave, decoded: Wave, sample_rate: int) -> float:
 
 
 def paper_stft(reference: Wave, decoded: Wave, sample_rate: int) -> float:
-    """The multi-scale STFT loss of audiotools and DAC with its defaults, here of a whole clip.
+    """Return the multi-scale STFT loss of audiotools and DAC with its defaults, of a whole clip.
 
-    Sum over windows of 2048 and 512 samples, hop a quarter, of two means of absolute differences:
-    that of log10 of max(magnitude, 1e-5)^2, and that of the magnitudes. Periodic Hann windows,
-    frames centred on multiples of the hop, the signal reflected at its ends.
+    It is the sum over windows of 2048 and 512 samples, with a hop of a quarter, of two means of
+    absolute differences: of log10 of max(magnitude, 1e-5)^2, and of the magnitudes. Windows are
+    periodic Hann, frames are centred on multiples of the hop, and the signal is reflected at its
+    ends.
     """
     both = both_at(RATE, reference, decoded, sample_rate)
     if len(both[0]) <= 1024:

@@ -2,7 +2,7 @@
 
 A predictor is a `melcap.lm.ContextModel` that was trained with the settings of `RECIPE` on the
 tokens of the training set, never on the clips that are measured. Each tokenizer has its own
-(docs/measures.md), so that figures compare tokenizers and not efforts.
+predictor, trained in the same way (docs/measures.md), so that figures compare tokenizers alone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def find(tokenizer_id: str | None, given: Path | None = None) -> Path | None:
 
     Args:
         tokenizer_id: whose predictor; None for a codec without one.
-        given: a file that counts before the package's, if it is for that tokenizer.
+        given: a file that takes precedence over the package's, if it is for that tokenizer.
 
     Raises:
         WeightsError: where `given` is no context model.
@@ -43,7 +43,7 @@ def find(tokenizer_id: str | None, given: Path | None = None) -> Path | None:
 
 
 def tokenizer_of(file: Path) -> str:
-    """Return the tokenizer that a predictor is for; raises as `find`."""
+    """Return the identity of the tokenizer that a predictor is for; raises as `find`."""
     model = _load(file)
     settings = model.training_settings
     if {name: settings.get(name) for name in RECIPE} != RECIPE:

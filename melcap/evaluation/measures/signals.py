@@ -1,4 +1,4 @@
-"""What the measures and the peers do to signals before they work on them."""
+"""Check and resample signals for measures and codecs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ Wave: TypeAlias = npt.NDArray[np.floating[Any]]
 
 
 def resample(wave: Wave, source: int, target: int) -> Wave:
-    """[samples] at `source` Hz to `target` Hz, in float32; the same array where they are equal."""
+    """Resample [samples] from `source` to `target` Hz, in float32.
+
+    Where the rates are equal, the array is returned as it is.
+    """
     if source == target:
         return wave
     resampled: Wave = audio.resample(wave.astype(np.float32)[None], source, target)[0]
@@ -22,7 +25,11 @@ def resample(wave: Wave, source: int, target: int) -> Wave:
 
 
 def both_at(target: int, reference: Wave, decoded: Wave, sample_rate: int) -> tuple[Wave, Wave]:
-    """The two signals, checked, at `target` Hz in float64."""
+    """Check two signals, and resample them to `target` Hz in float64.
+
+    Raises:
+        InputError: for signals that are not two finite arrays [samples] of the same length.
+    """
     if reference.ndim != 1 or reference.shape != decoded.shape or not reference.size:
         raise InputError(
             "reference and decoded must be two arrays [samples] of one length, "

@@ -1,6 +1,6 @@
-"""Distances between spectra, and the over-smoothing of a mel picture.
+"""Distances between spectra, and the over-smoothing of log-mel spectrograms.
 
-Each takes (reference, decoded, sample_rate) as `melcap.evaluation.measures.metrics` says, resamples both to
+Each takes (reference, decoded, sample_rate) as `metrics` describes, resamples both signals to
 44.1 kHz and computes in float64. docs/measures.md has the formulas side by side.
 """
 
@@ -18,13 +18,13 @@ from melcap.evaluation.measures.signals import Wave, both_at
 from melcap.ops import log_mel, use_backend
 
 MEL = MelSpec(sample_rate=44100, n_fft=1024, hop=256, n_mels=96, floor=1e-3, mean=0.0, std=1.0)
-"""The log-mel that the mel measures are defined on, whatever front end a codec has: natural log of
-HTK-mel magnitudes at 44.1 kHz, no affine. The floor is about what rounding to 16 bits leaves in
-silence (magnitude 2e-4 a bin, up to 30 bins a filter)."""
+"""The log-mel of the mel measures, the same for every codec: natural log of HTK-mel magnitudes at
+44.1 kHz, without an affine normalisation. The floor is about the level of 16-bit rounding noise
+(magnitude 2e-4 a bin, up to 30 bins a filter)."""
 
 LSD_FLOOR = 1e-6
-"""Power floor of `log_spectral_distance`. Rounding to 16 bits leaves 6e-8 in a bin: it counts for
-nothing, and neither does digital silence against dither."""
+"""Power floor of `log_spectral_distance`. Rounding to 16 bits leaves 6e-8 in a bin, so neither it
+nor dither in place of digital silence counts as a difference."""
 
 STFT_FLOOR = 1e-7
 """Power floor of `multi_resolution_stft`."""
@@ -34,11 +34,11 @@ RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))
 
 
 def log_spectral_distance(reference: Wave, decoded: Wave, sample_rate: int) -> float:
-    """Mean over frames of sqrt(mean over bins of (log10 P - log10 Q)^2); 0 is best.
+    """Return the mean over frames of sqrt(mean over bins of (log10 P - log10 Q)^2); 0 is best.
 
-    P and Q are max(|STFT|^2, 1e-6) of the two signals at 44.1 kHz: periodic Hann window of 2048
+    P and Q are max(|STFT|^2, 1e-6) of the two signals at 44.1 kHz: a periodic Hann window of 2048
     samples, not normalised, hop 512, frames centred on multiples of the hop, zeros outside the
-    signal; all 1025 bins and all frames count. The unit is log10 of power: 1 is 10 dB.
+    signal. All 1025 bins and all frames count. The unit is log10 of power: 1 is 10 dB.
     """
     both = both_at(MEL.sample_rate, reference, decoded, sample_rate)
     magnitude = magnitudes(both, 2048, 512, 2048, pad_mode="constant")
@@ -47,13 +47,13 @@ def log_spectral_distance(reference: Wave, decoded: Wave, sample_rate: int) -> f
 
 
 def multi_resolution_stft(reference: Wave, decoded: Wave, sample_rate: int) -> float:
-    """The multi-resolution STFT distance of Parallel WaveGAN (Yamamoto et al. 2020); 0 is best.
+    """Return the multi-resolution STFT distance of Parallel WaveGAN; 0 is best.
 
-    Mean over `RESOLUTIONS` of spectral convergence ||S - S'|| / ||S|| (Frobenius norms) plus the
-    mean absolute difference of ln S and ln S'. S and S' are sqrt(max(|STFT|^2, 1e-7)) of the
-    original and the decoded signal: periodic Hann windows, centred in the FFT, frames centred on
-    multiples of the hop, the signal reflected at its ends. nan where the reference is silent, or
-    has no more than 1024 samples to reflect.
+    Source: Yamamoto et al. 2020. It is the mean over `RESOLUTIONS` of the spectral convergence
+    ||S - S'|| / ||S|| (Frobenius norms) plus the mean absolute difference of ln S and ln S'. S and
+    S' are sqrt(max(|STFT|^2, 1e-7)) of the original and the decoded signal: periodic Hann windows,
+    centred in the FFT, frames centred on multiples of the hop, the signal reflected at its ends.
+    The distance is nan where the reference is silent, or has no more than 1024 samples to reflect.
     """
     both = both_at(MEL.sample_rate, reference, decoded, sample_rate)
     if not both[0].any() or len(both[0]) <= 1024:
@@ -68,7 +68,7 @@ def multi_resolution_stft(reference: Wave, decoded: Wave, sample_rate: int) -> f
 
 
 def mel_l1(reference: Wave, decoded: Wave, sample_rate: int) -> float:
-    """Mean absolute difference of the two log-mels (`MEL`), in natural log of magnitude."""
+    """Return the mean absolute difference of the log-mels (`MEL`), in natural log of magnitude."""
     original, copy = _log_mels(reference, decoded, sample_rate)
     return float(np.abs(original - copy).mean())
 
@@ -76,11 +76,11 @@ def mel_l1(reference: Wave, decoded: Wave, sample_rate: int) -> float:
 def mel_cepstral_distortion(
     reference: Wave, decoded: Wave, sample_rate: int, *, coefficients: int = 13
 ) -> float:
-    """Mean over frames of 20 / ln 10 * sqrt(sum of (c_k - c'_k)^2 / 96), k = 1..13, in dB.
+    """Return the mean over frames of 20 / ln 10 * sqrt(sum of (c_k - c'_k)^2 / 96), in dB.
 
-    c_k is the orthonormal DCT-II over the 96 bins of the log-mel (`MEL`). With all k from 0 to 95
-    this would be the RMS difference of the log-mel in dB; c_0, the loudness, does not count. Frames
-    are compared as they stand, without warping.
+    The sum is over k = 1..13, and c_k is the orthonormal DCT-II over the 96 bins of the log-mel
+    (`MEL`). With all k from 0 to 95 it would be the RMS difference of the log-mel in dB; c_0, the
+    loudness, does not count. Frames are compared one to one, without warping.
     """
     original, copy = _log_mels(reference, decoded, sample_rate)
     order = np.arange(1, coefficients + 1)[:, None]
@@ -91,10 +91,10 @@ def mel_cepstral_distortion(
 
 
 def over_smoothing(reference: Wave, decoded: Wave, sample_rate: int) -> float:
-    """Variance of the 2D Laplacian of the log-mel (`MEL`), decoded over original.
+    """Return the variance of the 2D Laplacian of the log-mel (`MEL`), decoded over original.
 
-    1 is right, a blurred picture is far under it, added grain above. The Laplacian is the 5-point
-    one, at the inner points only. nan where the original has no texture at all.
+    1 is best. A blurred spectrogram is far below 1, and added noise is above. The Laplacian is the
+    5-point one, at inner points only. The measure is nan where the original has no texture.
     """
     original, copy = (_laplacian(mel).var() for mel in _log_mels(reference, decoded, sample_rate))
     return float(copy / original) if original > 0 else math.nan
@@ -103,7 +103,10 @@ def over_smoothing(reference: Wave, decoded: Wave, sample_rate: int) -> float:
 def magnitudes(
     both: tuple[Wave, Wave], n_fft: int, hop: int, window: int, *, pad_mode: str
 ) -> Tensor:
-    """[2, n_fft / 2 + 1, frames]: |STFT| of both, float64, frames centred on multiples of `hop`."""
+    """Return |STFT| of both signals, float64 [2, n_fft / 2 + 1, frames].
+
+    Frames are centred on multiples of the hop.
+    """
     return torch.stft(
         torch.from_numpy(np.stack(both)),
         n_fft=n_fft,
@@ -116,7 +119,7 @@ def magnitudes(
 
 
 def _log_mels(reference: Wave, decoded: Wave, sample_rate: int) -> npt.NDArray[np.float64]:
-    """[2, 96, frames]: the log-mels (`MEL`) of both."""
+    """Return the log-mels (`MEL`) of both signals, [2, 96, frames]."""
     waves = np.stack(both_at(MEL.sample_rate, reference, decoded, sample_rate))
     with use_backend("torch"):
         mels: npt.NDArray[np.float64] = log_mel(torch.from_numpy(waves), MEL).numpy()
@@ -124,7 +127,7 @@ def _log_mels(reference: Wave, decoded: Wave, sample_rate: int) -> npt.NDArray[n
 
 
 def _laplacian(picture: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """[height, width] to [height - 2, width - 2]."""
+    """Return the Laplacian at inner points, [height, width] to [height - 2, width - 2]."""
     inner = picture[1:-1, 1:-1]
     across = picture[1:-1, :-2] + picture[1:-1, 2:]
     return picture[:-2, 1:-1] + picture[2:, 1:-1] + across - 4 * inner

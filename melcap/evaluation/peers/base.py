@@ -1,4 +1,4 @@
-"""What every codec in a comparison can do."""
+"""The interface of every codec in a comparison."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ Audio: TypeAlias = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Coded:
-    """A clip, encoded.
+    """An encoded clip.
 
     Attributes:
-        payload: all that the decoder gets, besides `samples` and `sample_rate`.
-        size: bytes of it, as a file would keep it.
-        samples, sample_rate: of the audio that went in, and is to come out.
-        tokens: integers, where there is a codebook.
+        payload: all that the decoder gets besides `samples` and `sample_rate`.
+        size: the payload's bytes, as a file would hold them.
+        samples: the length of the audio that was encoded, and of the audio to decode.
+        sample_rate: the rate of that audio in Hz.
+        tokens: integers, for a codec with a codebook.
     """
 
     payload: Any
@@ -32,21 +33,23 @@ class Coded:
     tokens: npt.NDArray[np.integer[Any]] | None = None
 
     def fitted(self, decoded: Wave, rate: int) -> Audio:
-        """What was decoded, [samples] at `rate`, at the rate and the length of what went in."""
+        """Return decoded audio, [samples] at `rate` Hz, at the rate and length of the original."""
         wave = resample(decoded, rate, self.sample_rate)[: self.samples]
         return np.pad(wave, (0, self.samples - len(wave))).astype(np.float32)
 
 
-class Codec(ABC):
-    """A codec, or a bound for one.
+class Peer(ABC):
+    """A codec, or a bound for codecs.
 
     Attributes:
-        name: as it stands in tables.
-        identity: tells results of this codec from those of another version, or other weights.
-        speech_only: made for speech, and measured on nothing else.
-        bound: no codec, but the best or the worst that one can do; its speed says nothing.
-        codebook_size: entries of the codebook that `Coded.tokens` point into.
-        tokenizer_id: what the tokens mean, where there are any.
+        name: its name in the tables.
+        identity: a text that changes with the version or the weights of the codec, so that results
+            of different ones are never mixed.
+        speech_only: whether the codec is made for speech; then it is measured on speech alone.
+        bound: whether this is not a codec but the best or worst that one can do. The speed of a
+            bound means nothing.
+        codebook_size: the number of entries of the codebook that `Coded.tokens` point into.
+        tokenizer_id: the identity of the tokenizer, for a codec with tokens.
     """
 
     name: str
@@ -58,13 +61,13 @@ class Codec(ABC):
 
     @abstractmethod
     def encode(self, wave: Audio, sample_rate: int) -> Coded:
-        """[samples] at `sample_rate` Hz, full scale at 1."""
+        """Encode [samples] at `sample_rate` Hz, full scale at 1."""
 
     @abstractmethod
     def decode(self, coded: Coded) -> Audio:
-        """As many samples as went in, at the same rate, aligned in time."""
+        """Decode as many samples as were encoded, at the same rate and aligned in time."""
 
     def round_trip(self, wave: Audio, sample_rate: int) -> tuple[Audio, int]:
-        """[samples] at `sample_rate` Hz to as many samples, aligned in time, and the bytes."""
+        """Return [samples] after encoding and decoding, and the number of bytes in between."""
         coded = self.encode(wave, sample_rate)
         return self.decode(coded), coded.size

@@ -1,4 +1,4 @@
-"""What a codec is measured against: the audio as it is, and the best that a mel allows."""
+"""Bounds for codecs: the original audio, and the best that a 96-bin mel allows."""
 
 from __future__ import annotations
 
@@ -8,29 +8,34 @@ from torch import Tensor
 
 from melcap.evaluation.measures.signals import resample
 from melcap.evaluation.measures.spectral import MEL
-from melcap.evaluation.peers.base import Audio, Codec, Coded
-from melcap.ops.reference import mel_filters
+from melcap.evaluation.peers.base import Audio, Coded, Peer
+from melcap.ops.log_mel import mel_filters
 
 
-class Original(Codec):
-    """The audio as it is, with the bytes of 16-bit PCM: what each measure gives at best."""
+class Original(Peer):
+    """The original audio, with the bytes of 16-bit PCM.
+
+    Its figures are the best that each measure gives.
+    """
 
     name = "original"
     identity = "pcm-16"
     bound = True
 
     def encode(self, wave: Audio, sample_rate: int) -> Coded:
+        """Keep the audio as it is."""
         return Coded(wave, 2 * len(wave), len(wave), sample_rate)
 
     def decode(self, coded: Coded) -> Audio:
+        """Return a copy of the audio."""
         wave: Audio = coded.payload.copy()
         return wave
 
 
-class GriffinLim(Codec):
-    """An oracle, no codec: the true 96-bin mel, unquantised, with phase found by iteration.
+class GriffinLimOracle(Peer):
+    """An oracle: the true 96-bin mel, unquantised, with phases found by iteration.
 
-    What is left to gain on the way from mel to wave shows in its figures. It counts no bytes.
+    Its figures show how much a better way from mel to wave can still gain. It counts no bytes.
     """
 
     name = "griffin-lim"
@@ -41,20 +46,29 @@ class GriffinLim(Codec):
         self.identity = f"mel-{MEL.n_mels}-iterations-{iterations}"
 
     def encode(self, wave: Audio, sample_rate: int) -> Coded:
+        """Compute mel magnitudes of [samples]."""
         source = torch.from_numpy(resample(wave, sample_rate, MEL.sample_rate).astype(np.float32))
         mel = _filters().t() @ _stft(source).abs()
         return Coded((mel, len(source)), 0, len(wave), sample_rate)
 
     def decode(self, coded: Coded) -> Audio:
+        """Find a wave that has these mel magnitudes."""
         return coded.fitted(self.wave(*coded.payload).numpy(), MEL.sample_rate)
 
     def wave(self, mel: Tensor, samples: int) -> Tensor:
-        """Mel magnitudes [n_mels, 1 + samples // hop], frames centred on multiples of the hop, to
-        [samples]."""
+        """Find a wave for mel magnitudes.
+
+        Args:
+            mel: [n_mels, 1 + samples // hop], frames centred on multiples of the hop.
+            samples: the length of the wave.
+
+        Returns:
+            The wave, [samples].
+        """
         return self._wave(magnitude_from_mel(mel, _filters()), samples)
 
     def _wave(self, magnitude: Tensor, samples: int) -> Tensor:
-        """Fast Griffin-Lim (Perraudin et al. 2013), momentum 0.99, from random phase."""
+        """Run fast Griffin-Lim (Perraudin et al. 2013), momentum 0.99, from random phases."""
         generator = torch.Generator().manual_seed(0)
         angle = 2 * torch.pi * torch.rand(magnitude.shape, generator=generator)
         guess, previous = torch.polar(magnitude, angle), torch.zeros(())
@@ -67,9 +81,15 @@ class GriffinLim(Codec):
 
 
 def magnitude_from_mel(mel: Tensor, filters: Tensor, steps: int = 50) -> Tensor:
-    """Non-negative least squares by multiplicative updates.
+    """Solve for magnitudes by non-negative least squares with multiplicative updates.
 
-    mel [n_mels, frames], filters [bins, n_mels] to magnitudes [bins, frames] >= 0.
+    Args:
+        mel: mel magnitudes, [n_mels, frames].
+        filters: the mel filterbank, [bins, n_mels].
+        steps: number of updates.
+
+    Returns:
+        Magnitudes, [bins, frames], none of them negative.
     """
     target = filters @ mel
     magnitude = target.clone()

@@ -1,4 +1,4 @@
-"""Codec 2, for speech over radio: 3200 bits a second and fewer."""
+"""Codec 2, a codec for speech over radio at 3200 bits a second and fewer."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ class Codec2(NarrowBand):
     """Codec 2 in one of `MODES`, through pycodec2.
 
     Its delay is 20 ms: the bits of a frame describe the middle of the 40 ms of audio that the
-    encoder holds when the frame ends, and the decoder puts that at the end of the frame. Phases are
-    the decoder's own, so it is envelopes that are aligned, not waves. Its noise comes from one
-    generator for the whole process: figures differ a little from run to run.
+    encoder holds when the frame ends, and the decoder puts that at the end of the frame. The
+    decoder makes up phases, so envelopes are aligned and waves are not. One random generator serves
+    the whole process, so figures differ a little from run to run.
 
-    Raises `InputError` for another mode, and `MelcapError` where pycodec2 is not installed.
+    Raises:
+        InputError: for a mode that Codec 2 does not have.
+        MelcapError: where pycodec2 is not installed.
     """
 
     delay = 160
@@ -43,12 +45,14 @@ class Codec2(NarrowBand):
         self._bits = codec.bits_per_frame()
 
     def encode_frames(self, frames: Pcm) -> bytes:
+        """Encode frames, and close the gaps between their bits."""
         codec = self._library.Codec2(self._mode)
         coded = np.stack([np.frombuffer(codec.encode(frame), np.uint8) for frame in frames])
-        # A frame of 52 bits comes in 7 bytes, of which the end is empty.
+        # A frame of 52 bits comes in 7 bytes, the last of which is half empty.
         return np.packbits(np.unpackbits(coded, axis=1)[:, : self._bits]).tobytes()
 
     def decode_frames(self, payload: bytes, frames: int) -> Pcm:
+        """Decode frames from bits without gaps."""
         codec = self._library.Codec2(self._mode)
         bits = np.unpackbits(np.frombuffer(payload, np.uint8))[: frames * self._bits]
         coded = np.packbits(bits.reshape(frames, self._bits), axis=1)

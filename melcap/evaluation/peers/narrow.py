@@ -1,4 +1,4 @@
-"""Codecs for speech that know nothing above 4 kHz: 16-bit audio at 8 kHz in frames of samples."""
+"""Codecs for speech at 8 kHz, which code 16-bit samples in frames."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ import numpy as np
 import numpy.typing as npt
 
 from melcap.evaluation.measures.signals import resample
-from melcap.evaluation.peers.base import Audio, Codec, Coded
+from melcap.evaluation.peers.base import Audio, Coded, Peer
 
 Pcm = npt.NDArray[np.int16]
 
 RATE = 8000
 
 
-class NarrowBand(Codec):
-    """Resamples in and out, fills up the last frame, and takes the codec's delay away.
+class NarrowBand(Peer):
+    """A codec for speech that is resampled to 8 kHz and back.
+
+    The last frame is filled up with zeros, and the codec's delay is removed.
 
     Attributes:
-        frame: samples that are coded at a time.
-        delay: samples by which what is decoded comes late.
+        frame: samples in a frame.
+        delay: samples by which decoded audio is late.
     """
 
     speech_only = True
@@ -28,14 +30,16 @@ class NarrowBand(Codec):
     delay: int
 
     def encode(self, wave: Audio, sample_rate: int) -> Coded:
+        """Encode [samples] frame by frame."""
         source = resample(wave, sample_rate, RATE).clip(-1, 1)
-        # What is decoded lasts as much longer as it comes later.
+        # Decoded audio is late by the delay, so it must be longer by as much.
         behind = self.delay + -(len(source) + self.delay) % self.frame
         samples = np.pad(np.rint(32767 * source).astype(np.int16), (0, behind))
         payload = self.encode_frames(samples.reshape(-1, self.frame))
         return Coded((payload, len(source)), len(payload), len(wave), sample_rate)
 
     def decode(self, coded: Coded) -> Audio:
+        """Decode frame by frame, and remove the delay."""
         payload, samples = coded.payload
         frames = -(-(samples + self.delay) // self.frame)
         decoded = self.decode_frames(payload, frames).reshape(-1) / np.float32(32768)
@@ -44,8 +48,8 @@ class NarrowBand(Codec):
 
     @abstractmethod
     def encode_frames(self, frames: Pcm) -> bytes:
-        """[frames, samples of a frame] to the bits, without gaps between the frames."""
+        """Encode [frames, samples of a frame] to bits without gaps between the frames."""
 
     @abstractmethod
     def decode_frames(self, payload: bytes, frames: int) -> Pcm:
-        """The inverse: [frames, samples of a frame]."""
+        """Decode the bits of `encode_frames` to [frames, samples of a frame]."""

@@ -1,4 +1,4 @@
-"""Opus, the codec to beat at low rates."""
+"""Opus, the codec that melcap is measured against at low rates."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ import numpy as np
 
 from melcap.errors import InputError, MelcapError
 from melcap.evaluation.measures.signals import resample
-from melcap.evaluation.peers.base import Audio, Codec, Coded
+from melcap.evaluation.peers.base import Audio, Coded, Peer
 
 
-class Opus(Codec):
+class Opus(Peer):
     """libopus through PyAV: mono, 20 ms frames, application "audio", variable bit rate.
 
-    libopus aims at `kbps` over all kinds of audio, so a clip's own rate lies around it: report the
-    bytes. Raises `InputError` for a rate that Opus does not have, and `MelcapError` where PyAV was
-    built without libopus.
+    libopus aims at `kbps` over all kinds of audio, so the rate of one clip lies around it. Reports
+    therefore count the bytes.
+
+    Raises:
+        InputError: for a rate that Opus does not have.
+        MelcapError: where PyAV was built without libopus.
     """
 
     def __init__(self, kbps: int) -> None:
@@ -31,6 +34,7 @@ class Opus(Codec):
         self.identity = "libavcodec-" + ".".join(map(str, av.library_versions["libavcodec"]))
 
     def encode(self, wave: Audio, sample_rate: int) -> Coded:
+        """Encode [samples] to packets."""
         import av
 
         encoder: Any = av.CodecContext.create("libopus", "w")
@@ -46,17 +50,18 @@ class Opus(Codec):
             frame = av.AudioFrame.from_ndarray(block, format="flt", layout="mono")
             frame.sample_rate, frame.pts = 48000, start
             packets += encoder.encode(frame)
-        # The last, short frame and what the encoder's delay still holds back.
+        # The last, short frame, and the audio that is still in the encoder's delay.
         packets += encoder.encode(None)
         payload = (packets, encoder.extradata, len(source))
         return Coded(payload, sum(packet.size for packet in packets), len(wave), sample_rate)
 
     def decode(self, coded: Coded) -> Audio:
+        """Decode packets to [samples]."""
         import av
 
         packets, header, samples = coded.payload
-        # The decoder reads the pre-skip from the header that it is given, and drops it. FFmpeg's
-        # own one, "opus", is a few samples late in the speech modes.
+        # libopus's decoder reads the pre-skip from the header, and drops as many samples. FFmpeg's
+        # own decoder, "opus", is a few samples late in the speech modes.
         decoder: Any = av.CodecContext.create("libopus", "r")
         decoder.extradata = header
         decoder.options = {"request_sample_fmt": "flt"}

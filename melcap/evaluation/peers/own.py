@@ -1,35 +1,36 @@
-"""melcap itself: the weights that ship, or those of a file."""
+"""melcap as one of the codecs that are compared."""
 
 from __future__ import annotations
 
-from melcap import Codec as Weights
+from melcap.codec import Codec
 from melcap.codes import Codes
-from melcap.evaluation.peers.base import Audio, Codec, Coded
+from melcap.evaluation.peers.base import Audio, Coded, Peer
 from melcap.io import container
 
 
-class Melcap(Codec):
-    """melcap with these weights, through a real `.melcap` file."""
+class Melcap(Peer):
+    """melcap with the weights of a codec, through the bytes of a `.melcap` file."""
 
-    def __init__(self, name: str, weights: Weights) -> None:
+    def __init__(self, name: str, codec: Codec) -> None:
         self.name = name
-        self.weights = weights
-        self.config = weights.config
-        self.identity = weights.model
-        if weights.quality != "default":
-            self.identity += f" {weights.quality}"
-        self.codebook_size = weights.vocab_size
-        self.tokenizer_id = weights.tokenizer_id
+        self.codec = codec
+        self.config = codec.config
+        self.identity = codec.model
+        if codec.quality != "default":
+            self.identity += f" {codec.quality}"
+        self.codebook_size = codec.vocab_size
+        self.tokenizer_id = codec.tokenizer_id
 
     def encode(self, wave: Audio, sample_rate: int) -> Coded:
-        codes = self.weights.encode(wave, sample_rate)
+        """Encode [samples] to the bytes of a file."""
+        codes = self.codec.encode(wave, sample_rate)
         header = container.Header(
             model=codes.model,
             tokenizer_id=codes.tokenizer_id,
             sample_rate=sample_rate,
             channels=1,
             samples=len(wave),
-            rows=self.weights.rows,
+            rows=self.codec.rows,
             columns=codes.columns[0],
             bits=self.config.tokenizer.bits,
         )
@@ -38,9 +39,10 @@ class Melcap(Codec):
         return Coded(payload, len(payload), len(wave), sample_rate, tokens)
 
     def decode(self, coded: Coded) -> Audio:
-        wave: Audio = self.weights.decode(self.codes(coded))[0].numpy()
+        """Decode the bytes of a file to [samples]."""
+        wave: Audio = self.codec.decode(self.codes(coded))[0].numpy()
         return wave
 
     def codes(self, coded: Coded) -> Codes:
-        """Return what is in the file, a clip of one channel."""
+        """Return the tokens in the file, those of a clip with one channel."""
         return Codes.from_bytes(coded.payload)

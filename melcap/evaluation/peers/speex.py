@@ -1,4 +1,4 @@
-"""Speex, the codec for speech that Opus came to replace, through the system's libspeex."""
+"""Speex, the codec for speech that Opus replaced, through the system's libspeex."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from melcap.errors import InputError, MelcapError
 from melcap.evaluation.peers.narrow import NarrowBand, Pcm
 
 QUALITIES = {2: 0, 4: 1, 6: 2, 8: 4, 11: 6, 15: 8, 18: 9, 25: 10}
-"""Kilobits a second, rounded, to what libspeex calls quality."""
+"""libspeex's quality for each rate, in kilobits a second, rounded."""
 
-# What speex/speex.h calls SPEEX_SET_QUALITY and so on.
+# SPEEX_SET_QUALITY and others in speex/speex.h.
 _SET_QUALITY, _SET_COMPLEXITY, _GET_LOOKAHEAD, _GET_VERSION = 4, 16, 39, 9
 _NARROW_BAND = 0
 _MOST_BYTES = 64
-"""More than a frame takes at the highest rate, 62 bytes."""
+"""Enough for a frame at the highest rate, which takes 62 bytes."""
 
 
 class _Bits(ctypes.Structure):
@@ -39,8 +39,9 @@ class _Bits(ctypes.Structure):
 class Speex(NarrowBand):
     """Speex in narrow band, constant bit rate, at its highest complexity.
 
-    Raises `InputError` for a rate that is not in `QUALITIES`, and `MelcapError` where libspeex is
-    not installed.
+    Raises:
+        InputError: for a rate that is not in `QUALITIES`.
+        MelcapError: where libspeex is not installed.
     """
 
     frame = 160
@@ -60,6 +61,7 @@ class Speex(NarrowBand):
             self.delay = encoder.get(_GET_LOOKAHEAD) + decoder.get(_GET_LOOKAHEAD)
 
     def encode_frames(self, frames: Pcm) -> bytes:
+        """Encode frames to one run of bits."""
         library = _library()
         buffer = ctypes.create_string_buffer(len(frames) * _MOST_BYTES)
         with _Coder("encoder") as encoder:
@@ -71,18 +73,19 @@ class Speex(NarrowBand):
             return buffer.raw[: library.speex_bits_nbytes(byref(encoder.bits))]
 
     def decode_frames(self, payload: bytes, frames: int) -> Pcm:
+        """Decode frames from one run of bits."""
         library = _library()
         decoded = np.empty((frames, self.frame), np.int16)
         with _Coder("decoder") as decoder:
             library.speex_bits_set_bit_buffer(byref(decoder.bits), payload, len(payload))
             for frame in decoded:
                 if library.speex_decode_int(decoder.state, byref(decoder.bits), frame.ctypes):
-                    raise MelcapError("libspeex cannot decode what it has encoded")
+                    raise MelcapError("libspeex cannot decode its own bits")
         return decoded
 
 
 class _Coder:
-    """An encoder or decoder of libspeex, with the bits that it writes or reads."""
+    """A context with an encoder or a decoder of libspeex, and the bits that it writes or reads."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
@@ -92,7 +95,7 @@ class _Coder:
         self.state = c_void_p(
             self._call("init", c_void_p(library.speex_lib_get_mode(_NARROW_BAND)))
         )
-        # Its buffer is Python's: libspeex's own one talks to stderr whenever it has to grow.
+        # The buffer is Python's. libspeex prints to stderr whenever its own buffer has to grow.
         self.bits = _Bits()
         return self
 

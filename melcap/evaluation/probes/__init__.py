@@ -1,1 +1,5 @@
-"""Probes: what can be learnt from tokens, compared with what can be learnt from audio."""
+"""Measure what tokens are worth besides sound; `melcap probe` does it.
+
+Small classifiers learn the class and the language group of clips from tokens and from the log-mel
+that the tokens were made from, and a speech recogniser transcribes decoded speech.
+"""

@@ -1,15 +1,15 @@
-"""What the probes see of a clip: melcap's tokens, or a log-mel, on the same grid of 12 x columns.
+"""Compute features of clips: melcap's tokens or a log-mel, on the same grid of 12 x columns.
 
 | name | each cell of the grid holds |
 | --- | --- |
 | tokens, tokens:FILE | the codebook's vector for the token (of a weights FILE): 8 numbers in lite |
-| mel | as many of the 64 numbers that the log-mel has there: the lowest terms of its 2D DCT |
-| mel-32 | the lowest 32 of them: more numbers than tokens, and a probe of more parameters |
-| mel-pooled | the log-mel's 8 bins there, averaged over the 8 frames |
+| mel | the lowest terms of the 2D DCT of the cell's 8 x 8 log-mel: as many as tokens have numbers |
+| mel-32 | the 32 lowest terms: more numbers than tokens have, so a classifier of more parameters |
+| mel-pooled | the 8 bins of the cell's log-mel, averaged over its 8 frames |
 | mel:CODEC | the same as mel, after CODEC has encoded and decoded the clip |
 
-The log-mel is melcap's own front end, and the DCT is orthonormal: of the picture that the encoder
-gets, 32 terms are the half that holds nearly all its energy.
+The log-mel is that of melcap's front end, and the DCT is orthonormal. 32 terms are half of the
+numbers that the encoder gets, and hold nearly all their energy.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ import torch
 
 from melcap.codec import Codec
 from melcap.errors import InputError
-from melcap.evaluation import peers
 from melcap.evaluation.clips import RATE, Clip
+from melcap.evaluation.peers.registry import FindPeer, peer
 from melcap.evaluation.probes.jobs import name_of
 from melcap.ops import log_mel
 from melcap.pretrained import load
@@ -36,40 +36,64 @@ DEFINITIONS = 2
 """Raise it when a feature changes, so that old and new ones are never mixed."""
 
 KEPT = 32
+"""Terms of the DCT that are kept on disk."""
 
 Features: TypeAlias = npt.NDArray[np.float32]
+"""Features of a clip, [numbers, rows, columns]."""
 
 
 @dataclass(frozen=True)
 class FeatureJob:
-    """One feature of the first `seconds` of a clip, kept in a folder."""
+    """A feature of the first `seconds` of a clip, kept in a folder."""
 
     feature: str
     clip: Clip
     seconds: float
     folder: Path
+    find_peer: FindPeer = peer
 
     @property
     def path(self) -> Path:
+        """The file of the feature."""
         kind = "mel" if self.feature in ("mel-32", "mel-pooled") else self.feature  # one file
         source = self.clip.source.name
-        parts = (DEFINITIONS, kind, identity(self.feature), source, self.clip.name, self.seconds)
+        version = identity(self.feature, self.find_peer)
+        parts = (DEFINITIONS, kind, version, source, self.clip.name, self.seconds)
         return self.folder / f"{name_of(*parts)}.npy"
 
     def write(self, path: Path) -> None:
-        np.save(path, _stored(self.feature, _read(self.clip, self.seconds)))
+        """Compute the feature and write it to a file."""
+        np.save(path, self._computed(_read(self.clip, self.seconds)))
 
     def load(self) -> Features:
-        """float32 [numbers, rows, columns]; raises `InputError` for a damaged file."""
+        """Read the feature from its file, float32 [numbers, rows, columns].
+
+        Raises:
+            InputError: for a damaged file.
+        """
         try:
             kept = np.load(self.path)
         except (OSError, ValueError, EOFError) as error:
             raise InputError(f"{self.path} is damaged ({error}): delete it") from error
         return _restored(self.feature, kept)
 
+    def _computed(self, wave: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        """Return int16 [rows, columns] of tokens, or float16 [32, rows, columns] of a log-mel."""
+        kind, _, name = self.feature.partition(":")
+        if kind == "tokens":
+            return _codec(name).encode(wave, RATE).numpy().astype(np.uint16)
+        if name:
+            wave, _ = self.find_peer(name).round_trip(wave, RATE)
+        return patches(wave).astype(np.float16)
 
-def check(feature: str) -> None:
-    """Raises `InputError` for a name that is no feature, and what a codec that is missing does."""
+
+def check(feature: str, find_peer: FindPeer = peer) -> None:
+    """Check the name of a feature.
+
+    Raises:
+        InputError: for a name that is no feature.
+        MelcapError: for a feature of a codec that is not installed.
+    """
     kind, colon, name = feature.partition(":")
     if feature in ("tokens", "mel", "mel-32", "mel-pooled"):
         return
@@ -78,26 +102,16 @@ def check(feature: str) -> None:
             f"unknown feature {feature!r}: choose among tokens, tokens:FILE, mel, mel-32, "
             "mel-pooled, mel:CODEC"
         )
-    identity(feature)
+    identity(feature, find_peer)
 
 
 @cache
-def identity(feature: str) -> str:
-    """What tells a feature from that of other weights, or of another version of a codec."""
+def identity(feature: str, find_peer: FindPeer = peer) -> str:
+    """Return a text that changes with the weights or the version of a feature's codec."""
     kind, _, name = feature.partition(":")
     if kind == "tokens":
         return _codec(name).model
-    return f"{load().config.mel} {peers.codec(name).identity if name else ''}"
-
-
-def _stored(feature: str, wave: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-    """int16 [rows, columns] of tokens, or float16 [32, rows, columns] of a log-mel."""
-    kind, _, name = feature.partition(":")
-    if kind == "tokens":
-        return _codec(name).encode(wave, RATE).numpy().astype(np.uint16)
-    if name:
-        wave, _ = peers.codec(name).round_trip(wave, RATE)
-    return patches(wave).astype(np.float16)
+    return f"{load().config.mel} {find_peer(name).identity if name else ''}"
 
 
 def _restored(feature: str, kept: npt.NDArray[Any]) -> Features:
@@ -105,7 +119,7 @@ def _restored(feature: str, kept: npt.NDArray[Any]) -> Features:
     if kind == "tokens":
         tokens = torch.from_numpy(kept.astype(np.int64))[None]
         return _codec(name).codebook.latents(tokens)[0].numpy()
-    if feature == "mel-pooled":  # the terms that are constant over the frames, back from the DCT
+    if feature == "mel-pooled":  # the terms that are constant over frames, inverted over bins
         across = [place for place, (_, time) in enumerate(_order()) if time == 0]
         kept = np.einsum("fi,frc->irc", dct(8) / math.sqrt(8), kept[across].astype(np.float32))
     elif feature != "mel-32":
@@ -114,7 +128,14 @@ def _restored(feature: str, kept: npt.NDArray[Any]) -> Features:
 
 
 def patches(wave: npt.NDArray[np.float32]) -> Features:
-    """[samples] at 44.1 kHz to float32 [32, 12, columns]: the DCT of each 8 x 8 of the log-mel."""
+    """Return the DCT of each 8 x 8 cell of the log-mel of a clip.
+
+    Args:
+        wave: [samples] at 44.1 kHz.
+
+    Returns:
+        The lowest 32 terms, float32 [32, 12, columns].
+    """
     config = _codec("").config
     columns = -(-len(wave) // config.column_samples)
     bins, frames = config.tokenizer.patch_bins, config.tokenizer.patch_frames
@@ -128,7 +149,7 @@ def patches(wave: npt.NDArray[np.float32]) -> Features:
 
 
 def dct(size: int) -> Features:
-    """The orthonormal DCT-II: float32 [size, size], a row for each term."""
+    """Return the matrix of the orthonormal DCT-II, float32 [size, size], a row for each term."""
     place = np.arange(size)
     matrix = math.sqrt(2 / size) * np.cos(math.pi / size * place[:, None] * (place + 0.5))
     matrix[0] /= math.sqrt(2)
@@ -136,9 +157,10 @@ def dct(size: int) -> Features:
 
 
 def _order() -> list[tuple[int, int]]:
-    """(frequency, time) of the terms that are kept: the lowest sums first, frequency before time.
+    """Return (frequency, time) of the terms that are kept, in order.
 
-    All eight that are constant over time are among them.
+    The lowest sums come first, and frequency before time. All eight terms that are constant over
+    time are among them.
     """
     terms = [(frequency, time) for frequency in range(8) for time in range(8)]
     return sorted(terms, key=lambda term: (sum(term), term[1]))[:KEPT]

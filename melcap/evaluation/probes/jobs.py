@@ -1,44 +1,47 @@
-"""Results that are kept on disk the moment they are there, made in processes of one thread each."""
+"""Compute results in worker processes, and keep each in a file the moment it is there."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
+from melcap.evaluation.workers import outcomes
 from melcap.io.files import replacing
 
 
 class Job(Protocol):
-    """Something to compute, which a process of its own can be sent."""
+    """A result to compute. Jobs can be pickled."""
 
     @property
     def path(self) -> Path:
-        """Where its result is, or will be: a name made of all that the result depends on."""
+        """The file of the result. Its name depends on all that the result depends on."""
         ...
 
     def write(self, path: Path) -> None:
-        """Compute it and write it there."""
+        """Compute the result and write it to a file."""
         ...
 
 
 def name_of(*parts: Any) -> str:
-    """A file name for a result that depends on these parts, which JSON can hold."""
+    """Return a file name for a result that depends on these parts, which JSON can hold."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 def compute(
     jobs: Sequence[Job], processes: int, advance: Callable[[], object] = lambda: None
 ) -> dict[Path, str]:
-    """Do the jobs whose result is not there yet; the reasons of those that failed, by their path.
+    """Do the jobs whose results are not there yet.
 
-    Calls `advance` once for each job, done then or before.
+    Args:
+        jobs: all the jobs.
+        processes: the number of worker processes; 1 does the jobs in this process.
+        advance: is called once for each job, whether it is done now or was done before.
+
+    Returns:
+        The reasons of the jobs that failed, by the path of the result.
     """
     wanted = {job.path: job for job in jobs}
     todo = [job for path, job in wanted.items() if not path.exists()]
@@ -47,35 +50,13 @@ def compute(
     for folder in {path.parent for path in wanted}:
         folder.mkdir(parents=True, exist_ok=True)
     failures = {}
-    for job, reason in _run(todo, min(processes, len(todo))):
-        if reason:
-            failures[job.path] = reason
+    for job, error in outcomes(_do, todo, processes):
+        if error is not None:
+            failures[job.path] = str(error) or type(error).__name__
         advance()
     return failures
-
-
-def _run(jobs: Sequence[Job], processes: int) -> Iterator[tuple[Job, str]]:
-    if processes < 2:
-        yield from ((job, _outcome(lambda job=job: _do(job))) for job in jobs)  # type: ignore[misc]
-        return
-    # Spawned, as a forked child of a process that runs torch's threads can hang.
-    workers = ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,))
-    try:
-        futures = {workers.submit(_do, job): job for job in jobs}
-        yield from ((futures[done], _outcome(done.result)) for done in as_completed(futures))
-    finally:
-        workers.shutdown(cancel_futures=True)
 
 
 def _do(job: Job) -> None:
     with replacing(job.path) as temporary:
         job.write(temporary)
-
-
-def _outcome(run: Callable[[], object]) -> str:
-    # Whatever goes wrong with one clip, the others still count.
-    try:
-        run()
-        return ""
-    except Exception as error:
-        return str(error) or type(error).__name__

@@ -1,9 +1,9 @@
-"""Guesses to figures with intervals.
+"""Compute scores of predictions, with intervals.
 
-Clips of one voice are not independent of each other, so an interval is found by drawing, class by
-class, voices with replacement and then clips of each voice drawn (2000 times; the 2.5 % and 97.5 %
-points). A class with a single voice cannot say how much voices differ: its part of an interval is
-too narrow, and the tables give the number of voices beside it.
+Clips of one voice depend on each other. The bootstrap therefore draws in two steps, class by class:
+voices with replacement, then clips of each voice with replacement. There are 2000 draws, and an
+interval reaches from the 2.5 % to the 97.5 % point. A class with a single voice does not show how
+much voices differ, so its part of an interval is too narrow. The tables state the number of voices.
 """
 
 from __future__ import annotations
@@ -20,7 +20,15 @@ Floats = npt.NDArray[np.float64]
 
 
 def draws_of(answers: npt.NDArray[np.integer[Any]], voices: Sequence[str]) -> Floats:
-    """[1 + DRAWS, clips]: how often each clip is in each draw; in the first, all of them once."""
+    """Draw clips for the bootstrap.
+
+    Args:
+        answers: the class of each clip, [clips].
+        voices: the voice of each clip.
+
+    Returns:
+        How often each clip is in each draw, [1 + DRAWS, clips]. The first draw has each clip once.
+    """
     random = np.random.default_rng(0)
     places: dict[int, dict[str, list[int]]] = {}
     for clip, (answer, voice) in enumerate(zip(answers.tolist(), voices, strict=True)):
@@ -42,25 +50,40 @@ def confusions(
     times: Floats,
     classes: int,
 ) -> Floats:
-    """[draws, seeds, classes, classes]: clips of the one class (first) guessed as the other."""
+    """Count how many clips of each class are predicted as each class.
+
+    Args:
+        answers: the class of each clip, [clips].
+        guesses: the predicted classes, [seeds, clips].
+        times: how often each clip counts, [draws, clips].
+        classes: the number of classes.
+
+    Returns:
+        Confusion matrices, [draws, seeds, true class, predicted class].
+    """
     pairs = answers * classes + guesses  # [seeds, clips]
     spread = np.eye(classes**2)[pairs]
     return np.einsum("dc,scp->dsp", times, spread).reshape(len(times), -1, classes, classes)
 
 
 def balanced_accuracy(table: Floats) -> Floats:
-    """Of [..., classes, classes]: the mean over classes of the share that is right."""
+    """Return the mean over classes of the recall, from confusions [..., classes, classes]."""
     return (np.diagonal(table, axis1=-2, axis2=-1) / table.sum(-1)).mean(-1)
 
 
 def macro_f1(table: Floats) -> Floats:
-    """Of [..., classes, classes]: the mean over classes of 2 right / (said + there)."""
+    """Return the mean over classes of the F1 score, from confusions [..., classes, classes]."""
     right = np.diagonal(table, axis1=-2, axis2=-1)
     return (2 * right / (table.sum(-1) + table.sum(-2))).mean(-1)
 
 
 def interval(values: Floats) -> dict[str, float | None]:
-    """Of a figure, [1], or a figure and its draws, [1 + DRAWS]: its interval is None without."""
+    """Return a figure and its 95 % interval.
+
+    Args:
+        values: the figure and its draws, [1 + DRAWS], or the figure alone, [1]. A figure without
+            draws has None for the ends of its interval.
+    """
     mean = round(float(values[0]), 4)
     if len(values) == 1:
         return {"mean": mean, "low": None, "high": None}
@@ -69,9 +92,15 @@ def interval(values: Floats) -> dict[str, float | None]:
 
 
 def rates(errors: Sequence[int], totals: Sequence[int]) -> Floats:
-    """Errors over totals, of all clips and of as many drawn with replacement: [1 + DRAWS].
+    """Return errors over totals, of all clips and of bootstrap draws.
 
-    A single clip has no draws: [1].
+    Args:
+        errors: the errors in each clip.
+        totals: the words of each clip.
+
+    Returns:
+        The rate of all clips, then that of each draw, [1 + DRAWS]; of a single clip [1], without
+        draws.
     """
     both = np.array([errors, totals], dtype=np.float64)
     drawn = np.random.default_rng(0).integers(len(errors), size=(DRAWS, len(errors)))

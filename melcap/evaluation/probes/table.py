@@ -1,15 +1,19 @@
-"""The summary of a downstream run as Markdown."""
+"""Show the summary of a run of probes as Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from melcap.evaluation.probes.tasks import Row
+from melcap.evaluation.table import Row
+from melcap.markdown import table
 
 
 def markdown(summary: Row) -> str:
-    """Two tables for each task, one of the recogniser, what made them and what was left out."""
+    """Return two tables for each task, one for the recogniser, and notes.
+
+    The notes tell which weights and versions made the results, what was left out, and what failed.
+    """
     parts = [text for task in summary["tasks"] for text in _task(task)]
     if summary["speech"]:
         parts.append("### Speech recogniser\n\n" + _speech(summary["speech"]))
@@ -29,39 +33,66 @@ def _task(task: Row) -> Iterable[str]:
         f"Clips (voices) of TRAIN: {sides['train']}; of VALID: {sides['valid']}.\n"
     )
     names = list(task["classes"]["valid"])
-    titles = ["features", "probe", "per column", "parameters", "balanced accuracy", "seeds' sd"]
-    titles += ["macro F1", *(f"recall {name}" for name in names)]
+    titles = [
+        "features",
+        "probe",
+        "per column",
+        "parameters",
+        "balanced accuracy",
+        "seeds' sd",
+        "macro F1",
+        *(f"recall {name}" for name in names),
+    ]
     chance = ["chance", "", "", "", f"{task['chance']:.3f}", "", "", *[""] * len(names)]
-    yield _table(titles, [*map(_probe, task["probes"]), chance])
+    yield table(titles, [*map(_probe, task["probes"]), chance])
     rows = [[d["features"], d["probe"], _cell(d["balanced_accuracy"])] for d in task["differences"]]
     if rows:
-        yield _table(["difference", "probe", "balanced accuracy"], rows)
+        yield table(["difference", "probe", "balanced accuracy"], rows)
 
 
 def _probe(line: Row) -> list[str]:
     shuffled = ", labels shuffled" if line["labels"] == "shuffled" else ""
-    cells = [line["features"] + shuffled, line["probe"], str(line["numbers_per_column"])]
-    cells += [str(line["parameters"]), _cell(line["balanced_accuracy"])]
-    cells += [f"{line['seeds_standard_deviation']:.3f}", _cell(line["macro_f1"])]
-    return cells + [f"{value:.2f}" for value in line["recall"].values()]
+    return [
+        line["features"] + shuffled,
+        line["probe"],
+        str(line["numbers_per_column"]),
+        str(line["parameters"]),
+        _cell(line["balanced_accuracy"]),
+        f"{line['seeds_standard_deviation']:.3f}",
+        _cell(line["macro_f1"]),
+        *(f"{value:.2f}" for value in line["recall"].values()),
+    ]
 
 
 def _speech(lines: Sequence[Row]) -> str:
-    titles = ["search", "clips of", "n", "s", "codec", "kbps"]
-    titles += ["words", "error rate", "words of the original", "disagreement with the original"]
-    rows = []
-    for line in lines:
-        cells = [line["search"], line["side"], str(line["clips"]), f"{line['seconds']:.0f}"]
-        cells += [line["codec"], f"{line['kbps']:.2f}"]
-        for name in ("error_rate", "disagreement"):
-            cells += [str(line[f"{name}_words"] or ""), _cell(line[name])]
-        rows.append(cells)
-    return _table(titles, rows)
-
-
-def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [titles, ["---"] * len(titles), *rows]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    titles = [
+        "search",
+        "clips of",
+        "n",
+        "s",
+        "codec",
+        "kbps",
+        "words",
+        "error rate",
+        "words of the original",
+        "disagreement with the original",
+    ]
+    rows = [
+        [
+            line["search"],
+            line["side"],
+            str(line["clips"]),
+            f"{line['seconds']:.0f}",
+            line["codec"],
+            f"{line['kbps']:.2f}",
+            str(line["error_rate_words"] or ""),
+            _cell(line["error_rate"]),
+            str(line["disagreement_words"] or ""),
+            _cell(line["disagreement"]),
+        ]
+        for line in lines
+    ]
+    return table(titles, rows)
 
 
 def _cell(value: dict[str, Any] | None) -> str:

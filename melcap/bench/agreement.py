@@ -1,0 +1,62 @@
+"""What must hold before a codec of melcap is timed: it gives what the reference gives."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from melcap.codec import Codec
+from melcap.codes import Codes
+from melcap.ops import use_backend
+
+FLIPS = 1e-3
+"""Share of the tokens that may differ: those between two entries that are equally near, but for
+rounding."""
+ERROR = 2.0**-15
+"""Root mean square of the error of most samples, with full scale 1: the last of 16 bits."""
+MOST = 0.95
+"""Share of the samples that `ERROR` is for: those that agree best."""
+LARGEST = 2.0**-5
+"""Largest error of any sample."""
+CHUNK_COLUMNS = 37
+"""Columns of the reference's chunks, which are not those of any codec that is timed."""
+
+
+def disagreement(made: Codes | Tensor, heard: Tensor, wave: Tensor, codec: Codec) -> str | None:
+    """Compare tokens and samples with those of the reference, which works in other chunks.
+
+    A few samples may differ by more than the others. Where bins have hardly a phase, Griffin-Lim
+    steps amplify rounding noise, and float32 does not agree with float64 either.
+
+    Args:
+        made: the codes of a wave, or its tokens [1, rows, columns].
+        heard: samples that were decoded from them, on any device.
+        wave: the wave [1, samples], at the codec's rate.
+        codec: the reference, on a CPU.
+
+    Returns:
+        What differs, or None where the two agree.
+    """
+    before = codec.chunk_columns
+    codec.chunk_columns = CHUNK_COLUMNS
+    try:
+        with use_backend("torch"):
+            expected = codec.encode(wave.cpu(), codec.sample_rate)
+            tokens = torch.as_tensor(made.tokens if isinstance(made, Codes) else made).cpu()
+            flips = int((tokens != expected.tokens).sum())
+            own = Codes(
+                tokens, expected.columns, expected.lengths, codec.sample_rate, codec.tokenizer_id
+            )
+            reference = codec.decode(own)
+    finally:
+        codec.chunk_columns = before
+    samples = heard.cpu().flatten()[: reference.numel()]
+    errors = (samples - reference.flatten()).abs().sort().values
+    error = float(errors[: int(MOST * len(errors))].square().mean().sqrt())
+    # NaN is neither within a bound nor outside it.
+    if flips <= FLIPS * tokens.numel() and error <= ERROR and errors[-1] <= LARGEST:
+        return None
+    return (
+        f"{flips} of {tokens.numel()} tokens differ, {MOST:.0%} of the samples by {error:.1e} "
+        f"(rms), one by {float(errors[-1]):.1e}"
+    )

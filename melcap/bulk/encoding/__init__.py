@@ -1,0 +1,1 @@
+"""Windows of many clips packed into batches, encoded by threads, and put together again."""

@@ -1,0 +1,1 @@
+"""Files and URLs opened safely, and their names."""

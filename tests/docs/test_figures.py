@@ -1,0 +1,149 @@
+"""The figures of the pages are those of the committed results."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.docs.pages import ROOT
+
+Rows = list[dict[str, str]]
+
+SCORECARD = ROOT / "docs" / "scorecard" / "scorecard.json"
+WHOLE = ROOT / "docs" / "scorecard" / "melcap-all.json"
+RTF = {device: ROOT / "profiling" / "results" / f"rtf-{device}.json" for device in ("cpu", "cuda")}
+
+CODECS = {
+    "Opus 6 kbps": "opus-6",
+    "Opus 12 kbps": "opus-12",
+    "Opus 16 kbps": "opus-16",
+    "Opus 24 kbps": "opus-24",
+    "Codec 2": "codec2-3200",
+    "Speex": "speex",
+    "true mel + Griffin-Lim (oracle)": "griffin-lim",
+}
+MEASURES = {
+    "ViSQOL": "visqol",
+    "STOI": "stoi",
+    "PESQ-WB": "pesq",
+    "DNSMOS": "dnsmos",
+    "LSD": "lsd",
+    "over-smoothing": "over_smoothing",
+}
+
+
+@pytest.mark.parametrize("page", ["README.md", "melcap/weights/README.md"])
+def test_scores_are_those_of_the_scorecard(page: str) -> None:
+    scores = {(row["codec"], row["class"]): row for row in read(SCORECARD)["table"]}
+    rows = table(page, "ViSQOL")
+    assert len(rows) >= 8
+    for row in rows:
+        codec = CODECS.get(row["codec"], row["codec"])
+        found = scores[codec, "mean" if row.get("class") in (None, "mean") else row["class"]]
+        assert bool(found["speech_only"]) == ("speech" in (row.get("clips"), row.get("class"))) or (
+            row.get("class") == "speech"
+        )
+        if row["kbps"]:
+            assert row["kbps"] == f"{found['kbps']:.2f}"
+        for column, key in MEASURES.items():
+            if column in row:
+                value = found[key]
+                assert row[column] == ("" if value is None else f"{value['mean']:.2f}"), row
+
+
+@pytest.mark.parametrize("page", ["melcap/weights/README.md", "docs/sound.md"])
+def test_scores_of_the_whole_split(page: str) -> None:
+    (mean,) = (row for row in read(WHOLE)["table"] if row["class"] == "mean")
+    said = (
+        f"ViSQOL {mean['visqol']['mean']:.2f}, STOI {mean['stoi']['mean']:.2f}, "
+        f"PESQ {mean['pesq']['mean']:.2f}, over-smoothing {mean['over_smoothing']['mean']:.2f}"
+    )
+    assert said in (ROOT / page).read_text(encoding="utf-8")
+    assert f"all {mean['n']} clips" in text_of(page) or f"on {mean['n']} clips" in text_of(page)
+
+
+def test_speeds_of_the_readme() -> None:
+    rows = table("README.md", "encode, CPU")
+    assert len(rows) == 5
+    for row in rows:
+        for column, shown in list(row.items())[1:]:
+            way, device, *batch = column.split(", ")
+            size = int(batch[0].split()[0]) if batch else 1
+            kind = {"CPU": "cpu", "GPU": "cuda"}[device]
+            threads = 2 if kind == "cpu" else None
+            found = speed(kind, row["codec"], way, 10, size, threads)
+            assert shown == in_words(found["x_real_time"]), (row, column)
+
+
+def test_speeds_of_the_page() -> None:
+    for row in table("docs/speed.md", "encode, 2 threads"):
+        for column, shown in list(row.items())[1:]:
+            way, threads = column.split(", ")
+            found = speed("cpu", row["codec"], way, 10, 1, int(threads[0]))
+            assert shown == with_quartiles(found), (row, column)
+    for row in table("docs/speed.md", "encode, 10 s"):
+        for column, shown in list(row.items())[1:]:
+            way, length = column.split(", ")
+            batch, seconds = re.fullmatch(r"(?:(\d+) x )?(\d+) s", length).groups()  # type: ignore[union-attr]
+            found = speed("cuda", row["codec"], way, int(seconds), int(batch or 1), None)
+            assert shown == with_quartiles(found), (row, column)
+
+
+def test_levels_of_quality() -> None:
+    result = text_of("profiling/results/quality.md")
+    for row in table("docs/tokens.md", "ln-mel L1"):
+        assert "| " + " | ".join(row.values()) + " |" in result
+
+
+def read(path: Path) -> Any:
+    """Return what a JSON file holds."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def text_of(page: str) -> str:
+    """Return the text of a page."""
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def table(page: str, column: str) -> Rows:
+    """Return the rows of the first table of a page that has a column of this name."""
+    for block in re.findall(r"(?:^\|.*\|\n)+", text_of(page), re.M):
+        head, _, *lines = [cells(line) for line in block.splitlines()]
+        if column in head:
+            return [dict(zip(head, line, strict=True)) for line in lines]
+    raise AssertionError(f"{page} has no table with a column {column}")
+
+
+def cells(line: str) -> list[str]:
+    """Return the cells of a row, without the marks of bold text."""
+    return [cell.strip().replace("**", "") for cell in line.strip("|").split("|")]
+
+
+def speed(
+    device: str, codec: str, way: str, seconds: float, batch: int, threads: int | None
+) -> dict[str, Any]:
+    """Return the result of one case of the benchmark; melcap is the faster backend there."""
+    own = {"cpu": "melcap, torch", "cuda": "melcap, triton"}
+    wanted = own[device] if codec == "melcap" else codec
+    (found,) = (
+        row
+        for row in read(RTF[device])["rows"]
+        if (row["codec"], row["way"], row["seconds"], row["batch"]) == (wanted, way, seconds, batch)
+        and (threads is None or row["threads"] == threads)
+    )
+    return dict(found)
+
+
+def in_words(value: float) -> str:
+    """Return a speed as the reports show it: three digits, none after the point from 100 on."""
+    return f"{value:.0f}" if value >= 99.95 else f"{value:.1f}"
+
+
+def with_quartiles(row: dict[str, Any]) -> str:
+    """Return a speed with its quartiles."""
+    low, high = in_words(row["p25"]), in_words(row["p75"])
+    return f"{in_words(row['x_real_time'])} ({low} to {high})"
