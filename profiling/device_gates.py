@@ -66,14 +66,18 @@ def cases(draw: Draws, small: bool) -> Iterator[tuple[str, str, torch.dtype, Gat
     for samples in (9001,) if small else (9001, 441_000):
         wave = 0.1 * draw(1 if small else 8, samples)
         yield (
-            *("log_mel", f"{len(wave)} x {samples}", SINGLE),
+            "log_mel",
+            f"{len(wave)} x {samples}",
+            SINGLE,
             lambda w=wave: log_mel(w, MelSpec()),
             lambda w=wave: log_mel(w.double(), MelSpec()),
         )
     for rows, codes in ((13, 300),) if small else ((13, 8192), (2584, 8192), (165_391, 8192)):
         x, codebook = draw(rows, 8), draw(codes, 8)
         yield (
-            *("nearest_code", f"{rows} x {codes} x 8", SINGLE),
+            "nearest_code",
+            f"{rows} x {codes} x 8",
+            SINGLE,
             lambda x=x, c=codebook: squared_distances(x, c, nearest_code(x, c)),
             lambda x=x, c=codebook: _least_distances(x, c),
         )
@@ -89,7 +93,9 @@ def cases(draw: Draws, small: bool) -> Iterator[tuple[str, str, torch.dtype, Gat
             *(draw(width, dtype=dtype) for _ in range(2)),
         ]
         yield (
-            *("convnext1d", f"{width}/{hidden}, {len(block[0])} x {steps}", dtype),
+            "convnext1d",
+            f"{width}/{hidden}, {len(block[0])} x {steps}",
+            dtype,
             lambda b=block: convnext1d(*b),
             lambda b=block: convnext1d(*exact(*b)),
         )
@@ -102,7 +108,9 @@ def cases(draw: Draws, small: bool) -> Iterator[tuple[str, str, torch.dtype, Gat
     x = torch.cat((wave, moved, (1 + lift.abs()) * (3 / 8 * n_fft) ** 0.5), dim=2)
     for steps in (1,) if small else (1, 4):
         yield (
-            *("griffin_lim", f"{n_fft}/{hop}, {steps} steps, {len(x)} x {frames}", SINGLE),
+            "griffin_lim",
+            f"{n_fft}/{hop}, {steps} steps, {len(x)} x {frames}",
+            SINGLE,
             lambda s=steps: griffin_lim(x, n_fft, hop, steps=s),
             lambda s=steps: griffin_lim(x.double(), n_fft, hop, steps=s),
         )
@@ -110,7 +118,9 @@ def cases(draw: Draws, small: bool) -> Iterator[tuple[str, str, torch.dtype, Gat
     layer = draw(2, into, steps), draw(into, out, 2 * stride, fan_in=2 * into), draw(out)
     alpha = draw(into).abs() + 0.5
     yield (
-        *("upsample_conv1d", f"{into} to {out}, x{stride}, 2 x {steps}", SINGLE),
+        "upsample_conv1d",
+        f"{into} to {out}, x{stride}, 2 x {steps}",
+        SINGLE,
         lambda: upsample_conv1d(*layer, stride, activation="snake", alpha=alpha),
         lambda: upsample_conv1d(*exact(*layer), stride, activation="snake", alpha=alpha.double()),
     )
@@ -131,12 +141,16 @@ def _channel_norms(draw: Draws, small: bool) -> Iterator[tuple[str, str, torch.d
             name = " x ".join(map(str, shape))
 
             yield (
-                *("channel_norm", name, dtype),
+                "channel_norm",
+                name,
+                dtype,
                 lambda x=x, w=weight, b=bias: channel_norm(x, w, b, activation="silu"),
                 lambda x=x, w=weight, b=bias: channel_norm(*exact(x, w, b), activation="silu"),
             )
             yield (
-                *("channel_norm", f"{name}, gradients", dtype),
+                "channel_norm",
+                f"{name}, gradients",
+                dtype,
                 lambda x=x, w=weight, b=bias, u=upstream: _gradients(u, x, w, b),
                 lambda x=x, w=weight, b=bias, u=upstream: _gradients(*exact(u, x, w, b)),
             )

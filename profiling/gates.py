@@ -1,4 +1,4 @@
-"""What must hold before a codec is timed: it works, and melcap gives what the reference gives."""
+"""Check codecs before they are timed: they work, and melcap gives what the reference gives."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def agreement(contender: Contender, wave: Tensor) -> str | None:
     """
     wave = wave[None].to(contender.device)
     made = contender.encode(wave)
-    heard = contender.decode(made)
+    decoded = contender.decode(made)
     if contender.name.startswith("melcap"):
-        return disagreement(made, heard, wave, melcap.load())
-    length = heard.numel()
-    if not torch.isfinite(heard).all() or abs(length - wave.numel()) > LONGER:
+        return disagreement(made, decoded, wave, melcap.load())
+    length = decoded.numel()
+    if not torch.isfinite(decoded).all() or abs(length - wave.numel()) > LONGER:
         return f"gave {length} samples for {wave.numel()}, or some that are not finite"
     return None

@@ -47,7 +47,7 @@ COLUMNS = (
     "share_of_floor",
 )
 RUN = ("gpu", "torch", "triton", "commit", "date")
-"""What the rows of one run have in common. The version of melcap says less than the commit."""
+"""The columns in which the rows of one run agree. A commit says more than a version."""
 ORIGIN = ("gpu", "torch", "triton", "melcap", "commit", "date")
 """Columns of the CSV behind `COLUMNS`."""
 

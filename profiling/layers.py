@@ -1,4 +1,4 @@
-"""Where melcap's time goes: each stage's time and FLOP, against the rates of this machine."""
+"""Profile melcap by stage: time and FLOP, against the rates of this machine."""
 
 from __future__ import annotations
 

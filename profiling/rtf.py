@@ -45,7 +45,7 @@ BATCH_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured on a device.
+    """The settings of a measurement on a device.
 
     Attributes:
         names: the codecs, of `MELCAP` and `PEERS`.

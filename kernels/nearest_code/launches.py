@@ -18,7 +18,7 @@ FEW = 16384
 
 
 class Cut(NamedTuple):
-    """How a search is cut into programs.
+    """The division of a search into programs.
 
     Attributes:
         rows: vectors to search for.

@@ -1,4 +1,4 @@
-"""How fast the codec and its kernels run on this machine: `melcap bench`, and profiling/.
+"""Measure the speed of the codec and its kernels on this machine.
 
     clips        audio of any length to measure on
     speed        encoding and decoding in times real time, in rounds

@@ -1,4 +1,4 @@
-"""What must hold before a codec of melcap is timed: it gives what the reference gives."""
+"""Check that a codec gives what the reference gives, before it is timed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHUNK_COLUMNS = 37
 """Columns of the reference's chunks, which are not those of any codec that is timed."""
 
 
-def disagreement(made: Codes | Tensor, heard: Tensor, wave: Tensor, codec: Codec) -> str | None:
+def disagreement(made: Codes | Tensor, decoded: Tensor, wave: Tensor, codec: Codec) -> str | None:
     """Compare tokens and samples with those of the reference, which works in other chunks.
 
     A few samples may differ by more than the others. Where bins have hardly a phase, Griffin-Lim
@@ -30,7 +30,7 @@ def disagreement(made: Codes | Tensor, heard: Tensor, wave: Tensor, codec: Codec
 
     Args:
         made: the codes of a wave, or its tokens [1, rows, columns].
-        heard: samples that were decoded from them, on any device.
+        decoded: samples that were decoded from them, on any device.
         wave: the wave [1, samples], at the codec's rate.
         codec: the reference, on a CPU.
 
@@ -50,7 +50,7 @@ def disagreement(made: Codes | Tensor, heard: Tensor, wave: Tensor, codec: Codec
             reference = codec.decode(own)
     finally:
         codec.chunk_columns = before
-    samples = heard.cpu().flatten()[: reference.numel()]
+    samples = decoded.cpu().flatten()[: reference.numel()]
     errors = (samples - reference.flatten()).abs().sort().values
     error = float(errors[: int(MOST * len(errors))].square().mean().sqrt())
     # NaN is neither within a bound nor outside it.

@@ -49,7 +49,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Setting:
-    """What is timed: a batch of equal clips, in rounds.
+    """A measurement: a batch of equal clips, timed in rounds.
 
     Attributes:
         seconds: the length of a clip.

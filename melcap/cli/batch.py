@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from melcap.transcode import Transcoded
 
 Record = dict[str, Any]
-"""What became of one file, as it goes into the JSON."""
+"""The outcome for one file, as the JSON has it."""
 
 
 @dataclass(frozen=True)

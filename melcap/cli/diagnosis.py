@@ -1,4 +1,4 @@
-"""What is installed, what runs where and why not, with advice: what `melcap doctor` prints."""
+"""Diagnose an installation for `melcap doctor`: versions, backends, reasons and advice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How every command ends: its exit status, and one sentence for each error.
+"""End every command with its exit status, and each error in one sentence.
 
     0    success
     1    failure: a file that cannot be read, weights that do not fit, a device that is not there

@@ -1,4 +1,4 @@
-"""What commands print: JSON, and tables of names and values."""
+"""Print results as JSON, or as tables of names and values."""
 
 from __future__ import annotations
 

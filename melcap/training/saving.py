@@ -31,7 +31,7 @@ FILE_BYTES = 15 << 20
 
 
 class Progress(NamedTuple):
-    """How far a run has come.
+    """The progress of a training run.
 
     Attributes:
         step: the number of steps since the very beginning.

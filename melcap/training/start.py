@@ -123,7 +123,7 @@ def _settings(
             codec = replace(first.codec, vocoder=codec.vocoder)
     elif source is not None:
         codec = source.codec
-    return TrainingConfig.of(**{"batch": batch, "codec": codec, **kept, **given})
+    return TrainingConfig.of(**({"batch": batch, "codec": codec} | kept | given))
 
 
 def _check_parts(

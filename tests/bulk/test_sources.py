@@ -256,7 +256,7 @@ def test_a_pipe_with_the_suffix_of_audio_is_named_and_not_opened(clips: Path) ->
 
 
 def test_a_source_without_audio_is_named(clips: Path, tmp_path: Path) -> None:
-    """If no source holds a clip, nothing begins; an empty one beside others is listed."""
+    """Nothing begins if no source holds a clip; an empty one beside others is listed."""
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").write_text("")
     (tmp_path / "notes" / "list.csv").write_text("path\n")

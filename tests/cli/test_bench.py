@@ -95,7 +95,7 @@ def test_the_text_has_what_the_json_has(bench: Callable[..., Result], codec: Cod
 
 
 def test_speed_is_audio_over_time() -> None:
-    """Of 4 clips of 2 s in 1, 2 and 4 s, the median is 4 times real time."""
+    """The median of 4 clips of 2 s in 1, 2 and 4 s is 4 times real time."""
     row = speed._row("x", "encode", speed.Setting(2.0, 4, 3), [4.0, 1.0, 2.0])
     assert (row["p25"], row["x_real_time"], row["p75"]) == (2.0, 4.0, 8.0)
     assert speed.speed_in_words(row) == "4.0 (2.0 to 8.0)"

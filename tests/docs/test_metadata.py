@@ -1,4 +1,4 @@
-"""What machines read about the project: versions, the model card, workflows."""
+"""Tests of what machines read about the project: versions, the model card, workflows."""
 
 from __future__ import annotations
 

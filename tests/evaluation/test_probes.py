@@ -452,7 +452,14 @@ def test_a_run_goes_on_where_it_was_and_passes_over_a_bad_clip(
     out = tmp_path / "out"
     options = (
         *(tmp_path / "t", tmp_path / "v", "--out", out, "--speech", speech, "--processes", 1),
-        *("--features", "tokens,mel", "--codecs", "opus-12", "--seeds", 2, "--seconds", 1),
+        "--features",
+        "tokens,mel",
+        "--codecs",
+        "opus-12",
+        "--seeds",
+        2,
+        "--seconds",
+        1,
     )
     bad = tmp_path / "t" / "x" / "t9_0.wav"
     bad.write_bytes(b"RIFF")

@@ -1,4 +1,4 @@
-"""Which clips are chosen, the scorecard's bookkeeping, its tables, and its pictures."""
+"""Tests of the choice of clips, and of the scorecard's bookkeeping, tables and pictures."""
 
 from __future__ import annotations
 

@@ -221,7 +221,7 @@ def test_next_to_nothing(amplitude: float) -> None:
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in exp")  # the interpreter's numpy
 def test_loud_results_saturate() -> None:
-    """Where the exponential overflows, SiLU is 0 or the number itself, its slope 0 or 1."""
+    """SiLU is 0 or the number itself, and its slope 0 or 1, where the exponential overflows."""
     x, weight, bias = drawn(1, 8, 20)
     arguments = x, weight * 1e4, bias
     check(arguments, "silu")

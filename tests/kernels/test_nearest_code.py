@@ -326,7 +326,7 @@ def test_ties_are_with_the_nearest_and_not_with_each_other() -> None:
 
 @pytest.mark.parametrize("few", [0, launches.FEW])
 def test_ties_in_one_slot(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the runner-up of a slot ties, the whole codebook is measured."""
+    """The whole codebook is measured where the runner-up of a slot ties."""
     monkeypatch.setattr(launches, "FEW", few)
     codebook = noise(700, 5, seed=2, amplitude=1)
     codebook[[17 + 16, 17 + 128, 17 + 512, 600]] = codebook[17].clone()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import doctest
 import json
 from pathlib import Path
 
@@ -41,12 +40,6 @@ def model() -> ContextModel:
             for weights in made.parameters():
                 weights += 0.5 * torch.randn_like(weights)
     return made.eval().requires_grad_(False)
-
-
-def test_examples() -> None:
-    result = doctest.testmod(context_model)
-    assert result.attempted
-    assert not result.failed
 
 
 class TestTwoLevelSoftmax:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import doctest
-import importlib
 import itertools
 import re
 from collections.abc import Iterator
@@ -45,13 +43,6 @@ def documents_of_columns(draw: st.DrawFn) -> list[int]:
 
 def rows_of_blocks(blocks: list[Block]) -> tuple[Tensor, Tensor]:
     return torch.stack([b.ids for b in blocks]), torch.stack([b.documents for b in blocks])
-
-
-@pytest.mark.parametrize("module", ["delay", "embedding", "packing", "stopping", "vocabulary"])
-def test_examples(module: str) -> None:
-    result = doctest.testmod(importlib.import_module(f"melcap.lm.{module}"))
-    assert result.attempted
-    assert not result.failed
 
 
 @given(

@@ -453,7 +453,8 @@ class TestParcel:
         names = sorted(Path(name).name.split("-")[0] for name in files_of(tmp_path / "parcel"))
         assert names == ["averages", "discriminators", "results.tar", "weights"]
         assert [Path(name).name.split("-")[0] for name in left] == [
-            *("optimisers", "discriminator_optimisers"),
+            "optimisers",
+            "discriminator_optimisers",
         ]
         parcel.unpack(tmp_path / "parcel", tmp_path / "back")
         found = Checkpoint(tmp_path / "back" / "run" / "vocoder")

@@ -150,7 +150,10 @@ def test_parts_that_are_missing_begin_anew(
         file_of(path, part).unlink()
     found = Checkpoint(path)
     assert found.missing == [
-        *("averages", "optimisers", "discriminators", "discriminator_optimisers"),
+        "averages",
+        "optimisers",
+        "discriminators",
+        "discriminator_optimisers",
     ]
     assert found.states("averages") == found.states("optimisers") == {}
     assert found.exported()["vocoder"].keys() == found.modules["vocoder"].keys()

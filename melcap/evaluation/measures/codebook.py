@@ -17,7 +17,7 @@ import numpy.typing as npt
 from melcap.errors import InputError
 
 Counts: TypeAlias = npt.NDArray[np.int64]
-"""How often each entry of a codebook occurs, [codebook size]."""
+"""The number of times that each entry of a codebook occurs, [codebook size]."""
 
 
 @dataclass(frozen=True)

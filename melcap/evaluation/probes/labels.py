@@ -43,7 +43,7 @@ class Labelled:
 
     @property
     def english(self) -> bool:
-        """Whether the clip is English speech."""
+        """True if the clip is English speech."""
         return self.kind == SPEECH and code_of(self.language) == "en"
 
 

@@ -9,7 +9,7 @@ from melcap.evaluation.peers.registry import FindPeer, peer
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run computes.
+    """The settings of a run of probes.
 
     Attributes:
         features: what the classifiers get; see `features`.
