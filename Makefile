@@ -97,12 +97,12 @@ gpu-sanitize:
 
 # docs/gpu-budget.md says how it goes on.
 gpu-budget: $(call installed,test)
-	$(PYTHON) profiling/gpu_budget.py --dry
+	$(PYTHON) -m pytest -m rehearsal
 
 gpu-absent:
 	@echo 'No CUDA device here: the GPU tests and benchmarks are left out, the checks that need none follow.'
 	$(PYTHON) -m melcap doctor
-	$(PYTHON) -m pytest -m 'not gpu' tests/ops tests/kernels
+	$(PYTHON) -m pytest tests/ops tests/kernels
 
 # The newest Python that the pinned versions have wheels for is 3.14.
 $(VENV)/.created:

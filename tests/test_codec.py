@@ -53,6 +53,7 @@ def check_same(codec: Codec, clip: Tensor, rate: int, expected: Codes, found: Co
     count_ties(codec, own, *(codes.tokens.reshape(codec.rows, -1) for codes in (expected, found)))
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(60))
 @given(waves(), sample_rates())
 def test_any_audio_comes_back_as_long_as_it_was(codec: Codec, wave: Tensor, rate: int) -> None:
@@ -86,6 +87,7 @@ def test_chunks_change_nothing(codec: Codec, wave: Tensor, columns: int) -> None
     torch.testing.assert_close(decoded, codec.decode(whole), atol=CLOSE, rtol=0)
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(25))
 @given(waves(longest=8 * UNIT), sample_rates(), st.data())
 def test_a_padded_batch_gives_what_each_clip_gives_alone(
@@ -292,6 +294,7 @@ def test_silence_decodes_to_silence(lite: Codec) -> None:
         assert lite.decode(codes).abs().max() < 1e-3
 
 
+@pytest.mark.slow
 def test_lite_in_chunks(lite: Codec) -> None:
     """Chunks give the tokens and samples of a whole real clip with the weights that ship."""
     soundfile = pytest.importorskip("soundfile")

@@ -128,6 +128,7 @@ def test_a_failed_download_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_import_brings_no_hub() -> None:
     import subprocess
 

@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 HEAVY = ("triton", "matplotlib", "soundfile", "soxr", "av", "scipy", "typer", "rich", "visqol")
 
 PROBE = f"""
@@ -34,6 +36,7 @@ def python(*arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_import_is_light() -> None:
     """Importing melcap adds no heavy package to those of torch."""
     found = json.loads(python("-c", PROBE))

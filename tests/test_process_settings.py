@@ -191,6 +191,7 @@ def test_a_codec_loaded_and_saved_under_it_is_the_same(
     same(encoded(codec, WAVE), encoded(plain, WAVE), exact=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", ["inference mode", "default device meta"])
 def test_tables_made_under_it_serve_without_it(setting: str) -> None:
     """A process may, for example, begin in inference mode and train later."""
@@ -306,6 +307,7 @@ sys.exit("the child hangs")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_forked_process_continues_with_one_thread(small_weights: Path) -> None:
     done = subprocess.run(

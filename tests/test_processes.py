@@ -27,6 +27,7 @@ def test_without_workers_jobs_run_in_this_process_when_submitted(workers: int) -
         assert list(pool.map(abs, [-1, 2])) == [1, 2]
 
 
+@pytest.mark.slow
 def test_workers_are_other_processes_with_their_threads() -> None:
     with executor(2, torch_threads=3) as pool:
         process, threads = pool.submit(eval, PROCESS_AND_THREADS).result()

@@ -47,6 +47,7 @@ def decoded(codec: Codec, codes: Codes, sizes: list[int]) -> Tensor:
     return torch.cat([*parts, stream.flush(codes.lengths[0])], dim=-1)
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(40))
 @given(waves(longest=16 * UNIT, batch=3), sample_rates(), piece_sizes(4 * UNIT), piece_sizes(5))
 def test_a_streamed_clip_is_the_whole_clip(
@@ -115,6 +116,7 @@ def test_latency_is_exact(codec: Codec) -> None:
     assert given > 0
 
 
+@pytest.mark.slow
 def test_what_a_stream_holds_does_not_grow(codec: Codec) -> None:
     """Bytes kept between pushes are the same after 20 pieces and after 400."""
 

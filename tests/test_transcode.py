@@ -62,6 +62,7 @@ def files(folder: Path) -> list[str]:
     return sorted(os.listdir(folder))
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(20))
 @given(
     st.integers(1, 8),
@@ -294,6 +295,7 @@ def test_an_interrupted_decode_leaves_nothing(codec: Codec, clip: Path) -> None:
     assert files(clip.parent) == ["clip.melcap", "clip.wav"]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(
     codec: Codec, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -327,6 +329,7 @@ def test_memory_does_not_grow_with_the_file(
     assert max(held[40:]) <= 1.05 * max(held[:40])
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_channels(
     codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -128,6 +128,7 @@ def test_what_is_sure_is_bold() -> None:
     assert second.startswith("| x | 3 | 1.5 | 2.00 M | 2.000 (**+0.100**) | 2.000 (+0.100) |")
 
 
+@pytest.mark.slow
 def test_a_plan_is_run_and_goes_on(tmp_path: Path) -> None:
     for module in report.MODULES:
         pytest.importorskip(module)

@@ -74,6 +74,7 @@ def test_what_is_finished_is_kept_until_its_shard_is_written(tmp_path: Path) -> 
         assert (counts.clips, counts.done, counts.bad, counts.unlisted) == (3, 2, 0, 0)
 
 
+@pytest.mark.slow
 @given(
     runs=st.lists(st.sets(st.integers(0, 12), max_size=8), min_size=1, max_size=4),
     shard_clips=st.integers(1, 4),

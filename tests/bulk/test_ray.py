@@ -43,6 +43,7 @@ def cluster() -> Iterator[None]:
         cluster.shutdown()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mono", [False, True])
 def test_the_rows_are_those_of_one_machine(
     cluster: None, codec: Codec, tmp_path: Path, mono: bool
@@ -95,6 +96,7 @@ def test_a_cluster_without_a_gpu_is_refused(cluster: None, codec: Codec, tmp_pat
         tokenize([str(tmp_path / "clips")], tmp_path / "out", codec, options)
 
 
+@pytest.mark.slow
 def test_the_example(
     cluster: None, small_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

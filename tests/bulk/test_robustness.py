@@ -51,6 +51,7 @@ finally:
 """The command, which then writes the peak KiB of itself and of its largest reader."""
 
 
+@pytest.mark.slow
 def test_a_hostile_collection(small_weights: Path, tmp_path: Path) -> None:
     good, bad = hostile_corpus.make(tmp_path / "hostile")
     out = tmp_path / "out"
@@ -124,6 +125,7 @@ def test_an_exception_costs_only_its_clip(
     assert bad.reason == f"{tmp_path / 'a.wav'} {what}"
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_done(small_weights: Path, codec: Codec, tmp_path: Path) -> None:
     corpus(tmp_path / "clips", [0.1] * 30 + [0.2])
     last = tmp_path / "clips" / "z" / "long.wav"

@@ -171,6 +171,7 @@ def apart(clips: Path, small_weights: Path) -> Path:
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("point", "fuse"),
     [
@@ -186,6 +187,7 @@ def test_a_run_killed_while_it_writes_goes_on(
     assert files_of(tmp_path) == files_of(apart)
 
 
+@pytest.mark.slow
 def test_a_run_killed_again_and_again_goes_on(
     clips: Path, undisturbed: Path, apart: Path, small_weights: Path, tmp_path: Path
 ) -> None:

@@ -314,6 +314,7 @@ def test_the_command_reports_what_it_passed_over_and_keeps_columns(
     assert f"{tmp_path / 'empty'} holds no audio file" in nothing.stderr
 
 
+@pytest.mark.slow
 def test_the_commands(clips: Path, small_weights: Path, tmp_path: Path) -> None:
     tokens, audio = tmp_path / "tokens", tmp_path / "audio"
     weights = ("--weights", small_weights)

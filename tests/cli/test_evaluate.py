@@ -46,6 +46,7 @@ def run(*arguments: object) -> Any:
     return CliRunner().invoke(commands.app, ["evaluate", *map(str, arguments)])
 
 
+@pytest.mark.slow
 @needs_eval
 def test_a_run_resumes_and_goes_on_past_a_bad_clip(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -64,6 +64,7 @@ class TestInterrupted:
         assert (result.exit_code, result.stdout) == (status, "")
         assert not list(tmp_path.iterdir())
 
+    @pytest.mark.slow
     @pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
     def test_the_program(self, tmp_path: Path, small_weights: Path, codec: Codec) -> None:
         grid = np.random.default_rng(0).integers(0, 300, (1, 3, 400_000))

@@ -67,6 +67,7 @@ def peaks(folder: Path, clips: Sequence[str], *options: object) -> list[float]:
     return [int(line) / 2**10 for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_length(tmp_path: Path, tiny_weights: Path) -> None:
     """Whole, the four more minutes would be 42 MB of wave alone.
 
@@ -82,6 +83,7 @@ def test_memory_does_not_grow_with_the_length(tmp_path: Path, tiny_weights: Path
     assert long - short < 20, f"{short:.0f} MiB, then {long:.0f} MiB"
 
 
+@pytest.mark.slow
 def test_memory_with_the_weights_that_ship(tmp_path: Path) -> None:
     """A clip of a minute takes hardly more than one of 15 s, and both stay under 1 GB.
 

@@ -78,6 +78,7 @@ class TestPipes:
         words = [*words, "--weights", str(small_weights)]
         refused(CliRunner().invoke(cli.app, words, input=given), said)
 
+    @pytest.mark.slow
     def test_a_reader_that_goes_away_ends_it_in_silence(
         self, small_weights: Path, tmp_path: Path
     ) -> None:

@@ -71,6 +71,7 @@ class TestProgram:
         assert b"\x1b" not in stdout
         assert b"real time" not in shown
 
+    @pytest.mark.slow
     def test_help_needs_nothing_heavy(self) -> None:
         heavy = {"soundfile", "soxr", "av", "matplotlib", "triton", "scipy"}
         script = (

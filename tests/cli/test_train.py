@@ -81,6 +81,7 @@ def training(clips: Path, out: Path, *arguments: object) -> Result:
     return melcap_("train", *common, "--minutes", 9, "--device", "cpu", *arguments)
 
 
+@pytest.mark.slow
 def test_from_clips_to_a_codec_with_its_card(clips: Path, tmp_path: Path) -> None:
     """Settings given once are kept: later commands take the codec from the checkpoints."""
     out = tmp_path / "out"
@@ -156,6 +157,7 @@ def check_card(card: str, last: Checkpoint, digest: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_run_from_trained_weights_says_so(
     clips: Path, tmp_path: Path, small_weights: Path
 ) -> None:
@@ -304,6 +306,7 @@ def test_what_a_run_refuses_in_a_sentence(
     assert before == files_of(trained)
 
 
+@pytest.mark.slow
 def test_another_codec_is_refused(clips: Path, trained: Path, tmp_path: Path) -> None:
     """Another codec is refused, but stage 2 may give an old tokenizer a new vocoder."""
     file = tmp_path / "codec.json"
@@ -449,6 +452,7 @@ def test_more_griffin_lim_steps_than_in_training(trained: Path, tmp_path: Path) 
         assert torch.equal(value, found)
 
 
+@pytest.mark.slow
 def test_training_goes_on_with_as_many_steps_as_it_always_had(
     trained: Path, clips: Path, tmp_path: Path
 ) -> None:

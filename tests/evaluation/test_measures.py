@@ -50,6 +50,7 @@ def noise(seconds: float, scale: float = 0.1, seed: int = 0, rate: int = RATE) -
     return scale * np.random.default_rng(seed).standard_normal(int(seconds * rate))
 
 
+@pytest.mark.slow
 @needs_eval
 def test_identical_speech_gets_the_best_figure_of_every_measure(speech: Wave) -> None:
     part = speech[RATE // 2 : 2 * RATE]
@@ -340,6 +341,7 @@ def speechmos() -> Any:
     return whole
 
 
+@pytest.mark.slow
 @needs_eval
 def test_dnsmos_is_what_speechmos_says(speech: Wave, speechmos: Any) -> None:
     speechmos.onnx_sess = perceptual._dnsmos_session()
@@ -381,6 +383,7 @@ def test_dnsmos_rates_the_windows_that_speechmos_rates(speechmos: Any, samples: 
     assert ours.background == pytest.approx(theirs["bak_mos"], rel=1e-9)
 
 
+@pytest.mark.slow
 @needs_eval
 def test_dnsmos_notices_noise_without_a_reference(speech: Wave) -> None:
     clean = perceptual.dnsmos(speech, RATE)
@@ -392,6 +395,7 @@ def test_dnsmos_notices_noise_without_a_reference(speech: Wave) -> None:
             perceptual.dnsmos(wrong, RATE)
 
 
+@pytest.mark.slow
 def test_importing_the_evaluation_loads_no_optional_package() -> None:
     code = (
         "import sys, melcap.evaluation.report;"

@@ -246,6 +246,7 @@ def toy(count: int, seed: int, separable: bool) -> tuple[list[Any], np.ndarray[A
     return clips, labels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("probe", classifiers.STEPS)
 def test_probes_learn_what_can_be_learnt_and_nothing_else(probe: str) -> None:
     clips, labels = toy(60, 0, True)
@@ -280,6 +281,7 @@ class Toy:
         return toys(self.side)[self.clip]
 
 
+@pytest.mark.slow
 def test_shuffled_labels_are_learnt_to_no_avail(tmp_path: Path) -> None:
     train, valid = (tuple(Toy(clip, side) for clip in range(60)) for side in (0, 1))
     labels = tuple(clip % 2 for clip in range(60))
@@ -343,6 +345,7 @@ def test_a_draw_holds_whole_voices_of_each_class(clips: list[tuple[int, str]]) -
         assert drawn.max() <= len(there) * max(sizes.values())
 
 
+@pytest.mark.slow
 def test_intervals_are_wider_where_clips_share_a_voice() -> None:
     answers, guesses = np.zeros(64, int), np.repeat([[0, 1] * 4], 8, 1)
     widths = []
@@ -388,6 +391,7 @@ def test_errors_are_counted_against_the_reference() -> None:
     assert errors("one", "one and two") == (2, 1)
 
 
+@pytest.mark.slow
 @needs_eval
 def test_the_recogniser_understands_english_and_noise_disturbs_it() -> None:
     wave = audio.read(DATA / "english.flac")[0][0]
@@ -401,6 +405,7 @@ def test_the_recogniser_understands_english_and_noise_disturbs_it() -> None:
     assert recognise(wave, 16000, "sentences") == transcript
 
 
+@pytest.mark.slow
 @needs_eval
 def test_a_list_and_phones_are_searched_as_well() -> None:
     wave = audio.read(DATA / "english.flac")[0][0]
@@ -437,6 +442,7 @@ def run(*arguments: object) -> Any:
     return CliRunner().invoke(commands.app, ["probe", *map(str, arguments)])
 
 
+@pytest.mark.slow
 @needs_eval
 def test_a_run_goes_on_where_it_was_and_passes_over_a_bad_clip(
     tmp_path: Path, monkeypatch: Any

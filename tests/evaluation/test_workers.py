@@ -11,6 +11,7 @@ def inverse(number: int) -> float:
     return 1 / number
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_failed_job_does_not_stop_the_others(processes: int) -> None:
     found = dict(outcomes(inverse, [1, 0, 4], processes))

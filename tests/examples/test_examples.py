@@ -139,6 +139,7 @@ class TestTokenLm:
         yield
         signal.signal(signal.SIGINT, before)
 
+    @pytest.mark.slow
     def test_train_measure_continue(
         self,
         script: Script,
@@ -202,6 +203,7 @@ class TestTokenLm:
                 min(np.abs(wave[0, : 20 * 1024] - each[: 20 * 1024]).max() for each in begun) < 1e-3
             )
 
+    @pytest.mark.slow
     def test_a_run_that_was_stopped_goes_on(
         self, script: Script, tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -335,6 +337,7 @@ class TestStreamMicrophone:
 
 
 class TestDemo:
+    @pytest.mark.slow
     def test_of_named_clips(
         self, script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -288,6 +288,7 @@ def test_every_extension_is_refused(folder: Path, valid: bytes, call: Any, extra
     assert "longer than it should be" in refusal(folder / "long.melcap", valid + extra, call)
 
 
+@pytest.mark.slow
 def test_every_change_of_one_byte_is_refused(folder: Path, valid: bytes) -> None:
     """All 255 other values at every position: the file stays as it was or is refused."""
     path = folder / "changed.melcap"

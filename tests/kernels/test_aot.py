@@ -87,6 +87,7 @@ def compiled(*arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_first_configuration_of_every_operation() -> None:
     found = compiled("profiling/aot.py", "--check", "--first", "--target=sm_90", "--target=gfx942")
     assert "all promises hold" in found
@@ -131,12 +132,14 @@ def test_a_table_that_is_not_what_was_compiled() -> None:
     assert not agrees(changed[:1], table, ["sm_90"], first=True)
 
 
+@pytest.mark.slow
 def test_what_breaks_a_promise_is_seen(tmp_path: Path) -> None:
     script = tmp_path / "breakers.py"
     script.write_text(BREAKERS)
     assert "sees them all" in compiled(str(script))
 
 
+@pytest.mark.slow
 def test_interpreted_kernels_are_not_compiled() -> None:
     done = subprocess.run(
         [sys.executable, "profiling/aot.py", "--check"],

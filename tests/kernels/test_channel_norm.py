@@ -124,6 +124,7 @@ shapes = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(25))
 @given(
     shape=shapes,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 import melcap
 from melcap.codec import Codec
 from melcap.kernels.launch import launched
 from tests.helpers import count_ties, noise
 
 
+@pytest.mark.slow
 def test_tokens_and_samples_of_a_tiny_clip(codec: Codec) -> None:
     rate = codec.config.mel.sample_rate
     wave = noise(1500)

@@ -119,6 +119,7 @@ def assert_close(found: Tensor, arguments: Arguments) -> None:
     assert excess.max() <= 1, f"{float(error[tuple(where)]):.1e} at [clip, channel, step] {where}"
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(15))
 @given(
     batch=st.integers(1, 3),
@@ -142,6 +143,7 @@ def test_any_block(
     assert_close(on_triton(arguments), arguments)
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(6))
 @given(
     channels=st.integers(1, 70),
@@ -157,6 +159,7 @@ def test_half_precision(channels: int, hidden: int, steps: int, seed: int) -> No
     assert_close(on_triton(arguments), arguments)
 
 
+@pytest.mark.slow
 def test_any_layout() -> None:
     """Clips may be whole, have channels next to each other, or repeat; parameters transposed."""
     x, *parameters = drawn(2, 20, 30, 7, 90)
@@ -186,6 +189,7 @@ def test_nothing_is_written_elsewhere() -> None:
         assert int(memory.isnan().sum()) == 8192
 
 
+@pytest.mark.slow
 def test_a_clip_gives_the_same_bits_in_any_batch_and_chunk(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

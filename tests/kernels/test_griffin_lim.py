@@ -63,17 +63,18 @@ def assert_close(
     assert excess.max() <= 1, f"{float(error[tuple(where)]):.1e} at [clip, frame, place] {where}"
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(6))
 @given(
-    batch=st.integers(1, 3),
+    batch=st.integers(1, 2),
     blocks=st.sampled_from([2, 4, 8]),
-    frames=st.integers(1, 9),
+    frames=st.integers(1, 5),
     steps=st.integers(1, 2),
     momentum=st.sampled_from([0.0, 0.5, 0.99]),
     seed=st.integers(0, 99),
 )
 @example(1, 4, 1, 1, 0.99, 0)
-@example(2, 4, 9, 2, 0.99, 0)
+@example(3, 4, 5, 2, 0.99, 0)
 def test_any_clips(
     batch: int, blocks: int, frames: int, steps: int, momentum: float, seed: int
 ) -> None:
@@ -89,6 +90,7 @@ def test_any_window(n_fft: int, hop: int) -> None:
     assert_close(on_triton(x, n_fft, hop), x, n_fft, hop)
 
 
+@pytest.mark.slow
 def test_several_frames_of_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
     """Programs take three frames each, as in large batches; a clip's last program has one."""
     x = drawn(2, 16, 256, 64)
@@ -98,13 +100,15 @@ def test_several_frames_of_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(on_triton(x, 256, 64), alone)
 
 
+@pytest.mark.slow
 def test_a_clip_gives_the_same_bits_in_any_batch_and_chunk() -> None:
-    x = drawn(3, 20, 256, 64)
+    x = drawn(2, 17, 256, 64)
     together = on_triton(x, 256, 64, 2)
     assert torch.equal(torch.cat([on_triton(clip[None], 256, 64, 2) for clip in x]), together)
-    assert torch.equal(on_triton(x[:, 2:-3], 256, 64, 2), together[:, 2:-3])
+    assert torch.equal(on_triton(x[:, 1:-2], 256, 64, 2), together[:, 1:-2])
 
 
+@pytest.mark.slow
 def test_any_layout() -> None:
     """Rows and clips may be apart, channels first, clips repeated, numbers of 16 bits."""
     x = drawn(2, 8, 256, 64)
@@ -119,6 +123,7 @@ def test_any_layout() -> None:
     assert torch.equal(on_triton(half, 256, 64), on_triton(half.float(), 256, 64))
 
 
+@pytest.mark.slow
 def test_nothing_is_written_elsewhere() -> None:
     """Blocks fill no tile, and memory behind windows and wave stays as it is."""
     x = drawn(2, 19, 256, 64)

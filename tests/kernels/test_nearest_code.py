@@ -156,6 +156,7 @@ def drawn(rows: int, codes: int, dim: int) -> tuple[Tensor, Tensor]:
     return x, codebook
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("few", [0, launches.FEW])
 @pytest.mark.parametrize(
     ("rows", "codes", "dim"),
@@ -210,6 +211,7 @@ def planted(rows: int, codes: int, dim: int, seed: int, off: float) -> tuple[Ten
     return x, codebook
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(25))
 @given(
     rows=st.integers(0, 9),
@@ -234,6 +236,7 @@ def test_dim_in_chunks(dim: int) -> None:
     check(*planted(3, 140, dim, dim, 1e-6))
 
 
+@pytest.mark.slow
 def test_many_tiles_of_codes_in_every_share(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shares have two tiles and a part, some none; then one share has all tiles."""
     x, codebook = planted(7, 2700, 8, 3, 1e-6)
@@ -254,6 +257,7 @@ def test_the_codebook_that_ships(few: int, lite: Codec, monkeypatch: pytest.Monk
     check(torch.cat((near, codebook[[0, 8191]], codebook[[5, 4100]].mean(0)[None])), codebook)
 
 
+@pytest.mark.slow
 def test_every_code_is_found() -> None:
     """Each code is its own nearest, whatever its tile, group and slot."""
     codebook = noise(261, 6, seed=1)
@@ -289,6 +293,7 @@ def test_a_tie_is_measured_far_beyond_float32(bits: int) -> None:
             assert by_triton(x, codebook).tolist() == [expected]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dim", [8, 256])
 @pytest.mark.parametrize("apart", [1, 16])
 def test_ties_that_float32_takes_for_none(dim: int, apart: int) -> None:
@@ -300,6 +305,7 @@ def test_ties_that_float32_takes_for_none(dim: int, apart: int) -> None:
     check(x, pairs.reshape(64, dim))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e5, 1e6])
 def test_ties_of_rows_far_from_all_codes(scale: float) -> None:
     """A tie is then wider than what scores may err."""
@@ -391,6 +397,7 @@ def test_any_layout_and_half_precision(dtype: torch.dtype) -> None:
     check(flat[1:31].view(10, 3), flat[2:32].view(10, 3))
 
 
+@pytest.mark.slow
 def test_a_row_is_the_same_alone_and_in_any_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     x, codebook = planted(20, 200, 8, 18, 1e-7)
     together = by_triton(x, codebook)

@@ -120,6 +120,7 @@ def turned(tensor: Tensor) -> Tensor:
 LAYOUTS = (Tensor.clone, in_nan, between_nan, turned)
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(40))
 @given(
     batch=st.integers(1, 3),

@@ -414,6 +414,7 @@ def test_clips_go_through_a_model_and_back(lite: Codec, speech: Any, music: Any)
         torch.testing.assert_close(lite.decode_tokens(tokens), lite.decode_tokens(clip))
 
 
+@pytest.mark.slow
 def test_generation_ends_each_sequence_in_its_own_column(lite: Codec) -> None:
     """Use transformers' `generate` with a batch of prompts that are padded on the left."""
     transformers = pytest.importorskip("transformers")

@@ -115,6 +115,7 @@ def test_tiles_are_parts_of_the_whole(clips: int, count: int) -> None:
     torch.testing.assert_close(tiled, whole.detach(), rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**32))
 def test_each_step_brings_the_magnitudes_nearer(seed: int) -> None:
     """By Griffin and Lim's theorem, the distance never grows in steps without momentum."""

@@ -239,6 +239,7 @@ def test_a_file_comes_back_as_it_was(
     assert np.abs(found - half.decode(codes).numpy()).max() <= 2**-15 + CLOSE
 
 
+@pytest.mark.slow
 def test_onnx(half: Codec, tmp_path: Path) -> None:
     """The exported graphs give the tokens and samples, in pieces with the context they ask for."""
     pytest.importorskip("onnxscript")

@@ -92,6 +92,7 @@ def test_a_codec_without_steps_has_one_level(tmp_path: Path, quality: Quality) -
         melcap.load(tmp_path / "plain.safetensors", quality=quality)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["decode", "transcode", "detokenize", "plot"])
 def test_on_the_command_line(weights: Path, tmp_path: Path, command: str) -> None:
     """Both options, quality and decoder, reach the codec that decodes."""

@@ -500,6 +500,7 @@ def test_pictures_have_one_channel() -> None:
     assert torch.equal(FromPicture()(ToPicture()(mel)), mel)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["encoder", "vocoder"])
 def test_compiled_networks_are_eager_ones(codec: Codec, name: str) -> None:
     """Each network is one graph, and a second length compiles at most once more."""

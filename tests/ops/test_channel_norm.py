@@ -117,6 +117,7 @@ def test_what_is_refused() -> None:
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*The CUDA Graph is empty.*")
 def test_opcheck() -> None:
     x, weight, bias = drawn(2, 4, 3, 5)

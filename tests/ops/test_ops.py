@@ -279,6 +279,7 @@ def test_nearest_code_of_numbers_whose_squares_overflow(scale: float) -> None:
     assert nearest_code(x, codebook / scale).tolist() == brute_nearest(x, codebook / scale)
 
 
+@pytest.mark.slow
 def test_nearest_code_of_a_collapsed_codebook_needs_little_memory() -> None:
     """Every code ties, and the exact distances must not be held for all pairs at once."""
     x, codebook = noise(512, 64, seed=12), noise(1, 64, seed=13).expand(2048, -1)
@@ -659,6 +660,7 @@ def test_opcheck(operator: str, samples: dict[str, tuple[Any, ...]]) -> None:
         torch.library.opcheck(getattr(torch.ops.melcap, operator).default, arguments)
 
 
+@pytest.mark.slow
 def test_compiled_is_eager() -> None:
     """Each operation is one graph, forward and backward, and lengths recompile it once at most."""
 
@@ -700,6 +702,7 @@ def test_compiled_is_eager() -> None:
                     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch", "triton"])
 @pytest.mark.parametrize("codes", [1, 7, 64, 300])
 def test_no_code_outside_the_codebook_for_nan_or_infinity(codes: int, backend: str) -> None:

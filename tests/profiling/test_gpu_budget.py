@@ -33,10 +33,12 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("profiling_scripts")
 
 
+@pytest.mark.slow
+@pytest.mark.rehearsal
 def test_every_phase_on_a_cpu(tmp_path: Path) -> None:
     """All phases pass; training of both stages leaves checkpoints, and the parcel holds all of it.
 
-    It takes under three minutes on two idle cores; the limit leaves room for slower machines.
+    It takes some three minutes on two cores; the limit leaves room for slower machines.
     """
     command = [sys.executable, "profiling/gpu_budget.py", "--dry", "--seconds", "900"]
     command += ["--out", str(tmp_path / "out"), "--parcel", str(tmp_path / "parcel")]
@@ -249,6 +251,7 @@ def test_gates_of_changed_code_run_again_with_every_kernel(
     assert (place.out / "rtf.log").read_text() == "channel_norm\n"
 
 
+@pytest.mark.slow
 def test_a_wrong_kernel_is_named_by_its_gate(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -378,6 +381,7 @@ class TestPlans:
         assert train_plan.run_step(step, time.time() + 99, [], tmp_path, stopping) == 1
         assert len(asked) == 2, "it was stopped"
 
+    @pytest.mark.slow
     def test_what_is_stopped_saves_first(self, tmp_path: Path) -> None:
         """The run at work is sent the same signal and is waited for; the next is not begun."""
         run = tmp_path / "run.py"

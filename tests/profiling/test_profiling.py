@@ -176,6 +176,7 @@ def test_the_quick_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert "- snac: " in text
 
 
+@pytest.mark.slow
 def test_the_profile(lite: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The profile has every stage, and together they have the operations of the whole."""
     import layers
@@ -198,6 +199,7 @@ def test_the_profile(lite: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert all(f"| {row['stage']} |" in text for row in found["rows"])
 
 
+@pytest.mark.slow
 def test_growth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import growth
     import report
@@ -219,6 +221,7 @@ def test_growth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "| 1 s | 1 |" in text
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_the_work() -> None:
     from memory import peak_memory
 
@@ -227,6 +230,7 @@ def test_memory_is_that_of_the_work() -> None:
     assert long["peak_mb"] - long["before_mb"] > short["peak_mb"] - short["before_mb"]
 
 
+@pytest.mark.slow
 def test_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     import streams
 
@@ -240,6 +244,7 @@ def test_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(0 < row["p25"] <= row["median"] <= row["p75"] for row in rows)
 
 
+@pytest.mark.slow
 def test_a_cold_start_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command succeeds, and prints how long it took."""
     import streams
@@ -250,6 +255,7 @@ def test_a_cold_start_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TestBulk:
+    @pytest.mark.slow
     def test_the_figures(
         self, small_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -337,6 +343,7 @@ def test_the_table_of_training_says_what_was_measured(tmp_path: Path) -> None:
 
 
 class TestQuality:
+    @pytest.mark.slow
     def test_the_levels_are_timed_and_told(
         self, small_weights: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

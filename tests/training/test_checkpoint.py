@@ -57,6 +57,7 @@ def same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and one == other
 
 
+@pytest.mark.slow
 @given(states)
 def test_a_nested_state_comes_back_through_json(state: Any) -> None:
     described, tensors = split(state)
@@ -86,6 +87,7 @@ def test_tensors_that_share_memory_are_kept_apart() -> None:
     assert len(addresses) == 2
 
 
+@pytest.mark.slow
 def test_files_are_of_limited_size(
     cache: AudioCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +107,7 @@ def test_files_are_of_limited_size(
     assert {name.split(".")[1] for name in whole} == {"modules", "averages", "optimisers"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("writes", range(5))
 def test_a_save_that_is_interrupted_leaves_the_checkpoint_before(
     cache: AudioCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
@@ -141,6 +144,7 @@ def file_of(path: Path, part: str) -> Path:
     return path / Checkpoint(path).index["files"][part][0]["name"]
 
 
+@pytest.mark.slow
 def test_parts_that_are_missing_begin_anew(
     cache: AudioCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -86,6 +86,7 @@ def few_discriminators(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(stage2, name, partial(getattr(stage2, name), **settings))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("made_of", "backend"),
     [
@@ -124,6 +125,7 @@ def test_compiled_training_is_the_same_training(
         assert compiled[name] == pytest.approx(plain[name], rel=1e-4, abs=1e-5), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "graphs"),
     [
@@ -155,6 +157,7 @@ def events(folder: Path) -> Any:
     return found.Reload()
 
 
+@pytest.mark.slow
 def test_tensorboard_goes_on_where_the_run_does(cache: AudioCache, tmp_path: Path) -> None:
     path = tmp_path / "vocoder"
     train_to(4, stage_2(), cache, path, log_every=2, picture_minutes=1e9)
@@ -216,6 +219,7 @@ def test_without_tensorboard_there_are_the_lines(
     assert 'pip install "melcap[train]"' in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_logs_no_step_twice(cache: AudioCache, tmp_path: Path) -> None:
     path = tmp_path / "vocoder"
     train_to(4, stage_2(), cache, path, log_every=2)
@@ -326,6 +330,7 @@ def test_a_full_disk_costs_no_checkpoint(
     assert {file.name for file in tmp_path.iterdir()} == {"stage1", "tensorboard"}
 
 
+@pytest.mark.slow
 def test_import_brings_nothing_optional() -> None:
     code = "import sys, melcap.training.run; print({'tensorboard', 'matplotlib'} & {*sys.modules})"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -402,6 +402,7 @@ class TestDiscriminators:
         if level == 0.1:
             assert (x.grad.flatten(1).abs().amax(1) > 0).all()
 
+    @pytest.mark.slow
     def test_hinge_training_separates(
         self,
         make: Callable[[], nn.Module],

@@ -118,6 +118,7 @@ def test_a_decoder_alone_needs_weights(tmp_path: Path) -> None:
         prepare(tmp_path, {"stage": 2, "decoder_only": True, "codec": SMALL}, None, batch=1)
 
 
+@pytest.mark.slow
 def test_stage_2_takes_the_tokenizer_of_its_folder_and_the_vocoder_of_the_weights(
     cache: AudioCache, codec: Codec, tmp_path: Path
 ) -> None:
@@ -150,6 +151,7 @@ def test_stage_2_takes_the_tokenizer_of_its_folder_and_the_vocoder_of_the_weight
     assert again.recipe.config == recipe.config, "it goes on with the same command"
 
 
+@pytest.mark.slow
 def test_it_is_exported_with_its_tokenizer_alone(cache: AudioCache, tmp_path: Path) -> None:
     """Once stage 1 is trained further, its decoder does not belong to the tokenizer of stage 2."""
     first = stage_1(codebook_warmup=0)

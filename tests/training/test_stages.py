@@ -52,6 +52,7 @@ def mean(rows: list[dict[str, float]], name: str) -> float:
     return sum(row[name] for row in rows) / len(rows)
 
 
+@pytest.mark.slow
 def test_stage_1_learns(cache: AudioCache) -> None:
     torch.manual_seed(0)
     recipe = stage_1(codebook_warmup=10)
@@ -64,6 +65,7 @@ def test_stage_1_learns(cache: AudioCache) -> None:
     assert not torch.equal(before, recipe.encoder[2].conv.weight), "no gradient passes the codebook"
 
 
+@pytest.mark.slow
 def test_stage_2_learns_from_mels_and_from_tokens(cache: AudioCache) -> None:
     torch.manual_seed(0)
     for recipe in (stage_2(), stage_2(tokenizer())):
@@ -263,6 +265,7 @@ def second_stage() -> Recipe:
     return stage_2(tokenizer(), discriminators=2, warmup=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "stop"), [(first_stage, 1), (first_stage, 3), (first_stage, 4), (second_stage, 4)]
 )
@@ -296,6 +299,7 @@ def test_training_resumes_exactly(
         assert torch.equal(value, halves[name]), name
 
 
+@pytest.mark.slow
 def test_discriminators_join_a_run_later(cache: AudioCache, tmp_path: Path) -> None:
     path, vocoders = tmp_path / "vocoder", []
     for width, steps in ((0, 3), (2, 3), (2, 4)):
@@ -306,6 +310,7 @@ def test_discriminators_join_a_run_later(cache: AudioCache, tmp_path: Path) -> N
     assert "discriminators" in states_of(path)["optimisers"]
 
 
+@pytest.mark.slow
 def test_what_is_exported_is_the_average(cache: AudioCache, tmp_path: Path) -> None:
     recipe, path = stage_2(warmup=2, average=0.2), tmp_path / "vocoder"
     seen = []
@@ -323,6 +328,7 @@ def test_what_is_exported_is_the_average(cache: AudioCache, tmp_path: Path) -> N
     assert not torch.equal(found["0.conv.weight"], seen[-1]["0.conv.weight"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [first_stage, second_stage])
 def test_a_step_in_bfloat16(cache: AudioCache, stage: Callable[[], Recipe]) -> None:
     """The figures are near those of float32, and gradients reach all that is trained."""
