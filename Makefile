@@ -67,7 +67,7 @@ kernels-all: $(call installed,test) $(older_triton)
 	$(if $(older_triton),PYTHONPATH=$(older_folder) TRITON_INTERPRET=0 $(PYTHON) profiling/aot.py --check)
 
 docs: $(call installed,docs)
-	$(PYTHON) -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet
 
 dist: $(call installed,dev)
 	rm -rf dist

@@ -34,7 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--quick",
         action="store_true",
-        help="no slow tests, one case of each test of a kernel, five examples of each property",
+        help="no slow tests, one or two cases of each test, five examples of each property",
     )
 
 
@@ -45,19 +45,23 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out of the quick part what is marked slow, and all cases of a kernel but the first."""
+    """Leave out of the quick part what is marked slow, and cases between the first and the last.
+
+    A test of a kernel keeps its first case alone, as Triton's interpreter is slow.
+    """
     if not config.getoption("--quick"):
         return
-    kept: list[pytest.Item] = []
-    left_out: list[pytest.Item] = []
-    seen: set[str] = set()
+    cases: dict[str, list[pytest.Item]] = {}
     for item in items:
-        name = item.nodeid.partition("[")[0]
-        again = name in seen and "tests/kernels/" in name
-        seen.add(name)
-        (left_out if again or item.get_closest_marker("slow") else kept).append(item)
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = kept
+        if not item.get_closest_marker("slow"):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    kept = {
+        case
+        for name, found in cases.items()
+        for case in ((found[0],) if "tests/kernels/" in name else (found[0], found[-1]))
+    }
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = [item for item in items if item in kept]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -123,7 +123,8 @@ def _settings(
             codec = replace(first.codec, vocoder=codec.vocoder)
     elif source is not None:
         codec = source.codec
-    return TrainingConfig.of(**({"batch": batch, "codec": codec} | kept | given))
+    defaults: dict[str, Any] = {"batch": batch, "codec": codec}
+    return TrainingConfig.of(**{**defaults, **kept, **given})
 
 
 def _check_parts(

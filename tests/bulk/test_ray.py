@@ -23,6 +23,8 @@ ray = pytest.importorskip("ray")
 pytest.importorskip("ray.data")
 pytest.importorskip("pyarrow")
 
+pytestmark = pytest.mark.slow  # a cluster takes ten seconds to start
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "tokenize_ray.py"
 LOCAL = Options(readers=1, encoders=1, shard_clips=4)
 
@@ -43,7 +45,6 @@ def cluster() -> Iterator[None]:
         cluster.shutdown()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mono", [False, True])
 def test_the_rows_are_those_of_one_machine(
     cluster: None, codec: Codec, tmp_path: Path, mono: bool
@@ -96,7 +97,6 @@ def test_a_cluster_without_a_gpu_is_refused(cluster: None, codec: Codec, tmp_pat
         tokenize([str(tmp_path / "clips")], tmp_path / "out", codec, options)
 
 
-@pytest.mark.slow
 def test_the_example(
     cluster: None, small_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

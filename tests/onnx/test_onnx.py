@@ -36,6 +36,8 @@ pytest.importorskip("onnxruntime")
 
 from melcap.onnx import export  # noqa: E402
 
+pytestmark = pytest.mark.slow  # an export takes most of a minute
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "onnx_codec.py"
 
 # ---- the graphs
@@ -93,7 +95,6 @@ def test_encoding(
             count_ties(codec, clip.clamp(-1, 1), expected[row], torch.from_numpy(found[row]))
 
 
-@pytest.mark.slow
 @given(st.integers(1, 3), st.integers(1, 40), st.integers(1, 9), st.integers(0, 2**32 - 1))
 @settings(max_examples=examples(40))
 def test_decoding(
@@ -195,7 +196,6 @@ def test_what_is_too_loud_is_clipped(codec: Codec, graphs: Path, example: Simple
     assert np.array_equal(encoder.run(loud), encoder.run(loud.clip(-1, 1)))
 
 
-@pytest.mark.slow
 def test_lite(
     lite: Codec, speech: Wave, music: Wave, tmp_path: Path, example: SimpleNamespace
 ) -> None:
