@@ -44,6 +44,12 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["MELCAP_TESTS"] = "quick"
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out of the quick part what takes seconds to import, all of which is marked slow."""
+    slow = config.getoption("--quick") and collection_path.name in ("test_ray.py", "test_onnx.py")
+    return True if slow else None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out of the quick part what is marked slow, and cases between the first and the last.
 

@@ -608,6 +608,7 @@ def test_columns_behind_all_clips_are_passed_over(codec: Codec) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("columns", "clips"), [(2, 4), (3, 3), (9, 1), (40, 1)])
 def test_a_cpu_takes_as_many_clips_as_fill_a_chunk(
     small_weights: Path, columns: int, clips: int

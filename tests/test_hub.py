@@ -119,6 +119,7 @@ def test_a_hub_name_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None
         Codec.from_pretrained("user/model")
 
 
+@pytest.mark.slow
 def test_a_failed_download_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

@@ -189,6 +189,7 @@ def foreign_files(good: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_foreign_and_damaged_files(tmp_path: Path, small_weights: Path) -> None:
     good = tmp_path / "good.safetensors"
     good.write_bytes(small_weights.read_bytes())

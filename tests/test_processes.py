@@ -50,6 +50,7 @@ def test_an_error_comes_with_the_result_and_other_jobs_go_on(workers: int) -> No
         assert good.result() == 3
 
 
+@pytest.mark.slow
 def test_jobs_that_have_not_begun_at_the_end_are_cancelled() -> None:
     with executor(2) as pool:
         futures = [pool.submit(time.sleep, 0.3) for _ in range(40)]

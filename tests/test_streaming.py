@@ -277,6 +277,7 @@ def test_a_codec_that_still_learns_can_stream(codec: Codec) -> None:
             assert held is None or not held.requires_grad
 
 
+@pytest.mark.slow
 def test_a_long_piece_is_worked_through_in_parts(codec: Codec) -> None:
     """Memory is bounded for any length of a piece and any number of streams."""
     largest = [0, 0]

@@ -148,6 +148,7 @@ def test_many_pieces(codec: Codec, clip: Path, monkeypatch: pytest.MonkeyPatch) 
     assert np.abs(audio.read(back)[0] - wave).max() <= ROUNDING
 
 
+@pytest.mark.slow
 def test_the_default_weights(lite: Codec, clip: Path) -> None:
     packed = encode_file(clip).target
     assert container.read_header(packed).model == lite.model

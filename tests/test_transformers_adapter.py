@@ -43,6 +43,7 @@ def train(model: Any, features: Any, clips: list[np.ndarray[Any, Any]]) -> tuple
     return float(loss.detach()), decoded.audio_values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["melcap", "encodec"])
 def test_one_script_trains_on_either(name: str, codec: Codec) -> None:
     transformers = pytest.importorskip("transformers")

@@ -70,6 +70,7 @@ class Known(Stage):
         return self.mel
 
 
+@pytest.mark.slow
 def test_a_first_stage_is_decoded_by_griffin_lim(part: Wave, tmp_path: Path) -> None:
     codec = peer(checkpoint(tmp_path / "run", stage=1))
     assert isinstance(codec, WithoutVocoder)
@@ -108,6 +109,7 @@ def test_before_and_after_a_clip_is_silence(part: Wave, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [RATE, 24000])
 def test_a_vocoder_is_given_the_true_mel(part: Wave, tmp_path: Path, rate: int) -> None:
     codec = peer(checkpoint(tmp_path / "run", stage=2, from_mels=True))
@@ -126,6 +128,7 @@ def test_a_vocoder_is_given_the_true_mel(part: Wave, tmp_path: Path, rate: int) 
         assert np.square(decoded - wanted.numpy()).mean() ** 0.5 < 2**-15
 
 
+@pytest.mark.slow
 def test_a_second_stage_is_the_codec(part: Wave, tmp_path: Path) -> None:
     codec = peer(checkpoint(tmp_path / "run", stage=2))
     decoded, size = codec.round_trip(part, RATE)
@@ -135,6 +138,7 @@ def test_a_second_stage_is_the_codec(part: Wave, tmp_path: Path) -> None:
     assert (decoded == shipped).all()
 
 
+@pytest.mark.slow
 def test_what_is_exported_is_measured(tmp_path: Path, part: Wave) -> None:
     """The average of the weights, and other weights are another codec."""
     found = []

@@ -33,6 +33,7 @@ def row(columns: int = 3) -> TokenRow:
     return TokenRow("x", "/x.wav", header, np.zeros(header.token_count, np.uint16))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [1, 64])
 def test_packed_tokens_are_counted_before_they_are_read(
     tmp_path: Path, rows: int, monkeypatch: pytest.MonkeyPatch

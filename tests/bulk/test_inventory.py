@@ -87,6 +87,7 @@ def test_lost_and_altered_files_are_made_again(
     assert tokenize([str(clips)], out, codec, options).remade == 0
 
 
+@pytest.mark.slow
 def test_what_cannot_be_made_again_is_bad(
     out: Path, options: Options, clips: Path, codec: Codec, tmp_path: Path
 ) -> None:
@@ -140,6 +141,7 @@ def test_what_killed_runs_left_is_removed(
     assert all(path.exists() for path in kept)
 
 
+@pytest.mark.slow
 def test_a_source_that_changed_is_named(codec: Codec, tmp_path: Path) -> None:
     """The run reports it, and makes its tokens again once its shard is deleted."""
     source, out = tmp_path / "in" / "a.wav", tmp_path / "out"

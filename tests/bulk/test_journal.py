@@ -253,6 +253,7 @@ def test_other_settings_are_refused_where_there_are_clips(tmp_path: Path) -> Non
         pass
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
     with Journal(tmp_path, SETTINGS):
         with pytest.raises(MelcapError, match="another run is at work"):

@@ -51,6 +51,7 @@ EXPECTED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["parquet", "webdataset"])
 def test_kept_columns_are_in_the_set(
     manifest: Path, codec: Codec, tmp_path: Path, format: str

@@ -42,6 +42,7 @@ def ends(entries: list[Entry]) -> tuple[dict[int, Message], Counter[tuple[int, i
     return found, windows
 
 
+@pytest.mark.slow
 def test_a_clip_that_was_killed_once_is_read_again(deadly: Path) -> None:
     names = ("a", "deadly once", "c")
     entries = [Entry(name, f"{deadly}/{file}.wav") for name, file in zip(names, "abc", strict=True)]
@@ -52,6 +53,7 @@ def test_a_clip_that_was_killed_once_is_read_again(deadly: Path) -> None:
     assert len(windows) == sum(end.windows for end in found.values() if isinstance(end, End))
 
 
+@pytest.mark.slow
 def test_a_clip_that_kills_every_process_is_bad_and_named(deadly: Path) -> None:
     names = ("a", "deadly", "c")
     entries = [Entry(name, f"{deadly}/{file}.wav") for name, file in zip(names, "abc", strict=True)]
@@ -65,6 +67,7 @@ def test_a_clip_that_kills_every_process_is_bad_and_named(deadly: Path) -> None:
     assert isinstance(found[2], End)
 
 
+@pytest.mark.slow
 def test_what_lies_before_it_in_its_file_is_good_and_what_lies_behind_is_bad(deadly: Path) -> None:
     spans = [("first", 0.0), ("deadly", 0.3), ("behind", 0.6)]
     entries = [Entry(name, f"{deadly}/a.wav", start=start, seconds=0.3) for name, start in spans]
@@ -73,6 +76,7 @@ def test_what_lies_before_it_in_its_file_is_good_and_what_lies_behind_is_bad(dea
     assert set(windows.values()) == {1}
 
 
+@pytest.mark.slow
 def test_other_rows_of_its_group_are_good(deadly: Path) -> None:
     pa = pytest.importorskip("pyarrow")
     pq = pytest.importorskip("pyarrow.parquet")

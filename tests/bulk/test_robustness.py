@@ -85,6 +85,7 @@ def test_a_hostile_collection(small_weights: Path, tmp_path: Path) -> None:
     assert max(peaks) < MEMORY_BOUND_MIB, peaks
 
 
+@pytest.mark.slow
 def test_a_reader_that_dies_costs_only_its_clip(codec: Codec, tmp_path: Path) -> None:
     framing = Framing.of(codec)
     hostile_corpus._write_silence(tmp_path / "long.wav", 100_000_000, 44100)

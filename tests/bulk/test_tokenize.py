@@ -44,6 +44,7 @@ def undisturbed(clips: Path, codec: Codec) -> Path:
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["parquet", "webdataset", "melcap"])
 def test_rows_are_what_the_codec_gives(
     clips: Path, undisturbed: Path, codec: Codec, tmp_path: Path, format: str
@@ -101,6 +102,7 @@ def test_mono_is_the_mean(codec: Codec, tmp_path: Path) -> None:
     np.testing.assert_array_equal(row.tokens, expected.numpy())
 
 
+@pytest.mark.slow
 def test_encoders_readers_and_batches_change_nothing(
     clips: Path, undisturbed: Path, codec: Codec, tmp_path: Path
 ) -> None:
@@ -125,6 +127,7 @@ def test_a_second_run_does_nothing(
     assert files_of(undisturbed) == before
 
 
+@pytest.mark.slow
 def test_new_clips_make_new_shards_and_bad_ones_are_tried_again_on_request(
     codec: Codec, tmp_path: Path
 ) -> None:
@@ -171,7 +174,6 @@ def apart(clips: Path, small_weights: Path) -> Path:
     return out
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("point", "fuse"),
     [
@@ -206,6 +208,7 @@ def test_a_run_killed_again_and_again_goes_on(
         assert ids_and_tokens(out) == ids_and_tokens(undisturbed)
 
 
+@pytest.mark.slow
 def test_a_shard_that_cannot_be_written_is_written_later(
     clips: Path, undisturbed: Path, codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,6 +257,7 @@ def test_invalid_options_are_refused(options: dict[str, object], message: str) -
         Options(**options)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_decoder_and_no_other_tokenizer(
     tmp_path: Path, codec: Codec
 ) -> None:
@@ -281,6 +285,7 @@ def test_a_codec_without_a_file_is_refused(clips: Path, tmp_path: Path, codec: C
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_pandas_and_datasets_read_the_shards(undisturbed: Path, tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas")
     datasets = pytest.importorskip("datasets")

@@ -278,6 +278,7 @@ def call(*words: object) -> Result:
     return result
 
 
+@pytest.mark.slow
 def test_the_command_reports_what_it_passed_over_and_keeps_columns(
     clips: Path, small_weights: Path, tmp_path: Path
 ) -> None:

@@ -43,6 +43,7 @@ def bench(small_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
     return call
 
 
+@pytest.mark.slow
 def test_help_imports_nothing_heavy() -> None:
     script = (
         "import sys, melcap.cli.commands\n"
@@ -58,6 +59,7 @@ def test_help_imports_nothing_heavy() -> None:
         assert word in done.stdout
 
 
+@pytest.mark.slow
 def test_each_length_with_each_batch(
     bench: Callable[..., Result], codec: Codec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,6 +194,7 @@ class TestKernels:
         norms = sum(call.count for call in calls if call.operation == "channel_norm")
         assert norms > sum(call.operation == "channel_norm" for call in calls), "like calls are one"
 
+    @pytest.mark.slow
     def test_each_operation_is_checked_and_timed(
         self,
         bench: Callable[..., Result],

@@ -14,6 +14,7 @@ from tests.cli.helpers import Cli
 
 
 class TestDoctor:
+    @pytest.mark.slow
     def test_every_reason_has_an_advice(self, melcap_cli: Cli) -> None:
         result = melcap_cli("doctor", "--json")
         assert result.exit_code == 0

@@ -88,6 +88,7 @@ def test_a_run_resumes_and_goes_on_past_a_bad_clip(
     assert json.loads(run(*arguments, "--json").stdout)["table"] == summary["table"]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_done_is_said_and_leaves_nothing(
     folder: Path, tmp_path: Path, lite: Codec
 ) -> None:
@@ -133,6 +134,7 @@ def test_a_codec_for_speech_needs_speech(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_help_loads_nothing_of_the_evaluation() -> None:
     script = (
         "import sys, melcap.cli.commands\n"

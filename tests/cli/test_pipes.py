@@ -25,6 +25,7 @@ class TestPipes:
         command = [*map(str, words), "--weights", str(small_weights)]
         return CliRunner().invoke(cli.app, command, input=given)
 
+    @pytest.mark.slow
     def test_encode_and_decode(self, small_weights: Path, tmp_path: Path) -> None:
         source = clip(tmp_path / "tone.wav", channels=2, rate=22050)
         packed, back = tmp_path / "tone.melcap", tmp_path / "back.wav"

@@ -124,6 +124,7 @@ class TestBadTokens:
 
 
 class TestOverwriting:
+    @pytest.mark.slow
     @pytest.mark.parametrize("command", ["encode", "decode", "transcode", "keep", "plot"])
     def test_only_with_force(
         self, melcap_cli: Cli, tmp_path: Path, tokens: Path, command: str

@@ -170,6 +170,7 @@ def test_a_run_from_trained_weights_says_so(
     assert f"| started from {first['model']} |" in (tmp_path / "w.md").read_text()
 
 
+@pytest.mark.slow
 def test_data_after_one_flag_or_many_or_none(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         (tmp_path / name / name).mkdir(parents=True)
@@ -238,6 +239,7 @@ def test_a_deadline_leaves_time_to_save(
     )
 
 
+@pytest.mark.slow
 def test_audio_that_was_decoded_beforehand(clips: Path, tmp_path: Path) -> None:
     """`melcap train-decode` makes the cache that a run with the same sources takes as it is."""
     cache = tmp_path / "cache"
@@ -333,6 +335,7 @@ def test_a_vocoder_of_another_codec_is_refused(clips: Path, trained: Path, tmp_p
     assert "vocoder: is of a codec whose vocoder.dim is 20, not 16" in said
 
 
+@pytest.mark.slow
 def test_checkpoints_that_are_none_of_this_run(clips: Path, trained: Path, tmp_path: Path) -> None:
     assert "run --stage 1 first" in refusal(training(clips, tmp_path, "--stage", 2))
     shutil.copytree(trained / "vocoder", tmp_path / "stage2")
@@ -435,6 +438,7 @@ def test_wrong_usage_of_export(arguments: tuple[object, ...], words: str) -> Non
     assert words in " ".join(done.stderr.replace("│", "").split())
 
 
+@pytest.mark.slow
 def test_more_griffin_lim_steps_than_in_training(trained: Path, tmp_path: Path) -> None:
     """The weights are the same, and only the configuration differs."""
     codecs = []

@@ -28,6 +28,7 @@ class TestRoundTrip:
         assert (after.samplerate, after.channels, after.frames) == (rate, channels, before.frames)
         assert names(tmp_path) == ["a.wav", "b.melcap", "b.wav"]
 
+    @pytest.mark.slow
     def test_transcode_is_encode_and_decode(self, melcap_cli: Cli, tmp_path: Path) -> None:
         source = DATA / "music.flac"
         kept = tmp_path / "new" / "folder" / "both.melcap"
@@ -191,6 +192,7 @@ class TestFolders:
             refused(melcap_cli(command, source, "-o", f"{tmp_path}/{out}"), tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_what_a_folder_holds_beside_audio_is_counted(melcap_cli: Cli, tmp_path: Path) -> None:
     folder = tmp_path / "mixed"
     for name in ("a.wav", "sub/b.WAV"):

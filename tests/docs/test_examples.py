@@ -35,12 +35,14 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", RUN, ids=name)
 def test_blocks_of_a_page_run(page: Path) -> None:
     for example in READ.parse(page).examples():
         example.evaluate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", MODULES, ids=name)
 def test_examples_of_docstrings_run(module: Path) -> None:
     for example in DOCSTRINGS.parse(module).examples():

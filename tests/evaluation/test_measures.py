@@ -64,6 +64,7 @@ def test_identical_speech_gets_the_best_figure_of_every_measure(speech: Wave) ->
     assert 4.5 < figures["visqol_speech"] < 4.8
 
 
+@pytest.mark.slow
 @needs_eval
 def test_what_is_no_speech_has_no_figures_of_speech(music: Wave) -> None:
     of_speech = {*metrics.OF_SPEECH, "dnsmos", "dnsmos_signal", "dnsmos_background"}
@@ -72,6 +73,7 @@ def test_what_is_no_speech_has_no_figures_of_speech(music: Wave) -> None:
     assert metrics.TITLES.keys() >= set(metrics.HEADLINE)
 
 
+@pytest.mark.slow
 @needs_eval
 def test_speech_measures_fall_with_noise_and_rank_it(speech: Wave) -> None:
     part = speech[RATE // 2 : 2 * RATE]

@@ -238,6 +238,7 @@ def test_the_original_comes_back_as_it_went_in(music: Wave) -> None:
     assert size == 2 * len(wave)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clip", ["speech", "music"])
 def test_griffin_lim_finds_a_wave_with_the_true_mel(
     clip: str, request: pytest.FixtureRequest
@@ -258,6 +259,7 @@ def test_a_mel_is_inverted_to_magnitudes_that_have_it() -> None:
     assert torch.allclose(filters.t() @ magnitude, mel, rtol=0.02)
 
 
+@pytest.mark.slow
 def test_melcap_gives_what_the_codec_gives_and_the_bytes_of_its_file(speech: Wave) -> None:
     model = melcap.load()
     decoded, size = peer("melcap").round_trip(speech, RATE)

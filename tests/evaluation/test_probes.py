@@ -161,6 +161,7 @@ def test_patches_are_the_low_terms_of_the_log_mel() -> None:
     assert dct(8) @ dct(8).T == pytest.approx(np.eye(8), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_features_are_the_codecs_own(tmp_path: Path, lite: Codec) -> None:
     clip = next(clip for clip in find_clips(DATA) if clip.name == "speech.flac")
     kept = {}
@@ -295,6 +296,7 @@ def test_shuffled_labels_are_learnt_to_no_avail(tmp_path: Path) -> None:
     assert abs(right[True] - 0.5) < 0.25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("probe", classifiers.STEPS)
 def test_a_guess_depends_on_the_clip_and_on_train_alone(probe: str, monkeypatch: Any) -> None:
     monkeypatch.setitem(classifiers.STEPS, probe, 20)
@@ -310,6 +312,7 @@ def test_a_guess_depends_on_the_clip_and_on_train_alone(probe: str, monkeypatch:
     assert (torch.random.get_rng_state() == before).all()
 
 
+@pytest.mark.slow
 def test_rare_classes_weigh_as_much_as_common_ones() -> None:
     random = np.random.default_rng(0)
     labels = np.array([0] * 90 + [1] * 10)
@@ -331,6 +334,7 @@ def test_figures_of_known_confusions() -> None:
     assert macro_f1(table)[0].tolist() == [pytest.approx((6 / 8 + 2 / 4) / 2), 1]
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from("vwx")), min_size=1, max_size=12))
 @settings(max_examples=examples(10))
 def test_a_draw_holds_whole_voices_of_each_class(clips: list[tuple[int, str]]) -> None:
@@ -504,6 +508,7 @@ def test_a_run_goes_on_where_it_was_and_passes_over_a_bad_clip(
     assert json.loads((out / "probes.json").read_text())["tasks"] == summary["tasks"]
 
 
+@pytest.mark.slow
 @needs_eval
 def test_what_cannot_be_done_is_said_and_leaves_nothing(tmp_path: Path) -> None:
     left = clips_in(tmp_path / "left", ["x/one_0001.wav"])

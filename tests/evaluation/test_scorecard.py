@@ -348,6 +348,7 @@ def test_quality_is_drawn_against_the_rate() -> None:
     assert all(panel.get_title(loc="left") for panel in figure.axes)
 
 
+@pytest.mark.slow
 def test_a_scorecard_is_written_in_full(
     folder: Path,
     tmp_path: Path,

@@ -233,6 +233,7 @@ class TestTokenLm:
         for name, weights in whole.items():
             assert torch.equal(parts[name], weights), name
 
+    @pytest.mark.slow
     def test_time_counts_over_all_parts_of_a_run(
         self, script: Script, tokens: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -258,6 +259,7 @@ class TestTokenLm:
         with pytest.raises(KeyboardInterrupt):
             script("token_lm.py", *words)
 
+    @pytest.mark.slow
     def test_arguments_that_do_not_fit_are_refused(
         self, script: Script, lite: Codec, tokens: Path, tmp_path: Path
     ) -> None:

@@ -257,6 +257,7 @@ def test_vorbis_channels_come_in_the_order_of_wav(channels: int, tmp_path: Path)
     assert sorted(pitches(expected)) == [40 + 10 * c for c in range(channels)]
 
 
+@pytest.mark.slow
 def test_blocks_hold_no_more_than_about_one_block(tmp_path: Path) -> None:
     wave = sound(1, 10 * RATE)  # 1.9 MB
     for name in ("wav 16", "opus by ffmpeg", "m4a"):

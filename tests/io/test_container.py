@@ -335,6 +335,7 @@ def test_spliced_files_are_refused(folder: Path, valid: bytes, data: st.DataObje
 # --- hostile files, whose checksums are right
 
 
+@pytest.mark.slow
 @relaxed
 @given(
     payload=st.binary(max_size=64),

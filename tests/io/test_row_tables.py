@@ -105,6 +105,7 @@ def coded_part(file: bytes) -> bytes:
 # --- tables
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.integers(0, 50) | st.integers(0, 2**40), min_size=8, max_size=8)
     | st.lists(st.integers(0, 9), min_size=300, max_size=300)
@@ -181,6 +182,7 @@ def test_tables_are_found_by_tokenizer_and_checksum(
 # --- what goes in comes out
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32), st.integers(1, 4), st.integers(1, 60), st.sampled_from([8, 16, 4096]))
 def test_tokens_come_back(seed: int, rows: int, count: int, size: int) -> None:
     tables = drawn(seed, rows, size)
@@ -296,6 +298,7 @@ def test_the_bytes_are_those_of_constriction(seed: int, rows: int, count: int, s
 # --- damage
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", [container.read, container.read_header, container.verify])
 def test_every_truncation_and_extension_is_refused(tmp_path: Path, valid: bytes, call: Any) -> None:
     path = tmp_path / "cut.melcap"
@@ -332,6 +335,7 @@ def test_bursts_and_splices_are_refused(valid: bytes, data: st.DataObject) -> No
 # --- hostile files, whose checksums are right
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_words_that_the_encoder_does_not_write_are_refused(
     valid: bytes, data: st.DataObject
@@ -509,6 +513,7 @@ def test_a_compact_token_set_is_one_of_melcap_files(
         tokenize([str(SPEECH)], tmp_path, codec, replace(options, compact=False))
 
 
+@pytest.mark.slow
 def test_the_commands(
     packed: Path, small_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -180,6 +180,7 @@ def test_nothing_is_written_elsewhere() -> None:
         assert int(memory.isnan().sum()) == 8192
 
 
+@pytest.mark.slow
 def test_a_position_gives_the_same_bits_anywhere() -> None:
     """This holds in any batch, any part of a clip and any layout."""
     arguments = x, weight, bias = drawn(3, 40, 300)

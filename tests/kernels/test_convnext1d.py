@@ -176,6 +176,7 @@ def test_any_layout() -> None:
     assert torch.equal(on_triton((alike, *parameters))[2], expected[0])
 
 
+@pytest.mark.slow
 def test_nothing_is_written_elsewhere() -> None:
     """Steps and channels fill no tile, so that the last tile ends in other memory."""
     arguments = x, *parameters = drawn(2, 20, 30, 7, 75)

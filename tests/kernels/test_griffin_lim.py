@@ -84,6 +84,7 @@ def test_any_clips(
     assert_close(found, x, n_fft, hop, steps, momentum)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_fft", "hop"), [(512, 128), (1024, 256), (2048, 512), (4096, 1024)])
 def test_any_window(n_fft: int, hop: int) -> None:
     x = drawn(1, 8, n_fft, hop)
@@ -137,6 +138,7 @@ def test_nothing_is_written_elsewhere() -> None:
         assert int(memory.isnan().sum()) == 8192
 
 
+@pytest.mark.slow
 def test_where_there_is_no_phase_none_is_made_up() -> None:
     x = drawn(1, 7, 256, 64)
     x[..., :128] = 0
@@ -146,6 +148,7 @@ def test_where_there_is_no_phase_none_is_made_up() -> None:
     assert_close(on_triton(x, 256, 64), x, 256, 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [3, 70, 128, 192, 256])
 def test_what_is_not_a_number_is_seen_in_the_end(place: int) -> None:
     """NaN is in a wave, the wave before, and the magnitudes of the first, middle, last bin."""

@@ -90,6 +90,7 @@ def test_any_front_end(
         assert_close(on_triton(wave, spec, (left, right)), wave, spec, (left, right))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", [0, 1, 2])
 @pytest.mark.parametrize("right", [0, 1, 2])
 def test_frames_that_just_reach_beyond_the_clip(left: int, right: int) -> None:
@@ -118,6 +119,7 @@ def test_noise_far_under_a_loud_tone(below: int, seed: int) -> None:
         assert error[decibels <= limit].max() <= allowed, limit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["silence", "denormal", "square", "click", "loud"])
 def test_extreme_waves(kind: str) -> None:
     wave = torch.zeros(1, 1000)
@@ -158,6 +160,7 @@ def test_a_clip_gives_the_same_bits_in_any_batch(monkeypatch: pytest.MonkeyPatch
     assert torch.equal(on_triton(wave, TINY), one_by_one)
 
 
+@pytest.mark.slow
 def test_a_frame_gives_the_same_bits_in_any_chunk() -> None:
     wave = noise(1, 1000)
     whole = on_triton(wave, TINY, (0, 0))
@@ -165,6 +168,7 @@ def test_a_frame_gives_the_same_bits_in_any_chunk() -> None:
     assert torch.equal(whole[..., 3:], part)
 
 
+@pytest.mark.slow
 def test_a_sample_that_is_no_number_is_seen() -> None:
     wave = noise(2, 1000)
     wave[1, 500] = torch.nan
@@ -194,6 +198,7 @@ def test_nothing_behind_a_length_counts(lengths: list[int], dtype: torch.dtype, 
     assert_close(found, silent, TINY, (left, 200))
 
 
+@pytest.mark.slow
 def test_gradient_is_the_references() -> None:
     wave = noise(1, 900).requires_grad_()
     on_triton(wave, TINY).square().sum().backward()

@@ -267,6 +267,7 @@ def test_every_code_is_found() -> None:
 # ---- ties
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "second"), [(0, 1), (3, 19), (5, 133), (20, 160), (129, 140)])
 def test_a_tie_is_within_a_millionth(first: int, second: int) -> None:
     """The distances 1 + step / 2^23 and 1 tie up to 8.4 steps."""
@@ -279,6 +280,7 @@ def test_a_tie_is_within_a_millionth(first: int, second: int) -> None:
         assert brute(x, codebook).tolist() == [expected]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [24, 30, 36, 42, 48])
 def test_a_tie_is_measured_far_beyond_float32(bits: int) -> None:
     """Distances are 2^-bits more or less than a tie; float32 holds some differences, not all."""
@@ -315,6 +317,7 @@ def test_ties_of_rows_far_from_all_codes(scale: float) -> None:
     check(x * scale, codebook)
 
 
+@pytest.mark.slow
 def test_ties_are_with_the_nearest_and_not_with_each_other() -> None:
     def of(*codes: float) -> int:
         column = torch.tensor(codes, dtype=torch.float32)[:, None]
@@ -330,6 +333,7 @@ def test_ties_are_with_the_nearest_and_not_with_each_other() -> None:
     assert of(2e-41, 2.0001e-41) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("few", [0, launches.FEW])
 def test_ties_in_one_slot(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole codebook is measured where the runner-up of a slot ties."""
@@ -355,6 +359,7 @@ def test_scores_that_cannot_tell_codes_apart(offset: float) -> None:
 # ---- magnitudes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-42, 1e-38, 1e-30, 1e-19, 1e19, 1e30, 1e36])
 def test_numbers_whose_squares_overflow_or_vanish(scale: float) -> None:
     x, codebook = noise(4, 8, seed=10), noise(140, 8, seed=11)
@@ -363,6 +368,7 @@ def test_numbers_whose_squares_overflow_or_vanish(scale: float) -> None:
     check(x, codebook * scale)
 
 
+@pytest.mark.slow
 def test_rows_and_codes_of_all_magnitudes() -> None:
     powers = 10.0 ** torch.arange(-40, 36, 4).double()
     x, codebook = noise(19, 4, seed=12).double(), noise(190, 4, seed=13).double()
@@ -371,6 +377,7 @@ def test_rows_and_codes_of_all_magnitudes() -> None:
     check(torch.zeros(1, 4), torch.zeros(3, 4))
 
 
+@pytest.mark.slow
 def test_whatever_is_not_finite_still_gives_an_index() -> None:
     x = noise(5, 4, seed=14)
     x[0, 0], x[1, 2], x[2, 3] = torch.nan, torch.inf, -torch.inf
@@ -385,6 +392,7 @@ def test_whatever_is_not_finite_still_gives_an_index() -> None:
 # ---- layouts, dtypes, batches
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_any_layout_and_half_precision(dtype: torch.dtype) -> None:
     x = noise(9, 40, seed=16).to(dtype)

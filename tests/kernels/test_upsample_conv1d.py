@@ -160,6 +160,7 @@ def test_any_layer(
     assert_close(on_triton(with_tensors(half, layout)), half)
 
 
+@pytest.mark.slow
 def test_deep_sums_are_closed_in_chunks() -> None:
     arguments = layer(1, 264, 3, 5, 2, 2)
     tiling = weights.Tiling.of(264, 3, 4, 2, half=False)
@@ -176,6 +177,7 @@ def test_parameters_of_another_dtype(dtype: torch.dtype) -> None:
     assert_close(on_triton(arguments), arguments)
 
 
+@pytest.mark.slow
 def test_a_clip_gives_the_same_bits_in_any_batch() -> None:
     arguments = layer(3, 37, 20, 67, 4, 2)
     together = on_triton(arguments)

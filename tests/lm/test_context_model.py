@@ -180,6 +180,7 @@ class TestBits:
             with pytest.raises(InputError, match=r"tokens must be in 0\.\.15, not"):
                 model.bits(torch.full((1, ROWS, 2), wrong))
 
+    @pytest.mark.slow
     def test_it_learns_a_rule_that_a_unigram_cannot(self) -> None:
         """Each token is the sum of its lower neighbour and the token before it."""
         with torch.random.fork_rng():

@@ -148,6 +148,7 @@ def test_tokens_that_are_refused(tokens: Any, message: str) -> None:
         BEHIND.encode(tokens)
 
 
+@pytest.mark.slow
 @given(
     st.lists(documents_of_columns(), max_size=8), st.integers(1, 7), st.booleans(), st.booleans()
 )
@@ -311,6 +312,7 @@ def decibels(level: float) -> float:
     return 10 ** (level / 20)
 
 
+@pytest.mark.slow
 def test_sounds_that_are_silent(lite: Codec) -> None:
     """Repeat the measurement behind `SILENCE_TOLERANCE`, on 2 s of each sound."""
     samples = 2 * 44100
@@ -459,6 +461,7 @@ def test_generation_ends_each_sequence_in_its_own_column(lite: Codec) -> None:
     assert [len(tokens) // lite.rows for tokens in written] == [3, 5]
 
 
+@pytest.mark.slow
 def test_the_blocks_of_the_page(lite: Codec) -> None:
     """Run the code of the page from top to bottom, without the long measurements at its end."""
     page = Path(__file__).parents[2] / "docs" / "language-models.md"

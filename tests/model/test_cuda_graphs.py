@@ -147,6 +147,7 @@ def test_few_sizes_are_captured(small_weights: Path, captured: list[tuple[int, .
     assert len(captured) == 2 * 4, "1, 2, 4 and 8 columns, each way"
 
 
+@pytest.mark.slow
 def test_a_large_batch_is_taken_in_pieces_of_two_shapes(
     small_weights: Path, captured: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,6 +89,7 @@ def test_magnitudes_that_agree_change_nothing(seed: int, momentum: float) -> Non
     torch.testing.assert_close(made, x[:, :hop, 3:-3], rtol=0, atol=1e-10)
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**32), steps=st.integers(2, 5))
 def test_several_steps_are_one_after_the_other(seed: int, steps: int) -> None:
     x = torch.rand(2, 32 + 33, 40, generator=torch.Generator().manual_seed(seed)).double()

@@ -100,6 +100,7 @@ def test_the_configuration_is_half_the_rate_of_lite(config: CodecConfig) -> None
     assert config.bits_per_second == pytest.approx(1679.6, abs=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [4, 16])
 def test_the_budget(config: CodecConfig, steps: int, capsys: pytest.CaptureFixture[str]) -> None:
     """The budget of test_budget holds with the Griffin-Lim steps of training and of decoding."""

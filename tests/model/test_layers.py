@@ -35,6 +35,7 @@ def test_haar_is_orthonormal_and_invertible(rows: int, columns: int, seed: int) 
     torch.testing.assert_close(HaarMerge()(y), x)
 
 
+@pytest.mark.slow
 @given(overlap=st.integers(3, 8), hop=st.sampled_from([2, 6, 16]), steps=st.integers(12, 30))
 def test_the_head_inverts_a_short_time_transform(overlap: int, hop: int, steps: int) -> None:
     """The head returns the signal, exactly in its place, for the true spectrum of each window."""

@@ -156,6 +156,7 @@ class TestDecoder:
             made.get_submodule(part).load_state_dict(codec.get_submodule(part).state_dict())
         return made
 
+    @pytest.mark.slow
     def test_alone_in_a_file(
         self, better: Codec, codec: Codec, small_weights: Path, tmp_path: Path
     ) -> None:
@@ -201,6 +202,7 @@ class TestDecoder:
         with pytest.raises(WeightsError, match=r"a decoder alone, for tokenizer .*decoder="):
             melcap.load(path)
 
+    @pytest.mark.slow
     def test_that_does_not_fit_its_configuration(
         self, better: Codec, small_weights: Path, tmp_path: Path
     ) -> None:

@@ -136,6 +136,7 @@ def test_opcheck() -> None:
         torch.library.opcheck(torch.ops.melcap.channel_norm_gradient.default, (upstream, *given))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operator", [True, False])
 def test_compiled_is_eager(operator: bool) -> None:
     """It is one graph, forward and backward, and lengths recompile it once at most."""

@@ -651,6 +651,7 @@ def samples() -> dict[str, tuple[Any, ...]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "operator", ["log_mel", "log_mel_gradient", "nearest_code", "upsample_conv1d", "convnext1d"]
 )

@@ -108,6 +108,7 @@ def test_operations_run_in_it(operation: str, monkeypatch: pytest.MonkeyPatch) -
     assert seen == [EXACT]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("device", "columns"),
     [("cpu", 30), *(pytest.param("cuda", n, marks=pytest.mark.gpu) for n in (40, 151, 231, 271))],

@@ -341,6 +341,7 @@ def test_every_operation_has_a_reference_with_tolerances() -> None:
 class TestSwitch:
     """A kernel that is switched off does not run, and messages say so."""
 
+    @pytest.mark.slow
     def test_auto_runs_pytorch_and_says_so(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -59,6 +59,7 @@ def image(panel: Any) -> Any:
 
 
 class TestPicture:
+    @pytest.mark.slow
     def test_a_png_and_nothing_else(self, tmp_path: Path) -> None:
         from matplotlib.image import imread
 

@@ -129,6 +129,7 @@ def command(run: Path, out: Path, *arguments: str) -> Any:
     return CliRunner().invoke(app, words)
 
 
+@pytest.mark.slow
 def test_from_a_run_to_the_package(
     run: Path, shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -150,6 +150,7 @@ def spent(
 HANG = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
 
 
+@pytest.mark.slow
 def test_what_hangs_is_stopped_and_the_rest_goes_on(
     monkeypatch: pytest.MonkeyPatch, place: Any
 ) -> None:
@@ -170,6 +171,7 @@ def test_what_hangs_is_stopped_and_the_rest_goes_on(
     assert (place.out / "passes.log").read_text() == "done\n"
 
 
+@pytest.mark.slow
 def test_what_there_is_no_time_for_is_named(monkeypatch: pytest.MonkeyPatch, place: Any) -> None:
     long = ("import time; time.sleep(600)", float("inf"), "")
     found = spent(monkeypatch, place, 2.5, long=long, never="print('done')")
@@ -466,6 +468,7 @@ class TestParcel:
         assert not (tmp_path / "back" / "run" / "audio").exists()
         assert (tmp_path / "back" / "rtf.json").read_text() == "{}"
 
+    @pytest.mark.slow
     def test_it_follows_a_run(
         self, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -549,6 +552,7 @@ class TestPack:
         assert not set(names[0]) & set(names[1])
         assert {name.split("/")[1] for name in names[0]} == {"speech", "music"}
 
+    @pytest.mark.slow
     def test_checkpoints_travel_last(self, pack: Any, shards: list[Path], tmp_path: Path) -> None:
         run = tmp_path / "run"
         train_to(1, stage_2(), cache_of_clips(tmp_path / "x"), run / "vocoder")

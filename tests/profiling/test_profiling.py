@@ -42,6 +42,7 @@ class TestGate:
 
         assert agreement(melcap_on("torch")("cpu"), clip(1.0, 44100)) is None
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("where", "by", "words"),
         [
@@ -65,6 +66,7 @@ class TestGate:
         assert reason is not None
         assert re.fullmatch("0 of 264 tokens differ, " + words, reason)
 
+    @pytest.mark.slow
     def test_other_tokens(self) -> None:
         from clips import clip
         from contenders import melcap_on
@@ -146,6 +148,7 @@ def test_a_copy_without_history_is_told_its_commit(monkeypatch: pytest.MonkeyPat
     assert machine.commit() == "c0ffee"
 
 
+@pytest.mark.slow
 def test_the_quick_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A peer that is not installed is named, and the run goes on."""
     import rtf
@@ -271,6 +274,7 @@ class TestBulk:
         alone = found["codec alone, times real time"]
         assert found["ratio"] == pytest.approx(found["folder, times real time"] / alone)
 
+    @pytest.mark.slow
     def test_other_tokens_are_not_timed(self, codec: Codec, tmp_path: Path) -> None:
         pytest.importorskip("pyarrow")
         import bulk

@@ -722,6 +722,7 @@ ALL = ("--packages", "talk-data,band-data,noise-data", "--valid", "noise-data")
 
 
 class TestFetch:
+    @pytest.mark.slow
     def test_packages_to_shards(self, archive: Archive, tmp_path: Path) -> None:
         out = tmp_path / "out"
         printed = fetched(out, *ALL).output
@@ -779,6 +780,7 @@ class TestFetch:
         assert f"{len(manifest)} clips" in printed
         assert "licence not known to be free: 1 files" in printed
 
+    @pytest.mark.slow
     def test_again_does_nothing_and_a_change_makes_another(
         self, archive: Archive, tmp_path: Path
     ) -> None:
@@ -798,6 +800,7 @@ class TestFetch:
         fetched(out, *ALL)
         assert content(out) == before
 
+    @pytest.mark.slow
     def test_shards_are_cut_and_old_ones_go(self, archive: Archive, tmp_path: Path) -> None:
         out = tmp_path / "out"
         fetched(out, *ALL, "--shard-mb", 2)
@@ -812,6 +815,7 @@ class TestFetch:
         fetched(out, *ALL)
         assert sorted(path.name for path in out.glob("*.tar")) == ["train-0.tar", "valid.tar"]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("nth", [1, 3])
     @pytest.mark.parametrize(
         ("where", "what"),
@@ -845,6 +849,7 @@ class TestFetch:
         assert content(out) == whole
         assert not list((out / "cache").rglob("partial*/*"))
 
+    @pytest.mark.slow
     def test_two_processes_make_the_same(
         self, archive: Archive, tmp_path: Path, whole: Files
     ) -> None:
@@ -854,6 +859,7 @@ class TestFetch:
         build.build(request, Apt(), Console(file=io.StringIO()))
         assert content(out) == whole
 
+    @pytest.mark.slow
     def test_hours_and_all(self, archive: Archive, tmp_path: Path) -> None:
         fetched(tmp_path / "some", *ALL, "--hours", 0.01)
         seconds = sum(float(row["seconds"]) for row in rows(tmp_path / "some" / "manifest.csv"))
@@ -865,6 +871,7 @@ class TestFetch:
             assert {(row["split"], row["licence"]) for row in found} == {("valid", "CC0")}
             assert sum(float(row["seconds"]) for row in found) > expected
 
+    @pytest.mark.slow
     def test_a_folder_of_ones_own(self, tmp_path: Path) -> None:
         mine = tmp_path / "mine"
         for name, wave in {
@@ -966,6 +973,7 @@ class TestErrors:
         assert expected in said
         assert "talk-data=1" in said
 
+    @pytest.mark.slow
     def test_another_file_than_the_archive_lists(self, archive: Archive, tmp_path: Path) -> None:
         path = archive.folder / "talk-data.deb"
         right = path.read_bytes()
@@ -985,6 +993,7 @@ class TestErrors:
         assert "is damaged" in self.refused(tmp_path, "--packages", "bad-data")
         assert not list((tmp_path / "out/cache/packages").iterdir())
 
+    @pytest.mark.slow
     def test_disk_full(
         self, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

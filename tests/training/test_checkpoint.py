@@ -171,6 +171,7 @@ def test_parts_that_are_missing_begin_anew(
         assert torch.equal(value, found.modules["vocoder"][key])
 
 
+@pytest.mark.slow
 def test_weights_that_are_missing_are_refused(cache: AudioCache, tmp_path: Path) -> None:
     path = tmp_path / "vocoder"
     train_to(1, stage_2(), cache, path)
@@ -179,6 +180,7 @@ def test_weights_that_are_missing_are_refused(cache: AudioCache, tmp_path: Path)
         train_to(2, stage_2(), cache, path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["weights", "averages", "optimisers", "random"])
 def test_a_damaged_file_is_refused(cache: AudioCache, tmp_path: Path, part: str) -> None:
     path = tmp_path / "vocoder"

@@ -38,6 +38,7 @@ def frames(stage: ConstantPhase, count: int, seed: int, clips: int = 1) -> Tenso
     return x
 
 
+@pytest.mark.slow
 @given(
     steps=st.integers(1, 5),
     count=st.integers(1, 7),

@@ -45,6 +45,7 @@ def test_a_panel_for_each_recipe_and_a_line_for_each_loss(
     assert len(panels["stage 2 on true mels: vocoder"].lines) == 2
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path) -> None:
     log(tmp_path / "a", "stage2", stft=1)
     target = tmp_path / "c.png"

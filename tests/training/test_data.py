@@ -308,6 +308,7 @@ class TestSampler:
             names[clip.name] += 1 / len(clips)
         return labels, names
 
+    @pytest.mark.slow
     @given(samples=st.integers(1, 600), seed=st.integers(0, 1000))
     def test_a_crop_is_an_excerpt_of_the_extended_clip(
         self, cache: AudioCache, samples: int, seed: int

@@ -47,6 +47,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> AudioCache:
     return cache_of_clips(tmp_path_factory.mktemp("data"))
 
 
+@pytest.mark.slow
 @given(st.integers(0, 6), st.integers(1, 5), st.integers(0, 99))
 def test_batches_ahead_are_those_of_the_sampler(
     cache: AudioCache, count: int, ahead: int, seed: int
@@ -277,6 +278,7 @@ class Broken(Stage1):
         return figures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "words"),
     [("figure", "mel_l1 became nan"), ("weight", r"decoder\.\S+ is not finite at step 3")],

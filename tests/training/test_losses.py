@@ -448,6 +448,7 @@ def test_band_discriminator_ignores_loudness_and_offset() -> None:
     torch.testing.assert_close(made, expected, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_width_sets_the_cost() -> None:
     sizes = [
         sum(weight.numel() for weight in MultiPeriodDiscriminator(base=base).parameters())

@@ -79,6 +79,7 @@ def test_what_is_no_mel_decoder(weights: Path, codec: Codec, content: bytes) -> 
         load_mel_decoder(path, codec)
 
 
+@pytest.mark.slow
 def test_a_tokenizer_that_stays_as_it_is(
     cache: AudioCache, weights: Path, codec: Codec, tmp_path: Path
 ) -> None:
@@ -172,6 +173,7 @@ def test_it_is_exported_with_its_tokenizer_alone(cache: AudioCache, tmp_path: Pa
     assert not path_beside(target).exists()
 
 
+@pytest.mark.slow
 def test_a_tokenizer_that_has_moved_on_is_told(cache: AudioCache, tmp_path: Path) -> None:
     first = stage_1(codebook_warmup=0)
     train_to(2, first, cache, tmp_path / "stage1")

@@ -90,6 +90,7 @@ def test_a_short_run_is_not_compiled() -> None:
     assert not any(recipe.history)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "recipe",
     [

@@ -123,6 +123,7 @@ def lengths_of_codes(recipe: Stage1) -> Tensor:
     return recipe.codebook.vectors.square().mean(1)
 
 
+@pytest.mark.slow
 def test_stage_2_leaves_encoder_and_codebook_alone(cache: AudioCache) -> None:
     torch.manual_seed(0)
     recipe = stage_2(tokenizer(), discriminators=4)
@@ -145,6 +146,7 @@ def test_stage_2_leaves_encoder_and_codebook_alone(cache: AudioCache) -> None:
         assert any(not torch.equal(after[key], value) for key, value in before.items()), part
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [1, 2])
 def test_a_run_starts_from_trained_weights(
     small_weights: Path, codec: Codec, tmp_path: Path, stage: int
@@ -195,6 +197,7 @@ def test_a_codebook_goes_on_from_the_state_that_it_is_given() -> None:
     assert fresh(latents)[2] is None, "it did not warm up"
 
 
+@pytest.mark.slow
 def test_discriminators_see_a_part_that_moves(
     cache: AudioCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -353,6 +356,7 @@ def test_a_step_in_bfloat16(cache: AudioCache, stage: Callable[[], Recipe]) -> N
         assert figures[1][name] == pytest.approx(figures[0][name], rel=0.03), name
 
 
+@pytest.mark.slow
 def test_the_log_is_a_line_of_json_each_time(cache: AudioCache, tmp_path: Path) -> None:
     train_to(4, stage_2(), cache, tmp_path / "vocoder", log_every=2)
     rows = [json.loads(line) for line in (tmp_path / "vocoder.jsonl").read_text().splitlines()]
@@ -360,6 +364,7 @@ def test_the_log_is_a_line_of_json_each_time(cache: AudioCache, tmp_path: Path) 
     assert rows[0]["audio_seconds_per_second"] > 0
 
 
+@pytest.mark.slow
 def test_codebook_follows_clusters_and_restarts_dead_codes() -> None:
     torch.manual_seed(0)
     centres = torch.randn(16, 4) * 5
