@@ -3,7 +3,7 @@
 # make test           the whole test suite
 # make mutations      break the code on purpose, and check that the tests notice
 # make lint types     style, import contracts and types
-# make kernels        compile every kernel for two targets on the installed triton, and for one on the oldest that is supported
+# make kernels        compile every kernel for two targets on the installed triton, and for one on triton 3.6
 # make kernels-all    compile every kernel for every target on both
 # make docs           build the documentation into site/
 # make dist           build wheel and sdist into dist/, and try the wheel in an environment of its own
@@ -47,7 +47,7 @@ check: $(call installed,test)
 test: $(call installed,test)
 	$(PYTHON) -m pytest -n $(WORKERS) --dist worksteal --durations 25
 
-mutations: $(call installed,test)
+mutations: $(call installed,dev)
 	$(PYTHON) tests/mutations/run.py --workers $(WORKERS)
 
 lint: $(call installed,dev)
@@ -112,7 +112,7 @@ $(VENV)/.created:
 	    $$python -m venv $(VENV) && touch $@; exit; \
 	  fi; \
 	done; \
-	echo 'melcap needs Python 3.10 to 3.14: no python3 or python3.10 to python3.14 found that is one.' >&2; exit 1
+	echo 'melcap needs Python 3.10 to 3.14: none of python3, python3.10 to python3.14 on the PATH is one.' >&2; exit 1
 
 $(VENV)/.installed-%: pyproject.toml constraints.txt | $(VENV)/.created
 	@echo 'installing melcap[$*] and what it needs into $(VENV); the first time PyTorch is downloaded'

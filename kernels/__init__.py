@@ -1,9 +1,8 @@
 """The Triton backend of melcap: the kernels of an operation are in the module of its name.
 
-Only the registry imports this package, and only where triton is installed. It is the folder
-`kernels` of the repository and installed as `melcap.kernels`. The modules inside import each other
-relatively, so that they are loaded once, as `melcap.kernels`, even if something finds the folder
-under its own name.
+Inside melcap only the registry imports this package, and only where triton is installed. In the
+repository it is the folder `kernels`; installed, it is `melcap.kernels`. Its modules import each
+other relatively, so they are loaded once, even if the folder is on the path as `kernels`.
 """
 
 import importlib

@@ -31,8 +31,8 @@ class Launch:
         constants: the kernel's `tl.constexpr` parameters.
         warps: warps of a program.
         stages: stages of the software pipeline.
-        fused: lets the compiler contract a * b + c into one rounding. It is always set, because
-            triton's default differs between versions.
+        fused: lets the compiler contract a * b + c into one rounding. It is always passed on,
+            because triton's default differs between versions.
         products: a promise that the ahead-of-time gate checks: what dot products run on, "" for
             none, "tf32" (three for each float32 product) or "half" (16-bit operands).
         wide: another promise: bits of the widest loads, 64 or 128; 0 promises nothing.

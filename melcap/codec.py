@@ -149,7 +149,7 @@ class Codec(Network):
                 {"array": wave, "sampling_rate": Hz} brings its own rate.
             sample_rate: of `wave` in Hz; audio at another rate than the codec's is resampled.
             lengths: samples of each clip of the first axis, where they differ, or of each channel
-                of each clip. Samples behind these are not read.
+                of each clip. Samples past these are not read.
 
         Returns:
             `Codes` with tokens [..., rows, columns], on the codec's device.
@@ -192,7 +192,7 @@ class Codec(Network):
 
         Returns:
             float32 [..., samples], in -1..1, at `codes.sample_rate`, on the codec's device. Every
-            clip is exactly as long as the one that was encoded, with zeros behind shorter ones.
+            clip is exactly as long as the one that was encoded, and shorter ones end with zeros.
 
         Raises:
             ModelMismatchError: where the tokens are those of another tokenizer.

@@ -3,11 +3,10 @@
     python profiling/device_gates.py --out profiling/results
 
 Each operation runs at the sizes of the codec and of its training, and at awkward sizes, into memory
-that holds NaN. An operation fails that is outside its tolerance, does not launch its kernel or
-raises an error. device-gates.json names it under "failed", and `gpu_budget.py` switches its kernel
-off for the phases that follow. `channel_norm` comes first, because its forward and backward pass
-had never run on a device when this was written. With TRITON_INTERPRET=1 the same runs in small in
-Triton's interpreter.
+that holds NaN. An operation fails if its result is outside its tolerance, if it does not
+launch its kernel or if it raises an error. device-gates.json lists it under "failed", and
+`gpu_budget.py` switches its kernel off for the phases that follow. With TRITON_INTERPRET=1, smaller
+cases run in Triton's interpreter.
 """
 
 from __future__ import annotations

@@ -131,8 +131,8 @@ def main(
         Path | None, typer.Option(help="A folder of at most 8 files of 16 MiB, kept up to date.")
     ] = None,
     plan: Annotated[str, typer.Option(help="The plan that is trained.")] = "lite",
-    plans: Annotated[Path, typer.Option(help="The file of plans.")] = Path(
-        "profiling/gpu_budget.json"
+    plans: Annotated[Path, typer.Option(help="The file of plans.")] = (
+        ROOT / "profiling" / "gpu_budget.json"
     ),
     data: Annotated[
         list[Path] | None, typer.Option(help="A tar shard or folder of audio; repeatable.")
@@ -157,6 +157,7 @@ def main(
         raise typer.BadParameter(str(error), param_hint="--phases") from error
     if not dry and not torch.cuda.is_available():
         sys.exit("no CUDA device here: --dry runs every phase on a CPU, in small")
+    carried = carried.absolute() if carried else None  # phases run in the repository's folder
     environment = _environment(carried)
     audio = [*(data or ()), *(sorted(carried.glob("*/*.tar")) if carried else ())]
     if not audio and dry:
@@ -164,6 +165,7 @@ def main(
     if not audio and "train" in names:
         raise typer.BadParameter("training needs audio: --data or --carried", param_hint="--data")
     runs = sorted(carried.glob("*/run")) if carried else []
+    going_on = resume or (runs[-1] if runs else None)
     place = Place(
         out=out.absolute(),
         device="cpu" if dry else "cuda",
@@ -171,7 +173,7 @@ def main(
         data=tuple(path.absolute() for path in audio),
         plan=plan,
         plans=plans.absolute(),
-        resume=(resume or (runs[-1] if runs else None)),
+        resume=going_on.absolute() if going_on else None,
     )
     place.results.mkdir(parents=True, exist_ok=True)
     whole = DRY_SECONDS if seconds is None else seconds

@@ -30,8 +30,8 @@ NOTHING = tl.constexpr(2**63 - 1)
 class Codebook(NamedTuple):
     """The codebook [codes, DIM] in memory.
 
-    Structures hold values of the device alone: inside of them triton would turn a constant into one
-    of these.
+    These structures hold run-time values only. Triton would turn a `constexpr` inside one into such
+    a value, so constants are passed separately.
     """
 
     ptr: tl.tensor

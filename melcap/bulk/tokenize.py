@@ -135,7 +135,7 @@ class _Run:
         if options.engine == "ray":
             from melcap.bulk.ray_engine import RayEncoder
 
-            device = options.device or codec.device.type
+            device = (options.device or codec.device.type).partition(":")[0]  # Ray chooses the GPU
             seconds = options.workers(device).batch_seconds
             cluster = RayEncoder(codec, framing, options, device, seconds)
             self._take(cluster.encode(self._journal.waiting()))

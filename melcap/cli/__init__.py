@@ -12,6 +12,8 @@ Commands that work on files share these:
     batch       file after file, past those that fail
     pipes       `-` as stdin or stdout
 
-Every other module holds the command of its name, or what that command alone needs: `describe` is
-for `info`, `picture` for `plot` and `diagnosis` for `doctor`.
+The other modules hold commands: `bulk` those for collections, `transcode` also encode and decode,
+`train` also train-decode and train-curves, and the rest the command of their name. Some modules
+serve one of these: `bulk_progress` is for `bulk`, `describe` for `info`, `picture` for `plot` and
+`diagnosis` for `doctor`.
 """

@@ -27,7 +27,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Reporting:
-    """How a command reports on its files.
+    """The way in which a command reports on its files.
 
     Attributes:
         suffix: the suffix of a file that goes to stdout.

@@ -167,9 +167,9 @@ def detokenize(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Decode every clip of a token set to OUT/ID.wav.
+    """Decode every clip of a token set to OUT/ID.wav, or OUT/ID.flac with --format flac.
 
-    Files that exist are left as they are, so that a run that was stopped continues.
+    Existing files are kept unless --force is given, so that a run that was stopped continues.
     """
     from melcap.bulk.detokenize import detokenize as run
 

@@ -1,4 +1,4 @@
-"""The command line: `melcap COMMAND`. Each command is a function of melcap/cli/COMMAND.py.
+"""The program `melcap`: its commands, in groups, each a function of a module of melcap/cli.
 
 Results go to stdout, progress and errors to stderr. `melcap.cli.exits` lists the exit statuses.
 

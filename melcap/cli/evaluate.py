@@ -36,8 +36,8 @@ def evaluate(
             help=f"Separated by commas: {', '.join(CODECS)}, a weights file, or a checkpoint."
         ),
     ] = "melcap,opus-12",
-    clips_per_class: Annotated[int, typer.Option(min=1, help="At most.")] = 8,
-    seconds: Annotated[float, typer.Option(min=1, help="At most, of each clip.")] = 10.0,
+    clips_per_class: Annotated[int, typer.Option(min=1, help="The most clips of each class.")] = 8,
+    seconds: Annotated[float, typer.Option(min=1, help="The most seconds of each clip.")] = 10.0,
     processes: Processes = 2,
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the results.")] = Path(
         "results"

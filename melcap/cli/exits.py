@@ -1,4 +1,4 @@
-"""End every command with its exit status, and each error in one sentence.
+"""End every command with its exit status, and each failure in one sentence.
 
     0    success
     1    failure: a file that cannot be read, weights that do not fit, a device that is not there
@@ -7,7 +7,8 @@
     130  interrupted with Ctrl-C (SIGINT)
     143  ended by `kill` (SIGTERM)
 
-Errors go to stderr, one sentence each, which begins with "error: ".
+Failures go to stderr, one sentence each, which begins with "error: ". Typer reports wrong usage
+itself, and Ctrl-C prints "interrupted".
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def export(
         if licences or scorecard or decoder_only or griffin_lim_steps is not None:
             raise typer.BadParameter(
                 "--licences, --scorecard, --griffin-lim-steps and --decoder-only go with --weights",
-                param_hint="--onnx",
+                param_hint="--weights",
             )
         assert onnx is not None
         files = _export_onnx(source, onnx, force)

@@ -19,7 +19,7 @@ def probe(
     valid: Annotated[
         Path,
         typer.Argument(
-            metavar="VALID", help="One with the clips to score, from other packages than TRAIN."
+            metavar="VALID", help="The same with the clips to score, from other packages."
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the results.")],
@@ -39,11 +39,13 @@ def probe(
     codecs: Annotated[
         str, typer.Option(help="Whose decoded speech is recognised; separated by commas.")
     ] = "melcap,opus-6,opus-12",
-    clips_per_class: Annotated[int, typer.Option(min=1, help="At most, on each side.")] = 80,
+    clips_per_class: Annotated[
+        int, typer.Option(min=1, help="The most clips of each class, on each side.")
+    ] = 80,
     clips_per_package: Annotated[
-        int, typer.Option(min=1, help="At most, for the recogniser, which gets them in full.")
+        int, typer.Option(min=1, help="The most clips for the recogniser, which gets whole clips.")
     ] = 6,
-    seconds: Annotated[float, typer.Option(min=1, help="At most, of each clip.")] = 10.0,
+    seconds: Annotated[float, typer.Option(min=1, help="The most seconds of each clip.")] = 10.0,
     seeds: Annotated[int, typer.Option(min=2, help="How often each probe is trained.")] = 5,
     processes: Processes = 2,
     as_json: AsJson = False,

@@ -1,7 +1,8 @@
 """The codec's operations, each with a plain-PyTorch reference, on the backend in force.
 
 Results do not depend on autocast, or on the default dtype and device. Without a gradient they do
-not depend on the switches for TF32 either; with one, `convnext1d` follows these as PyTorch does.
+not depend on the switches for TF32 either. With one, `convnext1d` and the backward pass of
+`upsample_conv1d` follow these, as PyTorch does.
 
 Each operation has a module of its name, with everything about it: public function, reference,
 schema, fake, gradient, FLOPs and the form for other graph runtimes. Importing it defines it.

@@ -1,4 +1,4 @@
-"""Share what the references have in common: dtypes, windows, tables, text of shapes."""
+"""Share what operations have in common: working dtype, cached tables, windows, descriptions."""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ def _mel_decoder(weights: Path, codec: Codec) -> Mapping[str, Tensor] | None:
 
 def _first_stage(path: Path) -> Checkpoint:
     if not path.exists():
-        raise InputError(f"{path}: not there; run --stage 1 first, or use --from-mels")
+        raise InputError(f"{path}: does not exist; run --stage 1 first, or use --from-mels")
     return Checkpoint(path, "stage1")
 
 

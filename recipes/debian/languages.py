@@ -22,7 +22,7 @@ from typing import Annotated
 
 import typer
 
-from melcap.cli.exits import exit_on_errors
+from melcap.cli.exits import exit_on_errors, prepare_process
 from melcap.errors import InputError
 from melcap.io.files import replacing
 
@@ -164,4 +164,5 @@ def _first(patterns: Sequence[str], path: str) -> re.Match[str] | None:
 
 
 if __name__ == "__main__":
+    prepare_process()
     typer.run(main)

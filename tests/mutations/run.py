@@ -6,8 +6,8 @@ Each patch in this folder breaks one thing. It begins with the tests that must f
     Test: tests/kernels/test_registry.py
 
 A unified diff follows, as `git diff` prints it. The script applies each patch to a copy of the
-repository and runs its tests there. A patch that does not apply, tests that cannot be collected and
-tests that pass are failures.
+repository and runs its tests there. A patch that does not apply, tests that cannot be collected,
+tests that pass and tests that fail without the patch are failures.
 
     python tests/mutations/run.py [--workers 2] [NAME ...]     names of patches, or parts of them
 """
@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from argparse import ArgumentParser
@@ -29,17 +30,8 @@ from tempfile import TemporaryDirectory
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-COPIED = ("melcap", "kernels", "recipes", "profiling", "examples", "docs", "tests")
-FILES = (
-    "pyproject.toml",
-    "Makefile",
-    "mkdocs.yml",
-    "README.md",
-    "CITATION.cff",
-    "CONTRIBUTING.md",
-    "CHANGELOG.md",
-    "SECURITY.md",
-)
+COPIED = (".github", "melcap", "kernels", "recipes", "profiling", "examples", "docs", "tests")
+FILES = tuple(path.name for path in ROOT.iterdir() if path.is_file())
 SECONDS = 900
 
 
@@ -87,6 +79,8 @@ def outcome(patch: Path, copies: SimpleQueue[Path]) -> str:
     if not tests:
         return "NAMES NO TEST"
     with taken(copies) as copy:
+        if failing(copy, tests):
+            return "TESTS FAIL WITHOUT THE PATCH"
         if not applied(copy, patch):
             return "DOES NOT APPLY"
         try:
@@ -96,7 +90,7 @@ def outcome(patch: Path, copies: SimpleQueue[Path]) -> str:
         finally:
             if not applied(copy, patch, "--reverse"):
                 raise RuntimeError(f"{patch} cannot be undone in {copy}")
-    if status < 0:
+    if -status in (signal.SIGABRT, signal.SIGBUS, signal.SIGSEGV):
         return ""  # memory out of bounds ends the interpreter, which nobody overlooks
     return {0: "NOT NOTICED", 1: ""}.get(status, f"PYTEST ENDED WITH {status}")
 

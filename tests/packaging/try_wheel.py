@@ -26,6 +26,8 @@ PARTS = (
     "melcap/weights/melcap-lite.sha256",
     "melcap/weights/README.md",
     "melcap/weights/training-data.csv",
+    "melcap/weights/d5dd4b2aec27e5c3.row-tables.safetensors",
+    "melcap/weights/d5dd4b2aec27e5c3.predictor.safetensors",
 )
 USE = """
 import melcap, numpy
@@ -52,6 +54,8 @@ def main(wheel: Path) -> None:
     info = f"{'-'.join(wheel.name.split('-')[:2])}.dist-info/"
     if foreign := [name for name in names if not name.startswith(("melcap/", info))]:
         sys.exit(f"{wheel} holds {', '.join(foreign[:5])}")
+    if trained := [name for name in names if name.endswith(".mel-decoder.safetensors")]:
+        sys.exit(f"{wheel} holds {trained[0]}, which only training needs")
     with tempfile.TemporaryDirectory(prefix="melcap-dist-") as folder:
         place = Path(folder)
         run("-m", "venv", "--without-pip", "venv", cwd=place, python=sys.executable)
@@ -66,6 +70,7 @@ def main(wheel: Path) -> None:
             ("-m", "melcap", "encode", CLIP, "--out", "speech.melcap"),
             ("-m", "melcap", "decode", "speech.melcap", "--out", "speech.wav"),
             ("-m", "melcap", "info", "speech.melcap"),
+            ("-m", "melcap", "encode", CLIP, "--out", "compact.melcap", "--compact"),
             ("-c", USE.format(clip=CLIP)),
         ):
             run(*arguments, cwd=place / "empty", python=python)

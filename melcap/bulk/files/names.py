@@ -44,7 +44,7 @@ def stretch(start: float, seconds: float) -> str:
     """Return a stretch of a file as a W3C media fragment, or "" for the whole file.
 
     Args:
-        start: the begin of the stretch in seconds.
+        start: the start of the stretch in seconds.
         seconds: its length; negative for a stretch up to the end of the file.
 
     Example:

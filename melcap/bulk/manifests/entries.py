@@ -21,7 +21,7 @@ class Entry:
             embedded audio in a Parquet file.
         size: the bytes of a member of a tar; -1 for others.
         member: the name of a member of a tar, or the column of embedded audio.
-        start: the begin of a stretch of that audio, in seconds.
+        start: the start of a stretch of that audio, in seconds.
         seconds: the length of the stretch; -1 for a stretch up to the end.
         row_group: the row group of embedded audio; -1 for others.
         kept: the values of the kept columns.

@@ -35,7 +35,7 @@ def json_array(file: Stream) -> Rows:
     """Read the objects of an array one after the other, without holding them all.
 
     Raises:
-        ValueError: for anything that is not JSON, because the begin of the next item is then
+        ValueError: for anything that is not JSON, because the start of the next item is then
             unknown.
     """
     decoder = json.JSONDecoder()
