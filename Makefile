@@ -8,20 +8,21 @@
 # make docs           build the documentation into site/
 # make dist           build wheel and sdist into dist/, and try the wheel in an environment of its own
 # make gpu            the tests that need a CUDA device, and the benchmarks
-# make gpu-budget     rehearse on a CPU what a few minutes of GPU time are spent on
+# make gpu-budget     rehearse the GPU runs of profiling/gpu_budget.py on a CPU
 #
-# Everything runs in .venv, made on the first call. PYTHON=python3 uses that interpreter as it is instead and installs nothing.
+# Everything runs in .venv, which the first call creates. With PYTHON=python3 that interpreter is used instead, and nothing is installed.
 # PyTorch for the CPU alone: PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 
 VENV := .venv
 WORKERS ?= 2
 GPU_WORKERS ?= 4
 
-# The triton of PyTorch 2.11, with which the kernels ran on a GPU. Its code is not that of the triton
-# in $(VENV), so it needs a check of its own.
+# The triton of PyTorch 2.11, with which the kernels ran on a GPU. It compiles to other code than the
+# triton in $(VENV), so it is checked separately.
 OLDER_TRITON := 3.6.0
 
-# Its folder stands before the installed packages; a second environment would hold a second PyTorch.
+# This folder comes before the installed packages on the path. A second environment would need a
+# second copy of PyTorch.
 older_folder = $(VENV)/triton-$(OLDER_TRITON)
 
 ifdef PYTHON
@@ -87,7 +88,7 @@ gpu-tests:
 	$(PYTHON) profiling/rtf.py --device cuda
 	$(MAKE) --no-print-directory gpu-sanitize
 
-# Without PyTorch's pool of memory, so that each tensor has bounds of its own.
+# PyTorch's memory pool is off, so that each tensor is an allocation with its own bounds.
 gpu-sanitize:
 	@sanitizer=$$(command -v compute-sanitizer) || { \
 	  echo 'LEFT OUT: compute-sanitizer is not on the PATH (it comes with the CUDA toolkit)'; exit 0; }; \
@@ -95,7 +96,7 @@ gpu-sanitize:
 	  TRITON_INTERPRET=0 PYTORCH_NO_CUDA_MEMORY_CACHING=1 $$sanitizer --tool $$tool --error-exitcode 1 \
 	    $(PYTHON) -m pytest -m gpu tests/kernels/test_sanitized.py || exit 1; done
 
-# docs/gpu-budget.md says how it goes on.
+# docs/gpu-budget.md describes the steps after the rehearsal.
 gpu-budget: $(call installed,test)
 	$(PYTHON) -m pytest -m rehearsal
 

@@ -3,7 +3,7 @@
 from setuptools import find_packages, setup
 
 setup(
-    license="MIT",  # in pyproject.toml, setuptools before and after 77 want different spellings
+    license="MIT",  # pyproject.toml would need one form before setuptools 77 and another after
     packages=[
         *find_packages(include=["melcap", "melcap.*"]),
         *(f"melcap.{name}" for name in find_packages(include=["kernels", "kernels.*"])),

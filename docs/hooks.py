@@ -6,7 +6,7 @@ and text such as Python as pages, anything else as it is.
 
 The listening page gets its clips: those of examples/audio, decoded by the codec as it is now.
 
-`ExampleSections` is an extension of griffe, which reads the docstrings for the API reference.
+`ReadDocstrings` is an extension of griffe, which reads the docstrings for the API reference.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from griffe import Extension, Object
+from griffe import Attribute, ExprCall, Extension, Object
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
@@ -135,10 +135,15 @@ def _players() -> str:
     return "\n\n".join(parts)
 
 
-class ExampleSections(Extension):
-    """An extension of griffe that reads `Example:` as a section of code, as `Examples:` is read."""
+class ReadDocstrings(Extension):
+    """An extension of griffe for the docstrings and fields of this repository."""
 
     def on_object(self, *, obj: Object, **_: Any) -> None:
-        """Rename the section in the docstring of an object."""
+        """Read `Example:` in a docstring as a section of code, as `Examples:` is read."""
         if obj.docstring is not None:
             obj.docstring.value = re.sub(r"(?m)^Example:$", "Examples:", obj.docstring.value)
+
+    def on_attribute_instance(self, *, attr: Attribute, **_: Any) -> None:
+        """Show the default of a field of a configuration without its bounds."""
+        if isinstance(attr.value, ExprCall) and str(attr.value.function) == "_bounded":
+            attr.value = attr.value.arguments[0]

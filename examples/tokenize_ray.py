@@ -15,10 +15,10 @@ import argparse
 from pathlib import Path
 
 import melcap
-from melcap.bulk.tokenize import Options, Progress, tokenize
+from melcap.bulk.tokenize import Options, RunState, tokenize
 
 
-def show(state: Progress) -> None:
+def show(state: RunState) -> None:
     """Print the state of the run."""
     print(f"{state.done} of {state.clips} clips, {state.bad} bad, {state.speed:.0f}x real time")
 

@@ -3,12 +3,14 @@
 Example:
     >>> import torch, melcap
     >>> codec = melcap.load()  # melcap.load(device="cuda") on a GPU
-    >>> wave, sample_rate = torch.zeros(2, 48000), 48000  # or melcap.audio.read("speech.flac")
+    >>> wave, sample_rate = torch.zeros(2, 48000), 48000  # two channels of one second
     >>> codes = codec.encode(wave, sample_rate)
     >>> codes.tokens.shape  # channels, rows, columns
     torch.Size([2, 12, 22])
     >>> codec.decode(codes).shape  # as many samples as went in
     torch.Size([2, 48000])
+
+`melcap.audio`, which is imported by its name, reads and writes audio files.
 """
 
 from importlib import import_module
@@ -37,7 +39,7 @@ __all__ = [
     "use_backend",
 ]
 
-_HOMES = {
+_MODULES = {
     "Codec": "codec",
     "Codes": "codes",
     "StreamDecoder": "streaming",
@@ -49,15 +51,16 @@ _HOMES = {
     "set_backend": "ops",
     "use_backend": "ops",
 }
+"""The module that defines each public name."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name at its first use.
+    """Import a public name when it is first used.
 
     So `melcap --help`, and processes that only read audio, do not import torch.
     """
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'melcap' has no attribute {name!r}")
-    value = getattr(import_module(f"melcap.{_HOMES[name]}"), name)
+    value = getattr(import_module(f"melcap.{_MODULES[name]}"), name)
     globals()[name] = value
     return value

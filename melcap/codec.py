@@ -23,42 +23,45 @@ from melcap.ops.precision import exact_float32
 class Codec(Network):
     """A neural audio codec with one codebook; `melcap.load` returns one with trained weights.
 
-    A clip is coded as if endless silence stood before and after it. So chunks, padded batches and
-    streams give the tokens and the samples of the whole clip. Work is done in chunks of
-    `chunk_columns` columns, at most `GPU_CHUNKS` of them at once on a GPU. Beyond that, memory
-    grows only by the audio and the tokens themselves.
+    A clip is coded as if endless silence surrounded it. So chunks, padded batches and streams give
+    the tokens and the samples of the whole clip, up to rounding. Clips are processed in chunks of
+    `chunk_columns` columns, one at a time on a CPU and up to 64 on a GPU. Beyond that, memory grows
+    only with the audio and the tokens themselves.
 
     Args:
         config: every size of the codec.
         model: name and hash of the weights, for information.
-        quality: of decoding. "fast" takes a quarter of the configuration's Griffin-Lim steps,
-            "best" four times as many. The tokens are the same.
+        quality: the quality of decoding. "fast" takes a quarter of the configuration's Griffin-Lim
+            steps, "best" four times as many. The tokens are the same.
 
     Raises:
-        InputError: for another quality, or one that a vocoder without such steps cannot have.
+        InputError: for an unknown quality, or any but "default" where the vocoder has no
+            Griffin-Lim steps.
     """
 
     @classmethod
     def from_pretrained(
         cls,
         name: str | os.PathLike[str],
-        device: str = "cpu",
+        device: torch.device | str = "cpu",
         *,
         quality: Quality = "default",
         revision: str | None = None,
     ) -> Codec:
-        """Return the codec of a folder that `save_pretrained` wrote, or of the Hugging Face Hub.
+        """Return a codec from a folder that `save_pretrained` wrote, or from the Hugging Face Hub.
 
         Args:
             name: a local folder, or a name such as `user/model`, for which `huggingface_hub` must
                 be installed.
             device: where to compute.
-            quality: of decoding.
-            revision: branch, tag or commit of a repository of the Hub.
+            quality: the quality of decoding (see `Codec`).
+            revision: branch, tag or commit of a repository on the Hub; None for a local folder.
 
         Raises:
-            WeightsError: where there is no such folder or repository, or it holds no codec.
-            MelcapError: for a name on the Hub where `huggingface_hub` is not installed.
+            WeightsError: if there is no such folder or repository, if it holds no codec, or for a
+                revision of a local folder.
+            InputError: for a quality that the codec does not have.
+            MelcapError: for a name on the Hub if `huggingface_hub` is not installed.
 
         Example:
             >>> import tempfile, melcap
@@ -90,7 +93,7 @@ class Codec(Network):
 
     @property
     def sample_rate(self) -> int:
-        """Return the rate of the audio that the networks process, in Hz."""
+        """Return the sample rate of the audio that the networks process, in Hz."""
         return self.config.mel.sample_rate
 
     @property
@@ -119,7 +122,7 @@ class Codec(Network):
         return self.config.tokenizer.codebook_size
 
     def require_float32(self) -> None:
-        """Refuse to encode with weights of another dtype, because the tokens would differ.
+        """Raise an error unless the weights are float32; with others, the tokens would differ.
 
         Raises:
             InputError: after a call of `double()`. Such a codec can still decode.
@@ -132,7 +135,7 @@ class Codec(Network):
             )
 
     def columns(self, samples: int) -> int:
-        """Return how many columns a clip of `samples` at the codec's own rate has."""
+        """Return the number of columns of a clip of `samples` samples at the codec's own rate."""
         return -(-samples // self.config.column_samples)
 
     @torch.no_grad()
@@ -146,13 +149,14 @@ class Codec(Network):
             wave: floating point [..., samples]. Full scale is 1.0, and louder samples are clipped.
                 Each [samples] is coded by itself: in [channels, samples] every channel, in
                 [batch, channels, samples] every channel of every clip. A dictionary
-                {"array": wave, "sampling_rate": Hz} brings its own rate.
-            sample_rate: of `wave` in Hz; audio at another rate than the codec's is resampled.
-            lengths: samples of each clip of the first axis, where they differ, or of each channel
-                of each clip. Samples past these are not read.
+                {"array": wave, "sampling_rate": Hz} has its own rate.
+            sample_rate: the rate of `wave` in Hz. Audio at another rate than the codec's is
+                resampled. It may be left out for a dictionary.
+            lengths: integers, the samples of each clip of the first axis, or of each channel of
+                each clip; None where all are of full length. Samples past these are not read.
 
         Returns:
-            `Codes` with tokens [..., rows, columns], on the codec's device.
+            `Codes` with tokens int32 [..., rows, columns], on the codec's device.
 
         Raises:
             InputError: for empty audio, NaN or infinity, [samples, channels] instead of
@@ -167,19 +171,20 @@ class Codec(Network):
         self.require_float32()
         samples, sample_rate = with_rate(wave, sample_rate)
         clips, axes = clips_of(samples, lengths)
-        counted = tuple(clip.shape[-1] for clip in clips)
+        clip_lengths = tuple(len(clip) for clip in clips)
         if sample_rate != self.sample_rate:
-            # clipped before resampling as well: a filter would turn huge samples into infinities
+            # Clipped before resampling too, because the filter would turn huge samples into
+            # infinities.
             clips = [_resample(clip.clamp(-1, 1), sample_rate, self.sample_rate) for clip in clips]
-        columns = tuple(self.columns(clip.shape[-1]) for clip in clips)
-        tokens = self._encode_clips(clips, max(columns))[..., : max(columns)]
+        columns = tuple(self.columns(len(clip)) for clip in clips)
+        tokens = self._encode_clips(clips, max(columns))
         return Codes(
-            self._silence_after(tokens, columns).view(*axes, self.rows, max(columns)),
-            columns,
-            counted,
-            sample_rate,
-            self.tokenizer_id,
-            self.model,
+            tokens=self._silence_after(tokens, columns).view(*axes, self.rows, max(columns)),
+            columns=columns,
+            lengths=clip_lengths,
+            sample_rate=sample_rate,
+            tokenizer_id=self.tokenizer_id,
+            model=self.model,
         )
 
     @torch.no_grad()
@@ -188,14 +193,15 @@ class Codec(Network):
         """Turn tokens back into audio.
 
         Args:
-            codes: the tokens, of this codec's tokenizer.
+            codes: tokens of this codec's tokenizer.
 
         Returns:
-            float32 [..., samples], in -1..1, at `codes.sample_rate`, on the codec's device. Every
-            clip is exactly as long as the one that was encoded, and shorter ones end with zeros.
+            Audio [..., samples] in -1..1 at `codes.sample_rate`, on the codec's device: float32, or
+            float64 after `double()`. Every clip is exactly as long as the one that was encoded, and
+            shorter ones end with zeros.
 
         Raises:
-            ModelMismatchError: where the tokens are those of another tokenizer.
+            ModelMismatchError: if the tokens are those of another tokenizer.
             InputError: for tokens outside the codebook, or lengths that the columns cannot hold.
 
         Example:
@@ -205,7 +211,7 @@ class Codec(Network):
             torch.Size([48001])
         """
         self.require_tokenizer(codes.tokenizer_id, codes.model)
-        grid = codes.tokens.flatten(0, -3) if codes.tokens.ndim > 2 else codes.tokens[None]
+        grid = codes.tokens.reshape(len(codes.columns), *codes.tokens.shape[-2:])
         if grid.shape[1] != self.rows:
             raise InputError(f"tokens must have {self.rows} rows, not {grid.shape[1]}")
         tokens = self._silence_after(grid.to(self.device).long(), codes.columns)
@@ -218,15 +224,16 @@ class Codec(Network):
                     f"clip {index} has {count} columns, but {codes.lengths[index]} samples at "
                     f"{codes.sample_rate} Hz need {self.columns(length)}"
                 )
-        wave = self._decode_tokens(tokens, max(lengths))
+        wave = self._decode_grid(tokens, max(lengths))
         if codes.sample_rate == rate:
             for clip, length in zip(wave, lengths, strict=True):
                 clip[length:] = 0
         else:
-            made, wave = wave, wave.new_zeros(len(wave), max(codes.lengths))
+            resampled = wave.new_zeros(len(wave), max(codes.lengths))
             for index, length in enumerate(codes.lengths):
-                clip = _resample(made[index, : lengths[index]], rate, codes.sample_rate)
-                wave[index, :length] = clip[:length]
+                clip = _resample(wave[index, : lengths[index]], rate, codes.sample_rate)
+                resampled[index, :length] = clip[:length]
+            wave = resampled
         return wave.clamp_(-1, 1).view(*codes.shape, -1)
 
     def decode_tokens(
@@ -238,14 +245,14 @@ class Codec(Network):
             ids: integers [n], a list, an array or a tensor, in the order of `Codes.flatten`: column
                 by column, each from the lowest row to the highest. The audio ends with the last
                 whole column.
-            sample_rate: of the audio in Hz; None for the codec's own.
+            sample_rate: the rate of the audio in Hz; None for the codec's own.
             on_invalid: what to do with an id outside the codebook. "error" raises. "silence"
                 replaces it with the token of the same row of the silence column. "drop" removes it,
                 so that the ids after it move up. Drop ids that stand between tokens, such as
                 separators. Replace ids that stand in place of a token.
 
         Returns:
-            float32 [samples], in -1..1, on the codec's device; empty for less than a column.
+            float32 [samples] in -1..1, on the codec's device; empty for less than a column.
 
         Raises:
             InputError: for ids that are not one flat sequence, or, with "error", for an id outside
@@ -263,17 +270,17 @@ class Codec(Network):
         return self.decode(self.codes_of(grid, sample_rate))
 
     def codes_of(self, tokens: Tokens, sample_rate: int | None = None) -> Codes:
-        """Return the codes of whole columns of tokens, for audio of unknown length.
+        """Return `Codes` for whole columns of tokens, of which the length in samples is unknown.
 
         Args:
             tokens: integers [..., rows, columns].
-            sample_rate: of the decoded audio, in Hz; None for the codec's own.
+            sample_rate: the rate of the decoded audio in Hz; None for the codec's own.
 
         Returns:
             `Codes` as long as the columns, to the last whole sample.
 
         Raises:
-            InputError: for another shape, or a wrong sample rate.
+            InputError: for another shape, or an invalid sample rate.
 
         Example:
             >>> import torch, melcap
@@ -288,35 +295,43 @@ class Codec(Network):
         columns, clips = grid.shape[-1], math.prod(grid.shape[:-2])
         length = columns * self.config.column_samples * rate // self.sample_rate
         return Codes(
-            grid, (columns,) * clips, (length,) * clips, rate, self.tokenizer_id, self.model
+            tokens=grid,
+            columns=(columns,) * clips,
+            lengths=(length,) * clips,
+            sample_rate=rate,
+            tokenizer_id=self.tokenizer_id,
+            model=self.model,
         )
 
     def forward(
         self, wave: Wave, sample_rate: int | None = None, lengths: Tokens | None = None
     ) -> Tensor:
-        """Return the audio after `encode` and `decode`, in the same shape."""
+        """Encode and decode audio: the arguments are those of `encode`, the result of `decode`."""
         return self.decode(self.encode(wave, sample_rate, lengths))
 
     def require_tokenizer(self, tokenizer_id: str, model: str) -> None:
-        """Refuse tokens of another tokenizer.
+        """Raise an error for tokens of another tokenizer.
 
         Args:
             tokenizer_id: the tokenizer of the tokens.
             model: name and hash of the weights that made them.
 
         Raises:
-            ModelMismatchError: it names both tokenizers, and weights that can decode the tokens.
+            ModelMismatchError: if the ids differ. The message names both tokenizers, and weights
+                that can decode the tokens.
         """
         if tokenizer_id != self.tokenizer_id:
-            made = such = ""
+            source = suggestion = ""
             if model != UNKNOWN:
-                made, such = f" (made with {model})", f", such as {model}"
+                source, suggestion = f" (made with {model})", f", such as {model}"
             raise ModelMismatchError(
-                f"these tokens are of tokenizer {tokenizer_id}{made}, and {self.model} has "
-                f"tokenizer {self.tokenizer_id}: load weights of tokenizer {tokenizer_id}{such}"
+                f"these tokens are of tokenizer {tokenizer_id}{source}, and {self.model} has "
+                f"tokenizer {self.tokenizer_id}: load weights of tokenizer "
+                f"{tokenizer_id}{suggestion}"
             )
 
 
 def _resample(clip: Tensor, source: int, target: int) -> Tensor:
+    """Return a clip [samples] at another rate, float32 on the CPU."""
     samples = clip.detach().cpu().to(torch.float32)[None].numpy()
     return torch.from_numpy(resample(samples, source, target)[0])

@@ -31,8 +31,8 @@ class Codes:
 
     Attributes:
         tokens: int32 [..., rows, columns]. The leading axes are those of the audio before samples.
-            Row 0 is the lowest band, and columns follow time. The silence column fills what lies
-            behind a clip's own columns. Arrays and lists of any integers become tensors.
+            Row 0 is the lowest band, and columns follow time. The silence column fills what comes
+            after a clip's own columns. Arrays and lists of any integers become tensors.
         columns: columns of each clip, in the order of the leading axes.
         lengths: samples of each clip, at `sample_rate`, in the same order.
         sample_rate: of the audio that was encoded and that decoding returns, in Hz.
@@ -94,7 +94,7 @@ class Codes:
         return self.shape[0]
 
     def __getitem__(self, index: int) -> Codes:
-        """Return the codes at an index of the first axis, without columns behind their clips."""
+        """Return the codes at an index of the first axis, without the silence after its clips."""
         index = range(len(self))[index]
         clips = math.prod(self.shape[1:])
         own = slice(index * clips, (index + 1) * clips)

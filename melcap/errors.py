@@ -30,7 +30,7 @@ class ContainerError(MelcapError):
 
 
 class ModelMismatchError(ContainerError):
-    """The error for tokens of another tokenizer than that of the codec."""
+    """The error for tokens, or a decoder, of another tokenizer than that of the codec."""
 
 
 class WeightsError(MelcapError):
@@ -38,7 +38,7 @@ class WeightsError(MelcapError):
 
 
 class BackendError(MelcapError, RuntimeError):
-    """The error for a backend that is unknown or cannot run here; it lists every reason."""
+    """The error for a backend that is unknown or cannot run here, or for a failed CUDA graph."""
 
 
 class OutputExistsError(MelcapError):

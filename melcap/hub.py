@@ -14,7 +14,7 @@ from typing import Any
 from melcap.errors import WeightsError
 from melcap.extras import import_extra
 from melcap.io import weights_file
-from melcap.io.files import replacing, require_regular
+from melcap.io.files import require_regular, write_text
 from melcap.model.network import Network
 from melcap.model.quality import Quality
 from melcap.stored_weights import N, network_of, save
@@ -32,9 +32,9 @@ def load_pretrained(
         folder = _downloaded(os.fspath(name), revision)
     elif revision is not None:
         raise WeightsError(f"{folder}: a local folder has no revisions: leave out {revision!r:.80}")
-    described = _read_config(folder)
+    config = _read_config(folder)
     network = network_of(kind, weights_file.read(folder / WEIGHTS), quality)
-    if described != json.loads(network.config.to_json()):
+    if config != json.loads(network.config.to_json()):
         raise WeightsError(
             f"{folder / CONFIG}: is not the configuration of {WEIGHTS} beside it: save the codec "
             "again"
@@ -52,14 +52,14 @@ def save_pretrained(
         save(network, target / WEIGHTS)
         # Saving has rounded the weights, so they have another hash, and perhaps another tokenizer.
         saved = network_of(Network, weights_file.read(target / WEIGHTS))
-        _write(target / CONFIG, json.dumps(_described(saved), indent=2) + "\n")
+        write_text(target / CONFIG, json.dumps(_config_content(saved), indent=2) + "\n")
         if not (target / CARD).exists():
-            _write(target / CARD, _card(saved, license, card))
+            write_text(target / CARD, _card(saved, license, card))
     except OSError as error:
         raise WeightsError(f"{target}: cannot write the codec: {error.strerror}") from error
 
 
-def _described(network: Network) -> dict[str, Any]:
+def _config_content(network: Network) -> dict[str, Any]:
     """Return the content of config.json: the configuration, and numbers that users look up."""
     config = network.config
     return {
@@ -108,12 +108,20 @@ def _downloaded(name: str, revision: str | None) -> Path:
     return Path(found)
 
 
+def front_matter(license: str | None = None) -> str:
+    """Return the YAML at the beginning of a model card, which the Hub reads.
+
+    Args:
+        license: the licence of the weights; None for a card that names none.
+    """
+    lines = ["---", "library_name: melcap", "pipeline_tag: audio-to-audio"]
+    if license is not None:
+        lines.append(f"license: {json.dumps(license)}")  # a string in JSON is a string in YAML
+    return "\n".join([*lines, "tags:", *(f"- {tag}" for tag in _TAGS), "---"])
+
+
 def _card(network: Network, license: str | None, text: str) -> str:
     """Return a model card: YAML front matter, what the codec is, how to use it, and `text`."""
-    front = ["---", "library_name: melcap", "pipeline_tag: audio-to-audio"]
-    if license is not None:
-        front.append(f"license: {json.dumps(license)}")  # a string in JSON is a string in YAML
-    front += ["tags:", *(f"- {tag}" for tag in _TAGS), "---"]
     config = network.config
     facts = (
         f"A neural audio codec for {config.mel.sample_rate} Hz with one codebook of "
@@ -126,10 +134,5 @@ def _card(network: Network, license: str | None, text: str) -> str:
         'codec = melcap.Codec.from_pretrained("PATH_OR_NAME")\n'
         "codes = codec.encode(wave, sample_rate)\nwave = codec.decode(codes)\n```"
     )
-    parts = ["\n".join(front), f"# {config.name}", facts, use, text.strip()]
+    parts = [front_matter(license), f"# {config.name}", facts, use, text.strip()]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _write(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

@@ -44,14 +44,14 @@ def described(tensor: Tensor) -> str:
 
 
 def with_rate(wave: Wave, sample_rate: Any) -> tuple[Tensor, int]:
-    """Return samples as a tensor, and their sample rate.
+    """Return samples as a tensor, and their sample rate in Hz.
 
     Args:
         wave: samples, or a dictionary of samples and their rate.
         sample_rate: the rate in Hz; it may be None for a dictionary.
 
     Raises:
-        InputError: where the rate is missing, wrong, or not that of the dictionary.
+        InputError: if the rate is missing, invalid, or not that of the dictionary.
     """
     if not isinstance(wave, (Tensor, Sequence)) and not hasattr(wave, "__array__"):
         try:
@@ -100,8 +100,8 @@ def clips_of(wave: Tensor, lengths: Tokens | None) -> tuple[list[Tensor], tuple[
     if lengths is not None:
         counts = _lengths_of(as_tokens(lengths, "lengths"), tuple(axes), samples)
     clips = [clip[:count] for clip, count in zip(batch, counts, strict=True)]
-    # One reduction over the batch, because each answer of a device costs a synchronisation, and
-    # because `isfinite` of the whole batch would allocate as much again.
+    # One reduction over the batch, because every value read from a GPU costs a synchronisation, and
+    # `isfinite` of the whole batch would allocate as much memory again.
     if not torch.isfinite(torch.stack(batch.aminmax())).all():
         for index, clip in enumerate(clips):
             bad = (~torch.isfinite(clip)).nonzero()
@@ -112,7 +112,10 @@ def clips_of(wave: Tensor, lengths: Tokens | None) -> tuple[list[Tensor], tuple[
 
 
 def _lengths_of(lengths: Tensor, axes: tuple[int, ...], samples: int) -> list[int]:
-    """Return the length of each clip; one of the first axis holds for all channels of a clip."""
+    """Return the length of each clip [samples], in the order of the flattened axes.
+
+    Lengths in the shape of the first axis apply to all channels of a clip.
+    """
     shape = tuple(lengths.shape)
     clips = math.prod(axes)
     if axes and shape == axes[:1]:
@@ -136,12 +139,13 @@ def as_tokens(values: Tokens, what: str = "tokens") -> Tensor:
         what: what they are called in an error.
 
     Raises:
-        InputError: for anything that is not of integers.
+        InputError: for anything but integers.
     """
     if isinstance(values, (list, tuple)) and not values:
         return torch.zeros(0, dtype=torch.int64)
     tensor = as_tensor(values)
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise InputError(f"{what} must be integers, not {described(tensor)}")
-    # Unsigned dtypes support few operations. Numbers beyond int64 become negative, so never tokens.
+    # Unsigned dtypes support few operations. Numbers beyond int64 become negative, and negative
+    # numbers are never tokens.
     return tensor if tensor.dtype in (torch.int32, torch.int64) else tensor.long()

@@ -1,6 +1,6 @@
 """Codecs with trained weights, from the weights that come with the package or from a file.
 
-Files hold half precision, and a codec computes in float32. Nothing is ever downloaded.
+Files hold half precision, and a codec computes in float32. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -35,15 +35,16 @@ def load(
     Args:
         path: a weights file that `save` wrote; None for the weights that come with the package.
         device: where to compute.
-        quality: of decoding: "fast", "default" or "best" (see `Codec`). The tokens are the same.
+        quality: the quality of decoding, "fast", "default" or "best" (see `Codec`). The tokens are
+            the same.
         decoder: a weights file whose mel decoder and vocoder replace those of `path`: a decoder
             alone, which `save_decoder` wrote, or a whole codec.
 
     Raises:
-        WeightsError: where there is no such file, it does not hold a codec's weights, or some of
-            these are NaN or infinite.
+        WeightsError: if there is no such file, it does not hold a codec's weights, or some of these
+            are NaN or infinite.
         ModelMismatchError: for a decoder of another tokenizer.
-        InputError: for another quality.
+        InputError: for a quality that the codec does not have.
 
     Example:
         >>> import melcap
@@ -101,8 +102,8 @@ def save(codec: Codec, path: str | os.PathLike[str]) -> str:
 def save_decoder(codec: Codec, path: str | os.PathLike[str]) -> str:
     """Write the mel decoder and the vocoder of a codec to a file, for `load(decoder=path)`.
 
-    The weights are rounded to half precision. The file names the tokenizer of the codec as `save`
-    would write it.
+    The weights are rounded to half precision. The file has the id of the tokenizer that `save`
+    would write, whose weights are rounded too.
 
     Args:
         codec: the codec.
@@ -114,17 +115,28 @@ def save_decoder(codec: Codec, path: str | os.PathLike[str]) -> str:
     Raises:
         WeightsError: for weights that are not finite in half precision, or a file that cannot be
             written.
+
+    Example:
+        >>> import pathlib, tempfile, melcap
+        >>> from melcap import pretrained
+        >>> codec = melcap.load()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder) / "decoder.safetensors"
+        ...     digest = pretrained.save_decoder(codec, path)
+        ...     melcap.load(decoder=path).tokenizer_id == codec.tokenizer_id
+        True
     """
     return stored_weights.save_decoder(codec, Path(path))
 
 
 def require_file(codec: Codec) -> None:
-    """Refuse a codec whose weights are in no file, before its tokens are written to disk.
+    """Raise an error for a codec whose weights are in no file; call it before writing its tokens.
 
-    Saving rounds the weights, so the tokens would be those of another tokenizer.
+    Saving the codec later would round the weights, and so give another tokenizer, which cannot
+    decode these tokens.
 
     Raises:
-        WeightsError: it says to save the codec and load it again.
+        WeightsError: with the advice to save the codec and load it again.
     """
     if codec.model == UNTRAINED:
         raise WeightsError(
@@ -153,6 +165,7 @@ def _with_decoder(codec: Codec, weights: WeightsFile, other: WeightsFile) -> Wei
 
 
 def _recorded_hash(path: Path) -> str:
+    """Return the first word of the file with the SHA-256 of the package's weights."""
     try:
         return path.read_text().split()[0]
     except (OSError, IndexError) as error:

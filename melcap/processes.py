@@ -1,8 +1,9 @@
-"""Worker processes, started by spawning instead of forking."""
+"""Worker processes, started by spawning instead of forking, and the cores that they may use."""
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -13,6 +14,13 @@ Result = TypeVar("Result")
 
 SPAWN = multiprocessing.get_context("spawn")
 """The start method of worker processes. The threads of torch and BLAS do not survive a fork."""
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @contextmanager

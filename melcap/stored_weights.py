@@ -28,7 +28,7 @@ def network_of(kind: type[N], weights: WeightsFile, quality: Quality = "default"
     Args:
         kind: the class of the network.
         weights: the content of the file.
-        quality: of decoding.
+        quality: the quality of decoding.
 
     Raises:
         WeightsError: for a decoder alone, or weights that do not fit their configuration.

@@ -30,7 +30,7 @@ from melcap.limits import checked_rate
 from melcap.pretrained import load, require_file
 from melcap.streaming import StreamDecoder, StreamEncoder
 
-Progress = Callable[[float], None]
+Advance = Callable[[float], None]
 """A function that is called with the seconds of audio done since its last call."""
 
 PathLike = str | os.PathLike[str]
@@ -60,7 +60,7 @@ class Transcoded:
 
     @property
     def kbps(self) -> float:
-        """Return the bit rate of the whole `.melcap` file, in kbit/s."""
+        """The bit rate of the whole `.melcap` file, in kbit/s."""
         return self.file_bytes * 8 / 1000 / self.seconds
 
 
@@ -71,7 +71,7 @@ def encode_file(
     *,
     compact: bool = False,
     force: bool = False,
-    progress: Progress = lambda _: None,
+    progress: Advance = lambda _: None,
 ) -> Transcoded:
     """Encode an audio file of any sample rate, with all its channels.
 
@@ -150,7 +150,7 @@ def decode_file(
     *,
     sample_rate: int | None = None,
     force: bool = False,
-    progress: Progress = lambda _: None,
+    progress: Advance = lambda _: None,
 ) -> Transcoded:
     """Decode a `.melcap` file to an audio file; see `encode_file` for an example.
 
@@ -184,15 +184,8 @@ def decode_file(
     rate = checked_rate(header.sample_rate if sample_rate is None else sample_rate)
     samples = resampled_length(header.samples, header.sample_rate, rate)
     clipped = write_audio(target, header, stored, codec, rate, progress)
-    return Transcoded(
-        source,
-        target,
-        samples / rate,
-        header.channels,
-        rate,
-        source.stat().st_size,
-        clipped,
-    )
+    size = source.stat().st_size
+    return Transcoded(source, target, samples / rate, header.channels, rate, size, clipped)
 
 
 def write_audio(
@@ -201,7 +194,7 @@ def write_audio(
     tokens: npt.NDArray[np.integer[Any]],
     codec: Codec,
     sample_rate: int,
-    progress: Progress = lambda _: None,
+    progress: Advance = lambda _: None,
 ) -> int:
     """Decode tokens to a wav or flac file, and return how many samples were clipped.
 

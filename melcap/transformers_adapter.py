@@ -1,7 +1,8 @@
 """A codec with the interface of `EncodecModel` in Hugging Face's transformers.
 
-Code written for `EncodecModel` runs unchanged on `TransformersAdapter(melcap.load())`. The rows of
-a column take the place of EnCodec's quantizers. This module does not import transformers.
+Code written for `EncodecModel` runs on `TransformersAdapter(melcap.load())` if it reads results by
+the names of their fields. The rows of a column take the place of EnCodec's quantizers. This module
+does not import transformers.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class AdapterConfig:
     """The numbers that code for codecs of transformers reads from `model.config`.
 
     Attributes:
-        sampling_rate: of the codec, in Hz.
+        sampling_rate: the sample rate of the codec, in Hz.
         audio_channels: channels of all audio.
         hop_length: samples of a column.
         frame_rate: columns per second.
@@ -53,7 +54,7 @@ class AdapterOutput:
 
 
 class TransformersAdapter(nn.Module):
-    """A codec with the methods of `EncodecModel`.
+    """A codec with the methods `encode`, `decode` and `forward` of `EncodecModel`.
 
     Args:
         codec: the codec.
@@ -94,13 +95,13 @@ class TransformersAdapter(nn.Module):
         Args:
             input_values: floating point [batch, channels, samples] at `config.sampling_rate`.
             padding_mask: [batch, samples] or [batch, channels, samples], 1 (or True) for samples
-                and 0 for the padding behind them; None where there is no padding.
+                and 0 for the padding after them; None if there is no padding.
             bandwidth: None, because melcap has one bit rate.
             return_dict: None or True.
 
         Returns:
-            `audio_codes`, int64 [1, batch, channels * rows, columns]. The silence column fills what
-            lies behind a clip's own columns.
+            `audio_codes`, int64 [1, batch, channels * rows, columns]. The silence column fills the
+            places after a clip's own columns.
 
         Raises:
             InputError: for audio of another shape, a mask that has padding before samples, or a
@@ -131,7 +132,7 @@ class TransformersAdapter(nn.Module):
             audio_scales: None, or the list of None that `encode` returns; melcap has no scales.
             padding_mask: as for `encode`; the audio is cut to its length.
             return_dict: None or True.
-            last_frame_pad_length: 0, its value in EnCodec without chunks.
+            last_frame_pad_length: 0, which is its value in EnCodec without chunks.
 
         Returns:
             `audio_values`, float32 [batch, channels, samples]: all samples of the columns, or as
@@ -194,6 +195,7 @@ class TransformersAdapter(nn.Module):
 
 
 def _require_defaults(bandwidth: float | None, return_dict: bool | None) -> None:
+    """Raise an error for options that melcap cannot follow."""
     if bandwidth is not None:
         raise InputError(f"melcap has one bit rate: leave out bandwidth, which is {bandwidth}")
     if return_dict is False:
@@ -211,7 +213,7 @@ def _lengths(padding_mask: Tensor, input_values: Tensor) -> Tensor:
         )
     mask = mask.expand(input_values.shape)
     lengths = mask.sum(-1)
-    behind = torch.arange(mask.shape[-1], device=mask.device) >= lengths[..., None]
-    if (mask & behind).any():
+    after = torch.arange(mask.shape[-1], device=mask.device) >= lengths[..., None]
+    if (mask & after).any():
         raise InputError("padding_mask has padding before samples: pad on the right instead")
     return lengths

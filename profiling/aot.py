@@ -20,17 +20,17 @@ import importlib
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Annotated
 
 import triton
 import typer
+from paths import RESULTS
 
 from melcap import kernels
 from melcap.kernels import aot
 from melcap.kernels.launch import interpreted
 
-RESULTS = Path(__file__).resolve().parent / "results" / f"aot-{triton.__version__}.md"
+TABLE = RESULTS / f"aot-{triton.__version__}.md"
 HEAD = """# Kernels, compiled ahead of time
 
 By `python profiling/aot.py` with triton {version}. Registers and local memory (spills, stack) in
@@ -106,11 +106,11 @@ def main(
     if broken:
         sys.exit("\n".join(broken))
     if not check:
-        RESULTS.write_text(HEAD.format(version=triton.__version__) + "".join(rows))
-    elif not RESULTS.exists():
-        print(f"there is no {RESULTS.name}: the table is not compared")
-    elif not agrees(rows, RESULTS.read_text(), targets, first):
-        sys.exit(f"{RESULTS.name} is not what these kernels give: run python profiling/aot.py")
+        TABLE.write_text(HEAD.format(version=triton.__version__) + "".join(rows))
+    elif not TABLE.exists():
+        print(f"there is no {TABLE.name}: the table is not compared")
+    elif not agrees(rows, TABLE.read_text(), targets, first):
+        sys.exit(f"{TABLE.name} is not what these kernels give: run python profiling/aot.py")
     print(f"{len(done)} compiled by triton {triton.__version__}, all promises hold")
 
 

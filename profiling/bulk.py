@@ -25,6 +25,7 @@ import torch
 import typer
 from clips import clip
 from memory import peak_kib
+from paths import RESULTS
 
 import melcap
 from melcap.audio import read
@@ -40,7 +41,6 @@ FORMATS = (
     ("wav", "WAV", "FLOAT"),
 )
 RATES = (44100, 48000, 16000, 22050, 44100)
-RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def make_folder(folder: Path, count: int) -> float:

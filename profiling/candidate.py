@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from paths import ROOT
 
 import melcap
 from melcap.ablation.table import MEASURES, paired_difference
@@ -34,7 +35,6 @@ from melcap.training.checkpoint import Checkpoint
 from melcap.training.export import ExportOptions, export_weights
 from melcap.training.mel_decoder import path_beside
 
-ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "melcap" / "weights"
 NAME = Path(DEFAULT).stem
 MORE = ("visqol_speech", "lsd", "mcd", "paper_mel")

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import runpy
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from paths import ROOT
 from torch import Tensor
 
 import melcap
@@ -20,7 +20,7 @@ from melcap.bench.speed import Contender, contender_of
 from melcap.errors import MelcapError
 from melcap.ops.registry import switched_off, unavailable
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+EXAMPLES = ROOT / "examples"
 
 
 class Skipped(Exception):
@@ -196,5 +196,5 @@ def build(names: list[str], device: str) -> Iterator[tuple[str, Contender | Skip
 
 
 def _whole(wave: Tensor, hop: int) -> Tensor:
-    """Return the wave, with zeros behind it up to a whole number of hops."""
+    """Return the wave, with zeros after it up to a whole number of hops."""
     return torch.nn.functional.pad(wave, (0, -wave.shape[-1] % hop))

@@ -26,10 +26,11 @@ import torch
 import typer
 from machine import commit
 from parcel import update
+from paths import AUDIO, ROOT
 from phases import GROUPS, PHASES, Place, chosen, failed_gates
 from rich.console import Console
 from rich.table import Table
-from running import GRACE_SECONDS, ROOT, Outcome, Running, write
+from running import GRACE_SECONDS, Outcome, Running, write
 
 LEAST_SECONDS = 5.0
 """A phase is not started with less time than this."""
@@ -161,7 +162,7 @@ def main(
     environment = _environment(carried)
     audio = [*(data or ()), *(sorted(carried.glob("*/*.tar")) if carried else ())]
     if not audio and dry:
-        audio = [ROOT / "examples" / "audio"]
+        audio = [AUDIO]
     if not audio and "train" in names:
         raise typer.BadParameter("training needs audio: --data or --carried", param_hint="--data")
     runs = sorted(carried.glob("*/run")) if carried else []

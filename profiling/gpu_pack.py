@@ -29,12 +29,12 @@ from typing import Annotated
 
 import typer
 from machine import commit
+from paths import ROOT
 
 from melcap.cli.exits import exit_on_errors
 from melcap.errors import InputError
 from melcap.training.checkpoint import INDEX
 
-ROOT = Path(__file__).resolve().parents[1]
 WHEELS = ("soundfile", "soxr", "cffi", "pycparser")
 PLATFORMS = tuple(
     f"manylinux{version}_x86_64" for version in ("_2_28", "_2_27", "_2_17", "2014", "_2_5", "1")

@@ -15,13 +15,13 @@ import csv
 import importlib.util
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 from cases import CASES, Case
 from machine import ceilings, commit
+from paths import RESULTS
 from rich.console import Console
 from rich.progress import track
 
@@ -31,7 +31,6 @@ from melcap.markdown import table
 from melcap.ops.registry import reasons_against, unavailable
 from melcap.provenance import provenance
 
-RESULTS = Path(__file__).resolve().parent / "results"
 Row = dict[str, object]
 COLUMNS = (
     "operation",
@@ -49,7 +48,7 @@ COLUMNS = (
 RUN = ("gpu", "torch", "triton", "commit", "date")
 """The columns in which the rows of one run agree. A commit says more than a version."""
 ORIGIN = ("gpu", "torch", "triton", "melcap", "commit", "date")
-"""Columns of the CSV behind `COLUMNS`."""
+"""Columns of the CSV after `COLUMNS`."""
 
 
 def origin() -> dict[str, str]:

@@ -20,7 +20,7 @@ import torch
 import typer
 from clips import clip
 from machine import provenance
-from rtf import RESULTS
+from paths import RESULTS
 
 import melcap
 from melcap.bench.speed import Contender, Setting, in_turns

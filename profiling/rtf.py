@@ -29,6 +29,7 @@ from growth import growth
 from layers import profile
 from machine import provenance, rates
 from memory import peak_memory
+from paths import RESULTS
 from report import write
 from rich.console import Console
 from rich.progress import track
@@ -36,7 +37,6 @@ from streams import streaming
 
 from melcap.bench.speed import Row, Setting, in_turns
 
-RESULTS = Path(__file__).resolve().parent / "results"
 CHECKED_SECONDS = 10.0
 """Seconds of audio on which results are compared before anything is timed."""
 BATCH_SECONDS = 10.0

@@ -9,14 +9,13 @@ import subprocess
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
+from paths import ROOT
 from phases import REHEARSAL_SECONDS, Phase, Place
 
 from melcap.io.files import replacing
 from melcap.ops.registry import SWITCH
 
-ROOT = Path(__file__).resolve().parents[1]
 GRACE_SECONDS = 6.0
 """Seconds between asking a phase to end and killing it. Training saves in that time."""
 

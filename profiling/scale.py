@@ -12,14 +12,14 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import typer
+from paths import RESULTS
 
 from melcap.markdown import table
 
-MEASURED = Path(__file__).resolve().parent / "results" / "bulk-cpu.json"
+MEASURED = RESULTS / "bulk-cpu.json"
 FLAC_KBPS, MP3_KBPS = 700, 128
 TOKENS_PER_SECOND = 12 * 44100 / 2048
 

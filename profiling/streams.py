@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from clips import clip
+from paths import AUDIO
 
 import melcap
 
@@ -19,7 +20,7 @@ PIECES = (1, 4, 20)
 """Columns that a live source hands over at a time."""
 SECONDS = 10.0
 """Length of the live source."""
-SOURCE = Path(__file__).resolve().parents[1] / "examples" / "audio" / "speech.flac"
+SOURCE = AUDIO / "speech.flac"
 """The clip of 10 s that a cold start decodes."""
 
 

@@ -28,8 +28,9 @@ import typer
 from melcap.cli.exits import exit_on_errors
 from melcap.errors import InputError
 from melcap.training.checkpoint import INDEX
-from melcap.training.config import TrainingConfig, read_json
+from melcap.training.config import TrainingConfig
 from melcap.training.run import CUDA_BATCH, OUT_OF_MEMORY
+from melcap.training.settings_files import read_json
 
 PLANS = Path(__file__).with_name("gpu_budget.json")
 SMALL = {"batch": 1, "columns": 4}
@@ -147,7 +148,7 @@ def main(
     resume: Annotated[Path | None, typer.Option(help="A run whose stages go on here.")] = None,
     small: Annotated[bool, typer.Option("--small", help="Rehearse with small batches.")] = False,
 ) -> None:
-    """Run the steps. A step that fails is named, and the steps behind it are tried all the same."""
+    """Run the steps. A step that fails is named, and the steps after it are tried all the same."""
     with exit_on_errors(), _outliving_a_kill() as stopping:
         steps = read_plan(plans, plan)
         out.mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,7 @@ from typing import Annotated
 import torch
 import typer
 from machine import provenance
+from paths import RESULTS
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
@@ -33,7 +34,6 @@ from melcap.ops.registry import OPERATIONS, SWITCH, switched_off
 from melcap.training.audio_cache import SAMPLE_RATE
 from melcap.training.start import prepare
 
-RESULTS = Path(__file__).parent / "results"
 RUNS = {
     "stage 1": {"stage": 1, "columns": 48},
     "stage 2": {"stage": 2, "columns": 26, "constant_phase": True},
@@ -92,24 +92,22 @@ def measure(
         recipe.compile()
     wave = torch.randn(batch, recipe.samples, device=device).mul_(0.1)
     for _ in range(5 if gpu else 1):
-        recipe.step(wave, 0.0)
+        recipe.step(wave)
     synchronize(device)
-    step = statistics.median(
-        timed(partial(recipe.step, wave, 0.0), device)[0] for _ in range(steps)
-    )
+    step = statistics.median(timed(partial(recipe.step, wave), device)[0] for _ in range(steps))
     speed = batch * recipe.samples / SAMPLE_RATE / step
     if not gpu:
         return Row(run, batch, compiled, without, 1e3 * step, speed, 0.0, 0, 0, 0.0, [])
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
-        recipe.step(wave, 0.0)
+        recipe.step(wave)
         torch.cuda.set_sync_debug_mode("default")
     waits = sum("synchroniz" in str(warning.message) for warning in said)
     torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
         began = perf_counter()
-        recipe.step(wave, 0.0)
+        recipe.step(wave)
         torch.cuda.synchronize()
         whole = perf_counter() - began
     kernels = [e for e in seen.key_averages() if e.device_type == DeviceType.CUDA]

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 import pytest
 from hypothesis import settings
 
+from tests import interpreter
+
 if TYPE_CHECKING:
     from melcap.codec import Codec
     from melcap.evaluation.measures.signals import Wave
@@ -23,6 +25,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 # Triton reads it as kernels are defined. `make gpu` says 0 and runs them on the device instead.
 os.environ.setdefault("TRITON_INTERPRET", "1")
+interpreter.patch_once()
 
 # No deadline: a first call may compile or load weights. CI draws the same examples each time.
 settings.register_profile("melcap", deadline=None, derandomize="CI" in os.environ)

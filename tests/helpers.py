@@ -35,11 +35,11 @@ SMALL = CodecConfig(
 )
 """A configuration with every kind of layer; a column has 3 tokens for 1024 samples."""
 ID = "0123456789abcdef"
-"""A tokenizer's id that no codec has."""
+"""The id of a tokenizer that does not exist."""
 
 
 def examples(count: int) -> int:
-    """Return the number of examples that a property is tried with: 5 under `--quick`, or count."""
+    """Return the number of examples for a property test: `count`, but at most 5 with `--quick`."""
     return min(count, 5) if os.environ.get("MELCAP_TESTS") == "quick" else count
 
 
@@ -100,7 +100,7 @@ def chunks_of(codec: Codec, columns: int) -> Iterator[None]:
 
 
 def cut_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let codecs cut their work into a GPU's pieces, and compute them on the device they are on."""
+    """Make codecs cut their work into pieces as on a GPU, but compute these where they are."""
     pieces = Codec._pieces
 
     def found(codec: Codec, *arguments: Any) -> list[Any]:
@@ -121,7 +121,7 @@ def at_codec_rate(codec: Codec, clip: Tensor, sample_rate: int) -> Tensor:
 
 
 def latents_of(codec: Codec, clip: Tensor) -> Tensor:
-    """Return the latents [dim, rows, columns] of a clip at the codec's rate, by definition."""
+    """Return the latents [dim, rows, columns] of a clip at the codec's rate, from a single run."""
     first, last = inputs_for(codec.encode_stages, 0, codec.columns(len(clip)))
     signal = torch.zeros(1, last - first)
     signal[0, -first : len(clip) - first] = clip
@@ -130,14 +130,16 @@ def latents_of(codec: Codec, clip: Tensor) -> Tensor:
 
 
 def count_ties(codec: Codec, clip: Tensor, expected: Tensor, found: Tensor) -> int:
-    """Return how many tokens differ, at most 1 % or one, and only between equal distances.
+    """Return how many tokens differ, and fail unless these are few and ties.
+
+    At most 1 % of the tokens, or one, may differ. Both entries of a differing token must be as near
+    to the latent as the nearest entry, within a relative 1e-5.
 
     Args:
         codec: the codec.
         clip: the clip at the codec's rate.
         expected: tokens [rows, columns].
-        found: tokens [rows, columns], which may differ only where the distances of both entries
-            from the latent are within 1e-5 of each other.
+        found: tokens [rows, columns].
     """
     assert found.shape == expected.shape
     assert found.dtype == expected.dtype == torch.int32
@@ -155,7 +157,7 @@ def count_ties(codec: Codec, clip: Tensor, expected: Tensor, found: Tensor) -> i
 
 
 def cut(x: Tensor, sizes: list[int]) -> list[Tensor]:
-    """Return the last axis in pieces of these sizes, as far as it goes, and the rest in one."""
+    """Split the last axis into pieces of these sizes, as far as it goes, and one with the rest."""
     pieces = []
     for size in sizes:
         pieces.append(x[..., :size])

@@ -137,7 +137,7 @@ def test_to_other_places(codec: Codec) -> None:
 def test_bytes_and_back(codes: Codes) -> None:
     data = codes.to_bytes()
     found = Codes.from_bytes(data)
-    if data.startswith(b"MELCAP"):  # a clip: what lies behind its columns is not kept
+    if data.startswith(b"MELCAP"):  # a clip: what lies after its columns is not kept
         codes = replace(codes, tokens=codes.tokens[..., : codes.columns[0]].int())
         assert len(codes.shape) <= 1
     else:

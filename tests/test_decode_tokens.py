@@ -15,9 +15,9 @@ from melcap import Codes
 from melcap.codec import Codec
 from melcap.errors import InputError
 from melcap.flat_tokens import grid_of
-from tests.helpers import examples, noise, sample_rates
+from tests.helpers import SMALL, examples, noise, sample_rates
 
-UNIT = 1024
+UNIT = SMALL.column_samples
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ FORMS: list[Any] = [
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_any_integers(codec: Codec, flat: list[int], expected: Tensor, form: Any) -> None:
+def test_integers_of_any_type(codec: Codec, flat: list[int], expected: Tensor, form: Any) -> None:
     assert torch.equal(codec.decode_tokens(form(flat)), expected)
 
 
@@ -60,7 +60,7 @@ def test_the_audio_ends_with_the_last_whole_column(
 
 @settings(max_examples=examples(40))
 @given(st.integers(1, 12), sample_rates())
-def test_at_another_rate(codec: Codec, columns: int, rate: int) -> None:
+def test_audio_at_any_rate_is_as_long_as_the_columns(codec: Codec, columns: int, rate: int) -> None:
     """The audio is as long as the columns, to the last whole sample."""
     (flat,) = codec.encode(noise(columns * UNIT), 44100).flatten()
     length = columns * UNIT * rate // 44100
@@ -80,13 +80,6 @@ def test_grids_of_any_axes(codec: Codec) -> None:
     for wrong in (codes.tokens.mT, codes.tokens[0, 0, 0], codes.tokens[..., :0], [1.0]):
         with pytest.raises(InputError, match=r"tokens must be (integers|\[\.\.\., 3, columns\])"):
             codec.codes_of(wrong)
-
-
-def test_more_than_a_chunk(codec: Codec) -> None:
-    wave = noise(300 * UNIT)
-    codes = codec.encode(wave, 44100)
-    (flat,) = codes.flatten()
-    assert torch.equal(codec.decode_tokens(flat), codec.decode(codes))
 
 
 INVALID = [-1, 300, 2**31, -(2**40)]
@@ -119,7 +112,7 @@ def test_a_wrong_id_becomes_silence_of_its_row(codec: Codec, flat: list[int], wr
 
 @settings(max_examples=examples(60))
 @given(st.lists(st.integers(-3, 12), max_size=40), st.integers(1, 5))
-def test_the_grid_by_hand(ids: list[int], rows: int) -> None:
+def test_grid_of_equals_loops(ids: list[int], rows: int) -> None:
     quiet = torch.arange(rows) % 10
     right = [id if 0 <= id < 10 else int(quiet[at % rows]) for at, id in enumerate(ids)]
     kept = [id for id in ids if 0 <= id < 10]

@@ -62,7 +62,7 @@ def test_a_rate_is_kept_as_an_int(rate: Any, codec: Codec) -> None:
 @pytest.mark.parametrize("rate", NO_RATES, ids=repr)
 def test_wrong_rates_are_refused_everywhere(rate: Any, codec: Codec) -> None:
     tokens = torch.zeros(1, 3, 5, dtype=torch.int32)
-    doors: list[Callable[[], Any]] = [
+    calls: list[Callable[[], Any]] = [
         lambda: codec.encode(WAVE, rate),
         lambda: codec.encode({"array": WAVE, "sampling_rate": rate}),
         lambda: Codes(tokens, (5,), (5000,), rate, codec.tokenizer_id),
@@ -70,10 +70,10 @@ def test_wrong_rates_are_refused_everywhere(rate: Any, codec: Codec) -> None:
         lambda: resample(WAVE[None].numpy(), 44100, rate),
     ]
     if rate is not None:  # None is the codec's own for a stream
-        doors += [lambda: StreamEncoder(codec, rate), lambda: StreamDecoder(codec, rate)]
-    for door in doors:
+        calls += [lambda: StreamEncoder(codec, rate), lambda: StreamDecoder(codec, rate)]
+    for call in calls:
         with pytest.raises(InputError, match="rate") as caught:
-            door()
+            call()
         assert "\n" not in str(caught.value)
     with pytest.raises(ContainerError, match="sample_rate"):
         Header("m", ID, rate, 1, 5000, 3, 5, 9)
@@ -208,11 +208,11 @@ def test_the_limit_of_channels_is_one(codec: Codec) -> None:
     StreamEncoder(codec, 44100, MAX_CHANNELS)
     Resampler(44100, 16000, MAX_CHANNELS)
     Header("m", ID, 44100, MAX_CHANNELS, 5000, 3, 5, 9)
-    for door in (
+    for call in (
         lambda: StreamEncoder(codec, 44100, MAX_CHANNELS + 1),
         lambda: StreamDecoder(codec, 44100, MAX_CHANNELS + 1),
         lambda: Resampler(44100, 16000, MAX_CHANNELS + 1),
         lambda: Header("m", ID, 44100, MAX_CHANNELS + 1, 5000, 3, 5, 9),
     ):
         with pytest.raises((InputError, ContainerError), match=f"{MAX_CHANNELS}"):
-            door()
+            call()

@@ -80,7 +80,7 @@ def test_the_name_follows_weights_and_configuration(tmp_path: Path, small_weight
     assert len(models) == 3
 
 
-def test_a_file_has_the_mode_of_any_other(tmp_path: Path) -> None:
+def test_a_weights_file_has_the_usual_permissions(tmp_path: Path) -> None:
     """Weights in a package must be readable by those who did not install it."""
     save(draw_weights(Codec(SMALL)), tmp_path / "weights.safetensors")
     (tmp_path / "other").touch()
@@ -239,7 +239,7 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.complex64])
-def test_a_codec_is_not_made_narrower(dtype: torch.dtype, small_weights: Path) -> None:
+def test_narrower_dtypes_are_refused(dtype: torch.dtype, small_weights: Path) -> None:
     codec = melcap.load(small_weights)
     for change in (
         lambda: codec.to(dtype),

@@ -324,10 +324,10 @@ def test_a_fork_inside_another_threads_block_is_free(monkeypatch: pytest.MonkeyP
     with precision.exact_float32():
         precision._lock.acquire()  # another thread is about to enter
         with monkeypatch.context() as child:
-            child.setattr(precision, "_inside", 1)
+            child.setattr(precision, "_open_blocks", 1)
             precision._after_fork()
             assert [getattr(place, name) for place, name, _ in precision.SETTINGS] == before
             assert not precision._lock.locked()
-            monkeypatch.setattr(precision, "_threads_are_lost", False)
+            monkeypatch.setattr(precision, "_thread_pool_is_lost", False)
         for place, name, value in precision.SETTINGS:
             setattr(place, name, value)

@@ -53,7 +53,7 @@ def convnext1d_norm(
     T_TILE: tl.constexpr,
     STEPS: tl.constexpr,
 ):
-    """Fill out [batch, steps to a whole T_TILE, C_TILE]; zeros behind the channels."""
+    """Fill out [batch, steps to a whole T_TILE, C_TILE]; zeros after the last channel."""
     rows = tl.cdiv(steps, T_TILE) * T_TILE
     programs = rows // STEPS
     clip = (tl.program_id(0) // programs).to(tl.int64)

@@ -19,12 +19,12 @@ from melcap.ops.nearest_code import TIE as OPERATION_TIE
 from .scores import exponent_of, two_to
 
 TIE = tl.constexpr(OPERATION_TIE)
-MILLIONTHS = tl.constexpr(round(((1 + OPERATION_TIE) ** 2 - 1) * 1e12))
-"""The most that a tie adds to a squared distance, in millionths of its millionth."""
+TIE_IN_TRILLIONTHS = tl.constexpr(round(((1 + OPERATION_TIE) ** 2 - 1) * 1e12))
+"""The most that a tie adds to a squared distance, in trillionths of it."""
 GROUPS_ALIVE, ALL_CODES = tl.constexpr(-1), tl.constexpr(-2)
 """In place of an index: which codes are to be measured."""
-NOTHING = tl.constexpr(2**63 - 1)
-"""The squared distance of a code that is out of the question."""
+EXCLUDED = tl.constexpr(2**63 - 1)
+"""Stands for the squared distance of a code that is no candidate."""
 
 
 class Codebook(NamedTuple):
@@ -70,10 +70,10 @@ def _could_tie(distance, DIM: tl.constexpr):
 
 
 @triton.jit
-def _vectors(codebook, code, counts, DIM: tl.constexpr, WIDE: tl.constexpr):
-    """Return codes [n, WIDE] in float32; zeros where `counts` is false, and behind DIM."""
+def _vectors(codebook, code, valid, DIM: tl.constexpr, WIDE: tl.constexpr):
+    """Return codes [n, WIDE] in float32; zeros where `valid` is false, and from DIM on."""
     place = tl.arange(0, WIDE)
-    mask = counts[:, None] & (place < DIM)[None, :]
+    mask = valid[:, None] & (place < DIM)[None, :]
     at = codebook.ptr + code[:, None].to(tl.int64) * DIM + place[None, :]
     return tl.load(at, mask=mask, other=0.0).to(tl.float32)
 
@@ -82,7 +82,7 @@ def _vectors(codebook, code, counts, DIM: tl.constexpr, WIDE: tl.constexpr):
 def decide(
     x_ptr,
     codebook_ptr,
-    facts_ptr,
+    exponent_and_reach_ptr,
     best_ptr,
     tile_ptr,
     runner_up_ptr,
@@ -111,8 +111,8 @@ def decide(
     x = x.to(tl.float32)
 
     # The width within which scores cannot tell codes apart, or distances may tie.
-    scaled = x * two_to(tl.load(facts_ptr).to(tl.int32))
-    reach = tl.load(facts_ptr + 1)
+    scaled = x * two_to(tl.load(exponent_and_reach_ptr).to(tl.int32))
+    reach = tl.load(exponent_and_reach_ptr + 1)
     square = tl.sum(scaled * scaled, axis=1)
     norm = tl.sqrt(square)
     slot = tl.arange(0, WIDTH)
@@ -134,35 +134,38 @@ def decide(
     everything = tl.max((~(runner_up < threshold[:, None])).to(tl.int32), axis=1)
 
     tile = tl.load(tile_ptr + at, mask=inside[:, None], other=0)
-    one = tl.min(tl.where(alive, slot[None, :], WIDTH), axis=1)
-    other = tl.max(tl.where(alive, slot[None, :], -1), axis=1)
-    chosen = slot[None, :] == one[:, None]
-    first = tl.sum(tl.where(chosen, tile, 0), axis=1) * CODES + one % SLOTS
+    first_alive = tl.min(tl.where(alive, slot[None, :], WIDTH), axis=1)
+    last_alive = tl.max(tl.where(alive, slot[None, :], -1), axis=1)
+    chosen = slot[None, :] == first_alive[:, None]
+    first = tl.sum(tl.where(chosen, tile, 0), axis=1) * CODES + first_alive % SLOTS
     nearest = tl.full((ROWS,), float("inf"), tl.float32)
     second = tl.full((ROWS,), float("inf"), tl.float32)
     found = first
     codebook = Codebook(codebook_ptr, codes)
     for member in tl.static_range(GROUP):
         code = first + member * SLOTS
-        counts = inside & (code < codes)
-        distance = _norms(x - _vectors(codebook, code, counts, DIM, WIDE))
-        distance = tl.where(counts, distance, float("inf"))
+        valid = inside & (code < codes)
+        distance = _norms(x - _vectors(codebook, code, valid, DIM, WIDE))
+        distance = tl.where(valid, distance, float("inf"))
         second = tl.minimum(second, tl.maximum(nearest, distance))
         found = tl.where(distance < nearest, code, found)
         nearest = tl.minimum(nearest, distance)
-    clear = (one == other) & (everything == 0) & (second > _could_tie(nearest, DIM))
+    clear = (first_alive == last_alive) & (everything == 0) & (second > _could_tie(nearest, DIM))
     unclear = tl.where(everything == 0, GROUPS_ALIVE, ALL_CODES)
     tl.store(found_ptr + row, tl.where(clear, found, unclear), mask=inside)
     tl.store(threshold_ptr + row, threshold, mask=inside)
 
 
 @triton.jit
-def _squared_distances(x, codes, one, other):
-    """Return squared distances of x [1, dim] and codes [n, dim], times (one * other)^2 / 2^64."""
+def _squared_distances(x, codes, scale_1, scale_2):
+    """Return scaled squared distances of x [1, dim] and codes [n, dim].
+
+    They are multiplied by (scale_1 * scale_2)^2 / 2^64. The product of both may be beyond float32.
+    """
     difference = x - codes
     back = difference - x
     error = (x - (difference - back)) - (codes + back)
-    fixed = (difference * one * other).to(tl.int64) + (error * one * other).to(tl.int64)
+    fixed = (difference * scale_1 * scale_2).to(tl.int64) + (error * scale_1 * scale_2).to(tl.int64)
     fixed = tl.abs(fixed).to(tl.uint64)
     return tl.sum(tl.umulhi(fixed, fixed).to(tl.int64), axis=1)
 
@@ -178,7 +181,7 @@ def _step_of(
     CODES: tl.constexpr,
     GROUP: tl.constexpr,
 ):
-    """Return the code indices [STEP] of a step, which of them count, and the codes."""
+    """Return the code indices [STEP] of a step, which of them are valid, and the codes."""
     SLOTS: tl.constexpr = CODES // GROUP
     position = step * STEP + tl.arange(0, STEP)
     group = position // GROUP
@@ -187,17 +190,17 @@ def _step_of(
     of_group = tile * CODES + group % SLOTS + position % GROUP * SLOTS
     code = tl.where(position < candidates.whole, position, of_group)
     alive = (group < candidates.groups) & ~(score < candidates.threshold)
-    counts = (alive | (position < candidates.whole)) & (code < codebook.codes)
-    return code, counts, _vectors(codebook, code, counts, DIM, WIDE)
+    valid = (alive | (position < candidates.whole)) & (code < codebook.codes)
+    return code, valid, _vectors(codebook, code, valid, DIM, WIDE)
 
 
 @triton.jit
-def _measured(x, vectors, counts, limit, one, other):
+def _measured(x, vectors, valid, limit, scale_1, scale_2):
     """Return the squared distances of the codes whose float32 distance is within `limit`."""
-    near = counts & (_norms(x - vectors) <= limit)
-    squares = tl.full(near.shape, NOTHING, tl.int64)
+    near = valid & (_norms(x - vectors) <= limit)
+    squares = tl.full(near.shape, EXCLUDED, tl.int64)
     if tl.max(near.to(tl.int32), axis=0) > 0:
-        squares = tl.where(near, _squared_distances(x, vectors, one, other), squares)
+        squares = tl.where(near, _squared_distances(x, vectors, scale_1, scale_2), squares)
     return squares
 
 
@@ -216,24 +219,24 @@ def _lowest_of_the_nearest(
     steps = tl.cdiv(tl.maximum(candidates.whole, candidates.groups * GROUP), STEP)
     nearest = float("inf")
     for step in range(steps):
-        code, counts, vectors = _step_of(step, candidates, codebook, DIM, WIDE, STEP, CODES, GROUP)
-        distance = tl.where(counts, _norms(x - vectors), float("inf"))
+        code, valid, vectors = _step_of(step, candidates, codebook, DIM, WIDE, STEP, CODES, GROUP)
+        distance = tl.where(valid, _norms(x - vectors), float("inf"))
         nearest = tl.minimum(nearest, tl.min(distance, axis=0))
     limit = _could_tie(nearest, DIM)
     tiny = nearest < 2.0**-60
     exponent = exponent_of(tl.where(tiny, nearest * 2.0**60, nearest)) - tl.where(tiny, 60, 0)
     exponent = 58 - tl.maximum(exponent, -149)
-    one, other = two_to(exponent // 2), two_to(exponent - exponent // 2)
-    smallest = tl.full((), NOTHING, tl.int64)
+    scale_1, scale_2 = two_to(exponent // 2), two_to(exponent - exponent // 2)
+    smallest = tl.full((), EXCLUDED, tl.int64)
     for step in range(steps):
-        code, counts, vectors = _step_of(step, candidates, codebook, DIM, WIDE, STEP, CODES, GROUP)
-        squares = _measured(x, vectors, counts, limit, one, other)
+        code, valid, vectors = _step_of(step, candidates, codebook, DIM, WIDE, STEP, CODES, GROUP)
+        squares = _measured(x, vectors, valid, limit, scale_1, scale_2)
         smallest = tl.minimum(smallest, tl.min(squares, axis=0))
-    tied = smallest + smallest // 1000000 * MILLIONTHS // 1000000
+    tied = smallest + smallest // 1000000 * TIE_IN_TRILLIONTHS // 1000000
     lowest = codebook.codes - 1
     for step in range(steps):
-        code, counts, vectors = _step_of(step, candidates, codebook, DIM, WIDE, STEP, CODES, GROUP)
-        squares = _measured(x, vectors, counts, limit, one, other)
+        code, valid, vectors = _step_of(step, candidates, codebook, DIM, WIDE, STEP, CODES, GROUP)
+        squares = _measured(x, vectors, valid, limit, scale_1, scale_2)
         nearest_codes = tl.where(squares <= tied, code, codebook.codes)
         lowest = tl.minimum(lowest, tl.min(nearest_codes, axis=0))
     return lowest

@@ -17,7 +17,7 @@ FEW = 16384
 """Fewer rows make too few tiles of rows for a device: then the codes are shared out as well."""
 
 
-class Cut(NamedTuple):
+class Tiling(NamedTuple):
     """The division of a search into programs.
 
     Attributes:
@@ -43,11 +43,11 @@ class Cut(NamedTuple):
     many: bool
 
     @staticmethod
-    def of(rows: int, dim: int, codes: int) -> Cut:
-        """Return the cut of a search, a function of its shapes alone."""
+    def of(rows: int, dim: int, codes: int) -> Tiling:
+        """Return the tiling of a search, a function of its shapes alone."""
         chunk, chunks = chunks_of(dim)
         tiles, many = -(-codes // CODES), rows >= FEW
-        return Cut(
+        return Tiling(
             rows=rows,
             codes=codes,
             dim=dim,
@@ -65,7 +65,7 @@ class Scratch(NamedTuple):
 
     Attributes:
         halves: float16 [rows, 2, dim padded], the rows split in two; from `split`.
-        owed: [rows], the factor that their scores are short of; from `split`.
+        score_factor: [rows], the factor that their scores lack; from `split`.
         best: [rows, shares, SLOTS], the best score of each slot; from `nominate`.
         best_tile: int32 [rows, shares, SLOTS], its tile; from `nominate`.
         runner_up: [rows, shares], the best score that no slot kept; from `nominate`.
@@ -73,146 +73,146 @@ class Scratch(NamedTuple):
     """
 
     halves: Tensor
-    owed: Tensor
+    score_factor: Tensor
     best: Tensor
     best_tile: Tensor
     runner_up: Tensor
     threshold: Tensor
 
     @staticmethod
-    def of(cut: Cut, device: torch.device) -> Scratch:
+    def of(tiling: Tiling, device: torch.device) -> Scratch:
         """Allocate it."""
 
         def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.empty(shape, dtype=dtype, device=device)
 
         return Scratch(
-            halves=empty(cut.rows, 2, cut.chunk * cut.chunks, dtype=torch.float16),
-            owed=empty(cut.rows),
-            best=empty(cut.rows, cut.shares, SLOTS),
-            best_tile=empty(cut.rows, cut.shares, SLOTS, dtype=torch.int32),
-            runner_up=empty(cut.rows, cut.shares),
-            threshold=empty(cut.rows),
+            halves=empty(tiling.rows, 2, tiling.chunk * tiling.chunks, dtype=torch.float16),
+            score_factor=empty(tiling.rows),
+            best=empty(tiling.rows, tiling.shares, SLOTS),
+            best_tile=empty(tiling.rows, tiling.shares, SLOTS, dtype=torch.int32),
+            runner_up=empty(tiling.rows, tiling.shares),
+            threshold=empty(tiling.rows),
         )
 
 
 def plan(x: Tensor, table: Table, found: Tensor) -> list[Launch]:
     """Return the launches that write the index of each row of x (contiguous) to `found`."""
-    cut = Cut.of(len(x), x.shape[1], len(table.codes))
-    left = Scratch.of(cut, x.device)
+    tiling = Tiling.of(len(x), x.shape[1], len(table.codes))
+    scratch = Scratch.of(tiling, x.device)
     return [
-        _split(x, table, cut, left),
-        _nominate(table, cut, left),
-        _decide(x, table, found, cut, left),
-        _settle(x, table, found, cut, left),
+        _split(x, table, tiling, scratch),
+        _nominate(table, tiling, scratch),
+        _decide(x, table, found, tiling, scratch),
+        _settle(x, table, found, tiling, scratch),
     ]
 
 
-def _split(x: Tensor, table: Table, cut: Cut, left: Scratch) -> Launch:
-    rows = 4096 // cut.wide
+def _split(x: Tensor, table: Table, tiling: Tiling, scratch: Scratch) -> Launch:
+    rows = 4096 // tiling.wide
     return Launch(
         split,
-        (-(-cut.rows // rows),),
+        (-(-tiling.rows // rows),),
         {
             "x_ptr": x,
-            "facts_ptr": table.facts,
-            "halves_ptr": left.halves,
-            "owed_ptr": left.owed,
-            "rows": cut.rows,
+            "exponent_and_reach_ptr": table.exponent_and_reach,
+            "halves_ptr": scratch.halves,
+            "score_factor_ptr": scratch.score_factor,
+            "rows": tiling.rows,
         },
         {
-            "DIM": cut.dim,
-            "DEPTH": cut.chunk * cut.chunks,
-            "WIDE": cut.wide,
+            "DIM": tiling.dim,
+            "DEPTH": tiling.chunk * tiling.chunks,
+            "WIDE": tiling.wide,
             "ROWS": rows,
         },
     )
 
 
-def _nominate(table: Table, cut: Cut, left: Scratch) -> Launch:
-    rows = 128 if cut.many else 64
+def _nominate(table: Table, tiling: Tiling, scratch: Scratch) -> Launch:
+    rows = 128 if tiling.many else 64
     return Launch(
         nominate,
-        (-(-cut.rows // rows), cut.shares),
+        (-(-tiling.rows // rows), tiling.shares),
         {
-            "x_ptr": left.halves,
-            "owed_ptr": left.owed,
+            "x_ptr": scratch.halves,
+            "score_factor_ptr": scratch.score_factor,
             "codes_ptr": table.halves,
             "offset_ptr": table.offsets,
-            "best_ptr": left.best,
-            "tile_ptr": left.best_tile,
-            "runner_up_ptr": left.runner_up,
-            "rows": cut.rows,
-            "tiles": cut.tiles,
-            "share": -(-cut.tiles // cut.shares),
+            "best_ptr": scratch.best,
+            "tile_ptr": scratch.best_tile,
+            "runner_up_ptr": scratch.runner_up,
+            "rows": tiling.rows,
+            "tiles": tiling.tiles,
+            "share": -(-tiling.tiles // tiling.shares),
         },
         {
-            "CHUNK": cut.chunk,
-            "CHUNKS": cut.chunks,
+            "CHUNK": tiling.chunk,
+            "CHUNKS": tiling.chunks,
             "ROWS": rows,
             "CODES": CODES,
             "GROUP": GROUP,
-            "SHARES": cut.shares,
+            "SHARES": tiling.shares,
         },
-        warps=8 if cut.many else 4,
-        stages=3 if cut.chunks == 1 else 2,
+        warps=8 if tiling.many else 4,
+        stages=3 if tiling.chunks == 1 else 2,
         products="half",
         wide=128,
     )
 
 
-def _decide(x: Tensor, table: Table, found: Tensor, cut: Cut, left: Scratch) -> Launch:
-    rows = min(64, 2048 // cut.wide) if cut.many else 8
+def _decide(x: Tensor, table: Table, found: Tensor, tiling: Tiling, scratch: Scratch) -> Launch:
+    rows = min(64, 2048 // tiling.wide) if tiling.many else 8
     return Launch(
         decide,
-        (-(-cut.rows // rows),),
+        (-(-tiling.rows // rows),),
         {
             "x_ptr": x,
             "codebook_ptr": table.codes,
-            "facts_ptr": table.facts,
-            "best_ptr": left.best,
-            "tile_ptr": left.best_tile,
-            "runner_up_ptr": left.runner_up,
+            "exponent_and_reach_ptr": table.exponent_and_reach,
+            "best_ptr": scratch.best,
+            "tile_ptr": scratch.best_tile,
+            "runner_up_ptr": scratch.runner_up,
             "found_ptr": found,
-            "threshold_ptr": left.threshold,
-            "rows": cut.rows,
-            "codes": cut.codes,
+            "threshold_ptr": scratch.threshold,
+            "rows": tiling.rows,
+            "codes": tiling.codes,
         },
         {
-            "DIM": cut.dim,
-            "WIDE": cut.wide,
+            "DIM": tiling.dim,
+            "WIDE": tiling.wide,
             "ROWS": rows,
             "CODES": CODES,
             "GROUP": GROUP,
-            "SHARES": cut.shares,
-            **error_bound(cut.chunk, cut.chunks),
+            "SHARES": tiling.shares,
+            **error_bound(tiling.chunk, tiling.chunks),
         },
     )
 
 
-def _settle(x: Tensor, table: Table, found: Tensor, cut: Cut, left: Scratch) -> Launch:
-    rows = 128 if cut.many else 8
+def _settle(x: Tensor, table: Table, found: Tensor, tiling: Tiling, scratch: Scratch) -> Launch:
+    rows = 128 if tiling.many else 8
     return Launch(
         settle,
-        (-(-cut.rows // rows),),
+        (-(-tiling.rows // rows),),
         {
             "x_ptr": x,
             "codebook_ptr": table.codes,
-            "best_ptr": left.best,
-            "tile_ptr": left.best_tile,
-            "threshold_ptr": left.threshold,
+            "best_ptr": scratch.best,
+            "tile_ptr": scratch.best_tile,
+            "threshold_ptr": scratch.threshold,
             "found_ptr": found,
-            "rows": cut.rows,
-            "codes": cut.codes,
+            "rows": tiling.rows,
+            "codes": tiling.codes,
         },
         {
-            "DIM": cut.dim,
-            "WIDE": cut.wide,
+            "DIM": tiling.dim,
+            "WIDE": tiling.wide,
             "ROWS": rows,
-            "STEP": 8192 // cut.wide,
+            "STEP": 8192 // tiling.wide,
             "CODES": CODES,
             "GROUP": GROUP,
-            "WIDTH": cut.shares * SLOTS,
+            "WIDTH": tiling.shares * SLOTS,
         },
         warps=16,
         registers=128,  # all that 512 threads can have; ptxas would spill to fit a second block

@@ -47,23 +47,23 @@ def exponent_of(x):
 @triton.jit(do_not_specialize=["rows"])
 def split(
     x_ptr,
-    facts_ptr,
+    exponent_and_reach_ptr,
     halves_ptr,
-    owed_ptr,
+    score_factor_ptr,
     rows,
     DIM: tl.constexpr,
     DEPTH: tl.constexpr,
     WIDE: tl.constexpr,
     ROWS: tl.constexpr,
 ):
-    """Write rows as float16 halves [rows, 2, DEPTH], and the factor their scores are short of."""
+    """Write rows as float16 halves [rows, 2, DEPTH], and the factor that their scores lack."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     place = tl.arange(0, WIDE)
     inside = row < rows
     mask = inside[:, None] & (place < DIM)[None, :]
     x = tl.load(x_ptr + row[:, None] * DIM + place[None, :], mask=mask, other=0.0).to(tl.float32)
     # Rows are scaled as the codebook is, but for rows that would then leave float16.
-    wanted = tl.load(facts_ptr).to(tl.int32)
+    wanted = tl.load(exponent_and_reach_ptr).to(tl.int32)
     scale = tl.minimum(wanted, 13 - exponent_of(tl.max(tl.abs(x), axis=1)))
     x = x * two_to(scale)[:, None]
     high = x.to(tl.float16)
@@ -72,13 +72,13 @@ def split(
     at = halves_ptr + row[:, None] * (2 * DEPTH) + place[None, :]
     tl.store(at, high, mask=mask)
     tl.store(at + DEPTH, low, mask=mask)
-    tl.store(owed_ptr + row, two_to(tl.minimum(wanted - scale, 127)), mask=inside)
+    tl.store(score_factor_ptr + row, two_to(tl.minimum(wanted - scale, 127)), mask=inside)
 
 
 @triton.jit(do_not_specialize=["rows", "tiles", "share"])
 def nominate(
     x_ptr,
-    owed_ptr,
+    score_factor_ptr,
     codes_ptr,
     offset_ptr,
     best_ptr,
@@ -105,7 +105,7 @@ def nominate(
     inside = (row < rows)[:, None]
     x_at = x_ptr + row[:, None] * (2 * DEPTH) + place[None, :]
     codes_at = codes_ptr + code[None, :] * (2 * DEPTH) + place[:, None]
-    owed = tl.load(owed_ptr + row, mask=row < rows, other=1.0)[:, None]
+    score_factor = tl.load(score_factor_ptr + row, mask=row < rows, other=1.0)[:, None]
     if CHUNKS == 1:
         high = tl.load(x_at, mask=inside, other=0.0)
         low = tl.load(x_at + DEPTH, mask=inside, other=0.0)
@@ -128,7 +128,7 @@ def nominate(
         scores = tl.dot(high, codes_high, scores)
         if step % CHUNKS == CHUNKS - 1:
             offset = tl.load(offset_ptr + tile * CODES + code)
-            complete = scores * owed + offset[None, :]
+            complete = scores * score_factor + offset[None, :]
             peak = tl.max(tl.reshape(complete, (ROWS, GROUP, SLOTS)), axis=1)
             runner_up = tl.maximum(runner_up, tl.minimum(best, peak))
             best_tile = tl.where(peak > best, tile, best_tile)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
+
+from ..weight_cache import remembered
 
 CODES = 128
 """Codes in a tile."""
@@ -25,32 +26,18 @@ class Table:
         halves: float16 [codes padded to a tile, 2, dim padded to a chunk]; the largest number is
             scaled by a power of two to lie in [2^13, 2^14).
         offsets: -|c|^2 / 2 as scaled, float32 [codes padded]; -inf for padding, which never wins.
-        facts: the scale's exponent, and the largest |c| as scaled; float32 [2].
+        exponent_and_reach: the scale's exponent, and the largest |c| as scaled; float32 [2].
     """
 
     codes: Tensor
     halves: Tensor
     offsets: Tensor
-    facts: Tensor
-
-
-_tables: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+    exponent_and_reach: Tensor
 
 
 def table_of(codebook: Tensor) -> Table:
-    """Return the codebook's table, computed again when the codebook has changed in place.
-
-    Changes through `.data` are not noticed, as everywhere in PyTorch. Tensors that were made under
-    `torch.inference_mode` have no version: their table is computed for every call.
-    """
-    if codebook.is_inference():
-        return build_table(codebook)
-    known = _tables.get(codebook)
-    if known is None or known[0] != (codebook._version, codebook.data_ptr()):
-        known = (codebook._version, codebook.data_ptr()), build_table(codebook)
-        _tables[codebook] = known
-    found: Table = known[1]
-    return found
+    """Return the codebook's table, computed again when the codebook has changed in place."""
+    return remembered(codebook, "nearest_code", lambda: build_table(codebook))
 
 
 def build_table(codebook: Tensor) -> Table:
@@ -60,12 +47,14 @@ def build_table(codebook: Tensor) -> Table:
     codes = torch.ldexp(codes, exponent)
     padding = -len(codes) % CODES
     offsets = F.pad(codes.square().sum(1) / -2, (0, padding), value=-torch.inf)
-    facts = torch.stack((exponent.double(), codes.norm(dim=1).amax()))
+    exponent_and_reach = torch.stack((exponent.double(), codes.norm(dim=1).amax()))
     chunk, chunks = chunks_of(codes.shape[1])
     codes = F.pad(codes, (0, chunk * chunks - codes.shape[1], 0, padding))
     high = codes.half()
     halves = torch.stack((high, (codes - high.double()).half()), dim=1)
-    return Table(codebook.detach().contiguous(), halves, offsets.float(), facts.float())
+    return Table(
+        codebook.detach().contiguous(), halves, offsets.float(), exponent_and_reach.float()
+    )
 
 
 def chunks_of(dim: int) -> tuple[int, int]:

@@ -14,8 +14,9 @@ from melcap.ops.registry import Implementation, Tolerance, register
 
 from ..activations import snake_table
 from ..launch import Launch, interpreted, launched, out_of_reach, run
+from ..weight_cache import remembered
 from .polyphase import upsample_conv1d_kernel
-from .weights import Tiling, matrix, remembered
+from .weights import Tiling, matrix
 
 
 class Layer(NamedTuple):

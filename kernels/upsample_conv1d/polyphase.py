@@ -18,7 +18,7 @@ Each tile of 128 rows activates x again for every tap, 4 x 2 = 8 times in that l
 of 64 x 128 x 32, at least 768 cycles of the tensor cores, a warp issues 570 instructions: 192 for
 snake (12 a number, without division and without a library's sine), 160 for splitting x and weights,
 the rest for loads, addresses and shared memory. Activating x once, in a launch of its own, would
-save those 192, which hide behind products anyway, and would move 2 KB more for each input step
+save those 192, which overlap with products anyway, and would move 2 KB more for each input step
 (+67 %). The cache delivers 16 KB of weights and 8 KB of x: 32 bytes a cycle, about its limit.
 Weights split beforehand would save 130 instructions and take 16 KB more.
 

@@ -7,13 +7,11 @@ each (o, r), the output's channel and phase, and a column for each (i, j).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
 DEEP = 512
 """Sums of more products than this are closed in chunks, see `Tiling.chunked`.
@@ -73,25 +71,6 @@ def matrix(weight: Tensor, stride: int, dtype: torch.dtype, tiling: Tiling) -> T
     )
     blocks = filled.unflatten(0, (-1, tiling.depth))
     return blocks.permute(2, 4, 0, 3, 1).flatten(2).flatten(0, 1).contiguous()
-
-
-_tables: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-
-
-def remembered(source: Tensor, kind: Hashable, build: Callable[[], Tensor]) -> Tensor:
-    """Return the table that `build` made from `source`, made again when `source` has changed.
-
-    Changes through `.data` are not noticed, as everywhere in PyTorch. A tensor that was made under
-    `torch.inference_mode` has no version, so nothing is remembered for it.
-    """
-    if source.is_inference():
-        return build()
-    state = source._version, source.data_ptr()
-    tables = _tables.setdefault(source, {})
-    if kind not in tables or tables[kind][0] != state:
-        tables[kind] = state, build()
-    found: Tensor = tables[kind][1]
-    return found
 
 
 def _power_of_two(number: int) -> int:

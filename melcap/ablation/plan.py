@@ -20,7 +20,8 @@ from typing import Any
 
 from melcap.config import CodecConfig
 from melcap.errors import InputError, MelcapError
-from melcap.training.config import TrainingConfig, read_json
+from melcap.training.config import TrainingConfig
+from melcap.training.settings_files import read_json
 
 
 @dataclass(frozen=True)

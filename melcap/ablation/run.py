@@ -2,8 +2,13 @@
 
 Each variant is trained by `melcap train` in a process of its own. Held-out clips are measured by
 `melcap.evaluation` (pip install "melcap[train,eval]"). The first variant is the one that the others
-are compared with. The folder OUT then holds a folder for each variant, ablation.json, ablation.md
-and ablation.png. A run that was stopped resumes.
+are compared with. A run that was stopped resumes. The folder OUT then holds
+
+    ablation.json, ablation.md, ablation.png    the results
+    scores.jsonl                                a line for each variant and clip
+    VARIANT/settings.json                       the settings, for `melcap train --config`
+    VARIANT/variant.json                        the same with minutes and options, to resume safely
+    VARIANT/RECIPE/, .log, .jsonl               the checkpoint, the output and the log of the run
 """
 
 from __future__ import annotations
@@ -18,16 +23,18 @@ from typing import Any
 
 from melcap.ablation.checkpoints import peer
 from melcap.ablation.plan import Plan, Variant, read_plan
-from melcap.ablation.table import MEASURES, draw_curves, markdown, paired_difference
+from melcap.ablation.table import MEASURES, draw_loss, markdown, paired_difference
 from melcap.errors import InputError, MelcapError
 from melcap.evaluation.clips import choose_clips, find_clips
-from melcap.evaluation.report import MODULES, machine, write
+from melcap.evaluation.report import MODULES, PACKAGES
 from melcap.evaluation.scorecard import compute, jobs_for
 from melcap.evaluation.table import summarise
 from melcap.extras import import_extra
+from melcap.io.files import write_text
+from melcap.provenance import provenance
 from melcap.training.checkpoint import Checkpoint
-from melcap.training.config import read_json
 from melcap.training.loop import print_error
+from melcap.training.settings_files import read_json
 
 SECONDS = 10.0
 """The most that is used of each held-out clip."""
@@ -87,9 +94,9 @@ def run_plan(
     lines = measure(plan, options)
     logs = {v.name: v.checkpoint(out).with_suffix(".jsonl") for v in plan.variants}
     first = plan.variants[0].config
-    draw_curves(out / "ablation.png", logs, "mel_l1" if first.stage == 1 else "stft")
+    draw_loss(out / "ablation.png", logs, "mel_l1" if first.stage == 1 else "stft")
     summary = {
-        **machine(),
+        **provenance(PACKAGES),
         "data": [source.name for source in options.data],
         "valid": options.valid.name,
         "clips_per_class": options.clips_per_class,
@@ -98,8 +105,8 @@ def run_plan(
         "plan": read_json(path),
         "table": lines,
     }
-    write(out / "ablation.json", json.dumps(summary, indent=2) + "\n")
-    write(out / "ablation.md", markdown(lines))
+    write_text(out / "ablation.json", json.dumps(summary, indent=2) + "\n")
+    write_text(out / "ablation.md", markdown(lines))
     return markdown(lines)
 
 
@@ -118,15 +125,23 @@ def train_variant(variant: Variant, minutes: float, out: Path, arguments: Sequen
     """
     checkpoint = variant.checkpoint(out)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    settings, asked = checkpoint.with_name("settings.json"), checkpoint.with_name("asked.json")
-    way = json.dumps([variant.config.to_json(), minutes, *arguments, *variant.options])
-    if asked.exists() and asked.read_text(encoding="utf-8") != way:
+    settings = checkpoint.with_name("settings.json")
+    described = checkpoint.with_name("variant.json")
+    description = json.dumps(
+        {
+            "settings": json.loads(variant.config.to_json()),
+            "minutes": minutes,
+            "options": [*arguments, *variant.options],
+        },
+        indent=2,
+    )
+    if described.exists() and described.read_text(encoding="utf-8") != description:
         raise InputError(
             f"{checkpoint.parent}: {variant.name!r} has been trained here with other settings, "
             "options or minutes: give another --out, or another name to the variant"
         )
-    write(settings, variant.config.to_json())
-    write(asked, way)
+    write_text(settings, variant.config.to_json())
+    write_text(described, description)
     before = Checkpoint(checkpoint).minutes if checkpoint.exists() else 0.0
     if before >= minutes:
         return
@@ -135,8 +150,10 @@ def train_variant(variant: Variant, minutes: float, out: Path, arguments: Sequen
     command += ["--out", str(checkpoint.parent), "--picture-minutes", "1e9"]
     log = checkpoint.with_suffix(".log")
     with log.open("a", encoding="utf-8") as file:
-        ended = subprocess.run([*command, *arguments, *variant.options], stderr=file, check=False)
-    if ended.returncode:
+        finished = subprocess.run(
+            [*command, *arguments, *variant.options], stderr=file, check=False
+        )
+    if finished.returncode:
         raise MelcapError(f"the run of {variant.name!r} failed, see the end of {log}")
 
 
@@ -153,11 +170,13 @@ def measure(plan: Plan, options: AblationOptions) -> list[dict[str, Any]]:
     rows, failures = compute(jobs, out / "scores.jsonl", options.threads)
     if failures:
         raise MelcapError(f"{len(failures)} clips failed, the first: {failures[0]}")
-    of = {name: [row for row in rows if row["codec"] == file] for name, file in names.items()}
-    base = of[plan.variants[0].name]
+    rows_of = {
+        name: [row for row in rows if row["codec"] == folder] for name, folder in names.items()
+    }
+    base = rows_of[plan.variants[0].name]
     lines = []
     for variant in plan.variants:
-        own = of[variant.name]
+        own = rows_of[variant.name]
         whole = next(line for line in summarise(own) if line["class"] == "mean")
         found = Checkpoint(variant.checkpoint(out))
         # The records before those are of the runs that trained what it began with.

@@ -76,13 +76,13 @@ def markdown(lines: Sequence[Mapping[str, Any]]) -> str:
     return table(titles, rows)
 
 
-def draw_curves(path: Path, logs: Mapping[str, Path], figure_of: str) -> None:
-    """Write a picture of a figure of training logs against the minutes of training.
+def draw_loss(path: Path, logs: Mapping[str, Path], loss: str) -> None:
+    """Write a picture of one loss of all variants against the minutes of training.
 
     Args:
         path: the PNG to write.
         logs: the logs (.jsonl) by name, one curve each.
-        figure_of: the name of the figure.
+        loss: the name of the loss in the logs.
 
     Raises:
         MelcapError: if matplotlib is not installed.
@@ -92,12 +92,12 @@ def draw_curves(path: Path, logs: Mapping[str, Path], figure_of: str) -> None:
     for index, (name, log) in enumerate(logs.items()):
         lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
         rows = [json.loads(line) for line in lines]
-        found = [(row["minutes"], row[figure_of]) for row in rows if figure_of in row]
+        found = [(row["minutes"], row[loss]) for row in rows if loss in row]
         if found:
             style = STYLES[index // 10 % len(STYLES)]
             axes.plot(*zip(*found, strict=True), style, color=f"C{index % 10}", label=name)
     axes.set_xlabel("minutes of training")
-    axes.set_ylabel(figure_of)
+    axes.set_ylabel(loss)
     axes.set_yscale("log")
     axes.grid(alpha=0.3, which="both")
     if axes.lines:  # there are none if all runs ended before the first line of their logs

@@ -9,14 +9,13 @@ from melcap.codec import Codec
 from melcap.codes import Codes
 from melcap.ops import use_backend
 
-FLIPS = 1e-3
-"""Share of the tokens that may differ: those between two entries that are equally near, but for
-rounding."""
-ERROR = 2.0**-15
+DIFFERING_TOKENS = 1e-3
+"""Share of the tokens that may differ, as rounding decides where two entries are equally near."""
+RMS_ERROR = 2.0**-15
 """Root mean square of the error of most samples, with full scale 1: the last of 16 bits."""
-MOST = 0.95
-"""Share of the samples that `ERROR` is for: those that agree best."""
-LARGEST = 2.0**-5
+RMS_SHARE = 0.95
+"""Share of the samples that `RMS_ERROR` is for: those that agree best."""
+LARGEST_ERROR = 2.0**-5
 """Largest error of any sample."""
 CHUNK_COLUMNS = 37
 """Columns of the reference's chunks, which are not those of any codec that is timed."""
@@ -43,7 +42,7 @@ def disagreement(made: Codes | Tensor, decoded: Tensor, wave: Tensor, codec: Cod
         with use_backend("torch"):
             expected = codec.encode(wave.cpu(), codec.sample_rate)
             tokens = torch.as_tensor(made.tokens if isinstance(made, Codes) else made).cpu()
-            flips = int((tokens != expected.tokens).sum())
+            differing = int((tokens != expected.tokens).sum())
             own = Codes(
                 tokens, expected.columns, expected.lengths, codec.sample_rate, codec.tokenizer_id
             )
@@ -52,11 +51,15 @@ def disagreement(made: Codes | Tensor, decoded: Tensor, wave: Tensor, codec: Cod
         codec.chunk_columns = before
     samples = decoded.cpu().flatten()[: reference.numel()]
     errors = (samples - reference.flatten()).abs().sort().values
-    error = float(errors[: int(MOST * len(errors))].square().mean().sqrt())
-    # NaN is neither within a bound nor outside it.
-    if flips <= FLIPS * tokens.numel() and error <= ERROR and errors[-1] <= LARGEST:
+    error = float(errors[: int(RMS_SHARE * len(errors))].square().mean().sqrt())
+    # A comparison with NaN is false, so NaN fails.
+    if (
+        differing <= DIFFERING_TOKENS * tokens.numel()
+        and error <= RMS_ERROR
+        and errors[-1] <= LARGEST_ERROR
+    ):
         return None
     return (
-        f"{flips} of {tokens.numel()} tokens differ, {MOST:.0%} of the samples by {error:.1e} "
-        f"(rms), one by {float(errors[-1]):.1e}"
+        f"{differing} of {tokens.numel()} tokens differ, {RMS_SHARE:.0%} of the samples by "
+        f"{error:.1e} (rms), one by {float(errors[-1]):.1e}"
     )

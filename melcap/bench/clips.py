@@ -21,8 +21,8 @@ SYNTHETIC_SECONDS = 7.0
 def synthetic(seconds: float, rate: int) -> Tensor:
     """Return a chord whose notes beat, over soft noise: the same samples in every run.
 
-    What is in a clip changes no speed. It is neither silent nor constant, so that the results of
-    backends can be compared on it.
+    The content of a clip does not change speeds. This one is neither silent nor constant, so the
+    results of backends can be compared on it.
     """
     noise = torch.randn(round(SYNTHETIC_SECONDS * rate), generator=torch.Generator().manual_seed(0))
     times = torch.arange(len(noise)) / rate

@@ -137,13 +137,13 @@ def in_turns(
     A first round is not counted: it warms caches up, and finds calls that take too long.
 
     Args:
-        contenders: whom to time, by any name.
+        contenders: the contenders, by any name.
         setting: the clips and the rounds.
         clip: makes the audio.
 
     Returns:
-        A row for each contender and way, encode and decode, with the median and the quartiles of
-        its speed in times real time; and sentences about what was left out.
+        A row for each contender and way, encode or decode, with the median and the quartiles of its
+        speed in times real time; and sentences about what was left out.
     """
     calls: dict[tuple[str, str], Callable[[], object]] = {}
     firsts, left_out = {}, []

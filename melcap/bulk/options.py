@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from melcap.bulk.token_sets.rows import COLUMNS
 from melcap.bulk.token_sets.shards import FORMATS
 from melcap.errors import InputError
+from melcap.processes import usable_cores
 
 ENGINES = ("local", "ray")
 
@@ -27,7 +27,7 @@ class Options:
     """Options of a run that makes tokens of a collection.
 
     `format`, `compact`, `mono` and `keep` decide what is written, and must stay the same for one
-    token set. The others change the speed alone; None is a choice by the machine.
+    token set. The others change the speed alone; None chooses by the machine.
 
     Attributes:
         format: "parquet", "webdataset" or "melcap".
@@ -90,7 +90,7 @@ class Options:
 
     def workers(self, device: str) -> Workers:
         """Return the workers for a device ("cpu" or "cuda"), chosen by the machine unless given."""
-        cores = _cores()
+        cores = usable_cores()
         if device == "cpu":
             encoders = self.encoders or min(cores, 16)
             threads = self.threads or max(1, cores // encoders)
@@ -102,10 +102,3 @@ class Options:
             threads=self.threads or 1,
             batch_seconds=self.batch_seconds or 240.0,
         )
-
-
-def _cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -48,7 +48,7 @@ class RayEncoder:
 
     Args:
         codec: the codec, on any device.
-        framing: its numbers.
+        framing: the codec's rate, columns and context.
         options: the options of the run.
         device: the device of the actors, "cpu" or "cuda".
         batch_seconds: the most audio that an actor gets at once.
@@ -102,7 +102,7 @@ class RayEncoder:
                 _read, batch_size=1, fn_kwargs={"framing": framing, "mono": mono}, num_cpus=1
             )
             .map_batches(
-                _Encoder,
+                _EncodingActor,
                 batch_size=max(1, self._batch_samples // window),
                 fn_constructor_args=(
                     self._codec,
@@ -126,7 +126,7 @@ def _read(batch: Batch, framing: Framing, mono: bool) -> Iterator[Batch]:
             yield _column([message])
 
 
-class _Encoder:
+class _EncodingActor:
     """An actor that holds the codec on the device that Ray gave it."""
 
     def __init__(

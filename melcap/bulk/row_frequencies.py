@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from melcap.bulk.stats import Counts, Summary
+from melcap.bulk.stats import EntryCounts, Summary
 from melcap.errors import InputError
 from melcap.io.container.row_tables import TOTAL_BITS, RowTables
 
@@ -30,7 +30,7 @@ def row_tables_of(summary: Summary) -> RowTables:
     return RowTables(summary.tokenizer_id, np.stack(rows))
 
 
-def frequencies(counts: Counts) -> npt.NDArray[np.uint16]:
+def frequencies(counts: EntryCounts) -> npt.NDArray[np.uint16]:
     """Return one row of a row table, uint16 [codebook size].
 
     Each frequency is (count + 1/2) over a common divisor, rounded, and kept from 1 to 2**16 - 1.
@@ -47,7 +47,7 @@ def frequencies(counts: Counts) -> npt.NDArray[np.uint16]:
         raise InputError(f"row tables need a codebook of at least 8 entries, not {counts.size}")
     weights, total = counts + 0.5, 1 << TOTAL_BITS
 
-    def divided(divisor: float) -> Counts:
+    def divided(divisor: float) -> EntryCounts:
         return np.clip(np.rint(weights / divisor), 1, _LARGEST).astype(np.int64)
 
     too_small, divisor = float(weights.min()) / 2**17, float(weights.sum())

@@ -17,7 +17,8 @@ from melcap.errors import InputError
 from melcap.io.files import replacing
 from melcap.plot.figures import new_figure
 
-Counts = npt.NDArray[np.int64]
+EntryCounts = npt.NDArray[np.int64]
+"""How often each codebook entry occurs."""
 
 
 @dataclass
@@ -47,7 +48,7 @@ class Summary:
     sample_rates: Counter[int] = field(default_factory=Counter)
     channels: Counter[int] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
-    counts: Counts = field(default_factory=lambda: np.zeros((0, 0), np.int64))
+    counts: EntryCounts = field(default_factory=lambda: np.zeros((0, 0), np.int64))
 
     def add(self, row: TokenRow) -> None:
         """Count a row.
@@ -113,7 +114,7 @@ class Summary:
         }
 
 
-def entropy(counts: Counts) -> float:
+def entropy(counts: EntryCounts) -> float:
     """Return the entropy, in bits per draw, of a distribution with these counts.
 
     Example:

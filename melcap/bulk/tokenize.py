@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from time import perf_counter
 
@@ -13,12 +14,13 @@ from melcap.bulk import INSTALL
 from melcap.bulk.encoding.assembler import Assembler, EncodedClip
 from melcap.bulk.encoding.encode import EncodedWindow
 from melcap.bulk.encoding.threads import EncoderThreads
+from melcap.bulk.manifests.entries import Entry, Found
 from melcap.bulk.manifests.sources import find
 from melcap.bulk.options import Options
-from melcap.bulk.progress import Progress
 from melcap.bulk.reading.messages import Bad, End
 from melcap.bulk.reading.pool import ReaderPool
 from melcap.bulk.reading.windows import Framing
+from melcap.bulk.run_state import RunState
 from melcap.bulk.token_sets.journal import Finished, Journal
 from melcap.bulk.token_sets.rows import TokenRow
 from melcap.bulk.token_sets.shards import write_shard
@@ -26,10 +28,10 @@ from melcap.codec import Codec
 from melcap.errors import ContainerError, MelcapError
 from melcap.extras import import_extra
 from melcap.io.container import Header, row_tables
-from melcap.io.files import replacing
+from melcap.io.files import write_text
 from melcap.pretrained import require_file
 
-__all__ = ["ERRORS", "Options", "Progress", "tokenize"]
+__all__ = ["ERRORS", "Options", "RunState", "tokenize"]
 
 ERRORS = "errors.jsonl"
 """The file of a token set that lists what could not be read or has changed."""
@@ -44,8 +46,8 @@ def tokenize(
     options: Options = _DEFAULTS,
     *,
     retry: bool = False,
-    progress: Callable[[Progress], None] = lambda _: None,
-) -> Progress:
+    progress: Callable[[RunState], None] = lambda _: None,
+) -> RunState:
     """Encode every clip of a collection into a token set.
 
     If a run is stopped or killed at any moment, the same call continues it and ends with the rows
@@ -89,8 +91,10 @@ def tokenize(
         "mono": options.mono,
         "keep": options.keep,
     }
+    found = find(sources, str(out), options.keep)
+    first = _up_to_a_clip(found)  # nothing is made before a clip was found
     with Journal(out, settings) as journal:
-        passed = journal.plan(find(sources, str(out), options.keep), options.shard_clips)
+        passed = journal.plan(chain(first, found), options.shard_clips)
         if retry:
             journal.retry(options.shard_clips)
         _write_errors(out, journal)
@@ -102,7 +106,17 @@ def tokenize(
         finally:
             journal.commit()
             _write_errors(out, journal)
-        return run.progress()
+        return run.state()
+
+
+def _up_to_a_clip(found: Iterator[Found]) -> list[Found]:
+    """Return the results of a search up to the first clip, or all of them if it has none."""
+    results = []
+    for each in found:
+        results.append(each)
+        if isinstance(each, Entry):
+            break
+    return results
 
 
 class _Run:
@@ -114,7 +128,7 @@ class _Run:
         journal: Journal,
         codec: Codec,
         options: Options,
-        report: Callable[[Progress], None],
+        report: Callable[[RunState], None],
         passed: Mapping[str, int],
     ) -> None:
         self._out, self._journal, self._codec = out, journal, codec
@@ -171,10 +185,10 @@ class _Run:
             files = write_shard(self._out, shard, self._options.format, rows)
             self._journal.written(shard, files)
 
-    def progress(self) -> Progress:
+    def state(self) -> RunState:
         counts = self._counts
         wall = perf_counter() - self._began if self._began else 0.0
-        return Progress(
+        return RunState(
             clips=counts.clips,
             done=counts.done,
             bad=counts.bad,
@@ -208,7 +222,7 @@ class _Run:
     def _tick(self) -> None:
         self._journal.commit()
         self.write_shards()
-        self._report(self.progress())
+        self._report(self.state())
         self._ticked = perf_counter()
 
     def _row(self, clip: Finished) -> TokenRow:
@@ -240,5 +254,4 @@ def _write_errors(out: Path, journal: Journal) -> None:
     if not lines:
         target.unlink(missing_ok=True)
         return
-    with replacing(target) as temporary:
-        temporary.write_text("".join(lines), encoding="utf-8")
+    write_text(target, "".join(lines))

@@ -4,7 +4,7 @@
     exits       exit statuses, and errors as sentences
     options     options that commands share, and the codec that they ask for
     output      JSON and tables on stdout
-    progress    the progress bar on stderr
+    progress    progress bars on stderr
 
 Commands that work on files share these:
 

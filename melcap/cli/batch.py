@@ -15,19 +15,19 @@ from melcap.cli.exits import FAILURE, sentence
 from melcap.cli.jobs import PIPE, Job
 from melcap.cli.output import print_json
 from melcap.cli.pipes import files_for, shown
-from melcap.cli.progress import Progress, progress_bar
+from melcap.cli.progress import progress_bar
 from melcap.errors import InputError, MelcapError
 
 if TYPE_CHECKING:
-    from melcap.transcode import Transcoded
+    from melcap.transcode import Advance, Transcoded
 
 Record = dict[str, Any]
 """The outcome for one file, as the JSON has it."""
 
 
 @dataclass(frozen=True)
-class Reporting:
-    """The way in which a command reports on its files.
+class BatchOptions:
+    """Options of a run over files, which decide what is printed and where.
 
     Attributes:
         suffix: the suffix of a file that goes to stdout.
@@ -44,7 +44,7 @@ class Reporting:
     passes: int = 1
 
 
-def run(jobs: Sequence[Job], work: Callable[[Job, Progress], Record], reporting: Reporting) -> None:
+def run(jobs: Sequence[Job], work: Callable[[Job, Advance], Record], options: BatchOptions) -> None:
     """Do the jobs one after the other, going on after those that fail, and report.
 
     Where a file goes to stdout, what is printed goes to stderr.
@@ -52,33 +52,33 @@ def run(jobs: Sequence[Job], work: Callable[[Job, Progress], Record], reporting:
     Args:
         jobs: which file becomes which.
         work: does one job. It tells its second argument the seconds of audio done.
-        reporting: what is printed.
+        options: what is printed, and where.
 
     Raises:
         InputError: a file and the JSON would both go to stdout.
         typer.Exit: with `FAILURE` where a job failed, after all of them.
     """
     to_stdout = any(job.target == PIPE for job in jobs)
-    if to_stdout and reporting.as_json:
+    if to_stdout and options.as_json:
         raise InputError("--json and the output would both go to stdout: name a file with --out")
     done: list[Record] = []
     failed: list[Record] = []
-    visible = not reporting.quiet
-    with progress_bar(reporting.passes, visible=visible, to_stderr=to_stdout) as bar:
+    visible = not options.quiet
+    with progress_bar(options.passes, visible=visible, to_stderr=to_stdout) as bar:
         for number, job in enumerate(jobs, start=1):
             name = job.source.name if len(jobs) == 1 else f"{number}/{len(jobs)} {job.source.name}"
             called = {"source": shown(job.source, "stdin"), "target": shown(job.target, "stdout")}
             try:
-                with folder_for(job.target), files_for(job, reporting.suffix) as here:
+                with folder_for(job.target), files_for(job, options.suffix) as here:
                     done.append({**work(here, bar.begin(name, here.source)), **called})
             except BrokenPipeError:
                 raise
             except (MelcapError, OSError, UnicodeError) as error:  # UnicodeError: an odd name
                 failed.append({"source": called["source"], "error": sentence(error)})
             else:
-                if not (reporting.as_json or reporting.quiet):
+                if not (options.as_json or options.quiet):
                     bar.say(line_of(done[-1]))
-    _print_results(done, failed, reporting)
+    _print_results(done, failed, options)
     for failure in failed:
         typer.echo(f"error: {failure['error']}", err=True)
     if failed and len(jobs) > 1:
@@ -87,11 +87,11 @@ def run(jobs: Sequence[Job], work: Callable[[Job, Progress], Record], reporting:
         raise typer.Exit(FAILURE)
 
 
-def _print_results(done: list[Record], failed: list[Record], reporting: Reporting) -> None:
-    if reporting.as_json:
-        print_json({"files": done, "failed": failed, "passed_over": dict(reporting.passed)})
-    elif reporting.passed and not reporting.quiet:
-        typer.echo(f"passed over: {in_words(reporting.passed)}", err=True)
+def _print_results(done: list[Record], failed: list[Record], options: BatchOptions) -> None:
+    if options.as_json:
+        print_json({"files": done, "failed": failed, "passed_over": dict(options.passed)})
+    elif options.passed and not options.quiet:
+        typer.echo(f"passed over: {in_words(options.passed)}", err=True)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from melcap.cli.bulk_progress import print_event, reporting
+from melcap.cli.bulk_progress import print_event, show_progress
 from melcap.cli.exits import FAILURE
 from melcap.cli.options import (
     AsJson,
@@ -131,8 +131,8 @@ def tokenize(
     )
     if engine is Engine.ray:  # both are for the actors; the head of a cluster may have no GPU
         device, backend = "cpu", Backend.auto
-    with open_codec(weights, device, backend) as codec, reporting(as_json, quiet) as report:
-        end = run(sources, out, codec, options, retry=retry, progress=report)
+    with open_codec(weights, device, backend) as codec, show_progress(as_json, quiet) as show:
+        end = run(sources, out, codec, options, retry=retry, progress=show)
     if as_json:
         print_event("end", end)
     elif not quiet:

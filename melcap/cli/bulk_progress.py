@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from melcap.bulk.progress import Progress
+    from melcap.bulk.run_state import RunState
 
 
 @contextmanager
-def reporting(as_json: bool, quiet: bool) -> Iterator[Callable[[Progress], None]]:
+def show_progress(as_json: bool, quiet: bool) -> Iterator[Callable[[RunState], None]]:
     """Show the progress of a run while the block lasts.
 
     Args:
@@ -46,7 +46,7 @@ def reporting(as_json: bool, quiet: bool) -> Iterator[Callable[[Progress], None]
     with progress.Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=None, speed=0.0, bad=0)
 
-        def show(state: Progress) -> None:
+        def show(state: RunState) -> None:
             bar.update(
                 task,
                 total=state.clips,
@@ -58,13 +58,13 @@ def reporting(as_json: bool, quiet: bool) -> Iterator[Callable[[Progress], None]
         yield show
 
 
-def print_event(event: str, state: Progress) -> None:
+def print_event(event: str, state: RunState) -> None:
     """Print the state of a run as a line of JSON."""
     typer.echo(json.dumps({"event": event, **_figures(state)}))
     sys.stdout.flush()
 
 
-def _figures(state: Progress) -> dict[str, Any]:
+def _figures(state: RunState) -> dict[str, Any]:
     return {
         "clips": state.clips,
         "done": state.done,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -122,7 +121,7 @@ def _codec(path: Path, codec: Codec) -> tuple[dict[str, Any], str]:
     data: dict[str, Any] = {
         "file": str(path),
         "bytes": path.stat().st_size,
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "sha256": weights_file.sha256_of(path),
         "model": codec.model,
         "tokenizer_id": codec.tokenizer_id,
         "sample_rate": rate,

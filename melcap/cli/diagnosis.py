@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Iterable
 from typing import Any
@@ -14,6 +13,7 @@ from melcap.cli.output import columns
 from melcap.errors import WeightsError
 from melcap.ops import backend_report, registry
 from melcap.pretrained import load
+from melcap.processes import usable_cores
 from melcap.provenance import installed_version, processor
 
 NEEDED = ("numpy", "safetensors", "soundfile", "soxr", "av", "typer", "rich")
@@ -41,7 +41,7 @@ def examine() -> tuple[dict[str, Any], str]:
     if versions["matplotlib"] is None:
         what = "matplotlib is not installed: `melcap plot` cannot run"
         notes.append({"what": what, "do": 'pip install "melcap[plot]"'})
-    threads, cores = torch.get_num_threads(), _cores()
+    threads, cores = torch.get_num_threads(), usable_cores()
     if threads < cores:
         what = f"torch uses {threads} of {cores} cores"
         notes.append({"what": what, "do": "unset OMP_NUM_THREADS, or set it higher"})
@@ -133,11 +133,3 @@ def _about_cuda() -> str:
         "with an NVIDIA GPU: check that nvidia-smi lists it and that CUDA_VISIBLE_DEVICES does not "
         "hide it"
     )
-
-
-def _cores() -> int:
-    """Return the number of cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on Linux
-        return os.cpu_count() or 1

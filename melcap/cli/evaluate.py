@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from melcap.cli.exits import FAILURE
-from melcap.cli.options import AsJson
+from melcap.cli.options import AsJson, Processes, split_names
 from melcap.cli.output import print_json
+from melcap.cli.progress import progress_of_parts
 from melcap.evaluation.peers import CODECS
-
-if TYPE_CHECKING:
-    from melcap.evaluation.workers import Begin
-
-Processes = Annotated[
-    int, typer.Option(min=1, help="Worker processes; 1 does everything in one process.")
-]
 
 
 def evaluate(
@@ -59,7 +51,7 @@ def evaluate(
     with progress_of_parts() as begin:
         summary = score(
             data,
-            names(codecs),
+            split_names(codecs),
             out,
             clips_per_class=clips_per_class,
             seconds=seconds,
@@ -69,27 +61,6 @@ def evaluate(
             begin=begin,
         )
     print_summary(summary, markdown(summary["table"]), as_json)
-
-
-def names(text: str) -> list[str]:
-    """Split a list with commas, and leave out what is empty or occurs again."""
-    return list(dict.fromkeys(name for name in text.split(",") if name))
-
-
-@contextmanager
-def progress_of_parts() -> Iterator[Begin]:
-    """Show a progress bar on a terminal for each part of a run."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal) as progress:
-
-        def begin(part: str, total: int) -> Callable[[], object]:
-            task = progress.add_task(part, total=total)
-            return lambda: progress.advance(task)
-
-        yield begin
 
 
 def print_summary(summary: dict[str, Any], text: str, as_json: bool) -> None:

@@ -109,9 +109,17 @@ Compact = Annotated[
         help="Write smaller .melcap files, coded with the tokenizer's row tables.",
     ),
 ]
+Processes = Annotated[
+    int, typer.Option(min=1, help="Worker processes; 1 does everything in one process.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+
+
+def split_names(text: str) -> list[str]:
+    """Split a list at its commas, and leave out what is empty or occurs again."""
+    return list(dict.fromkeys(name for name in text.split(",") if name))
 
 
 @contextmanager

@@ -12,9 +12,8 @@ import typer
 
 from melcap.cli.jobs import PIPE, Job
 from melcap.errors import InputError, MelcapError
+from melcap.io.files import MAX_COPIED
 
-MAX_BYTES = 1 << 32
-"""The largest number of bytes that is taken from stdin."""
 _AT_ONCE = 1 << 20
 
 
@@ -33,7 +32,7 @@ def files_for(job: Job, suffix: str) -> Iterator[Job]:
         The job with files alone.
 
     Raises:
-        InputError: stdin holds more than `MAX_BYTES`, or stdout is a terminal.
+        InputError: stdin holds more than `MAX_COPIED`, or stdout is a terminal.
     """
     if PIPE not in (job.source, job.target):
         yield job
@@ -70,8 +69,8 @@ def _take_stdin(target: Path) -> None:
     with target.open("xb") as file:
         while piece := stdin.read(_AT_ONCE):
             total += len(piece)
-            if total > MAX_BYTES:
+            if total > MAX_COPIED:
                 raise InputError(
-                    f"<stdin> holds more than {MAX_BYTES} bytes: pass the audio as a file"
+                    f"<stdin> holds more than {MAX_COPIED} bytes: pass the audio as a file"
                 )
             file.write(piece)

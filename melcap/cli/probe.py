@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from melcap.cli.evaluate import Processes, names, print_summary, progress_of_parts
-from melcap.cli.options import AsJson
+from melcap.cli.evaluate import print_summary
+from melcap.cli.options import AsJson, Processes, split_names
+from melcap.cli.progress import progress_of_parts
 
 
 def probe(
@@ -63,8 +64,8 @@ def probe(
 
     torch.set_num_threads(1)  # as in the worker processes
     settings = Settings(
-        features=tuple(names(features)),
-        codecs=tuple(names(codecs)),
+        features=tuple(split_names(features)),
+        codecs=tuple(split_names(codecs)),
         clips_per_class=clips_per_class,
         clips_per_package=clips_per_package,
         seconds=seconds,

@@ -1,4 +1,4 @@
-"""A progress bar on stderr, for commands that work through files."""
+"""Progress bars on stderr, for commands that work through files or through jobs."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
 from melcap.errors import MelcapError
 
-Progress = Callable[[float], None]
-"""A function that is told the seconds of audio done since its last call."""
+if TYPE_CHECKING:
+    from melcap.evaluation.workers import Begin
+    from melcap.transcode import Advance
 
 
 class Bar(NamedTuple):
     """A progress bar.
 
     Attributes:
-        begin: begins a file, given what to call it and its path; returns the file's `Progress`.
+        begin: begins a file, given what to call it and its path; returns the file's `Advance`.
         say: prints a line of results.
     """
 
-    begin: Callable[[str, Path], Progress]
+    begin: Callable[[str, Path], Advance]
     say: Callable[[str], None]
 
 
@@ -58,7 +59,7 @@ def progress_bar(passes: int, *, visible: bool, to_stderr: bool) -> Iterator[Bar
     with progress.Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
         task = bar.add_task("")
 
-        def begin(name: str, source: Path) -> Progress:
+        def begin(name: str, source: Path) -> Advance:
             seconds = seconds_of(source)
             bar.reset(task, description=name, total=seconds and passes * seconds)
             return lambda done: bar.advance(task, done)
@@ -70,6 +71,27 @@ def progress_bar(passes: int, *, visible: bool, to_stderr: bool) -> Iterator[Bar
                 typer.echo(text)
 
         yield Bar(begin, say)
+
+
+@contextmanager
+def progress_of_parts() -> Iterator[Begin]:
+    """Show a progress bar on a terminal for each part of a run.
+
+    Yields:
+        The function that begins a part, given its name and the number of its jobs. It returns the
+        function to call after each job.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+
+        def begin(part: str, total: int) -> Callable[[], object]:
+            task = progress.add_task(part, total=total)
+            return lambda: progress.advance(task)
+
+        yield begin
 
 
 def seconds_of(path: Path) -> float | None:

@@ -127,8 +127,8 @@ def train(
     if minutes is None and deadline is None:
         raise typer.BadParameter("give --minutes, --deadline or both", param_hint="--minutes")
 
-    from melcap.training.config import read_codec, read_settings
     from melcap.training.run import RunOptions, run_session
+    from melcap.training.settings_files import read_codec, read_settings
 
     given = {
         "stage": stage,

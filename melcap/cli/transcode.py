@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from melcap.cli.batch import Record, Reporting, record_of, run
+from melcap.cli.batch import BatchOptions, Record, record_of, run
 from melcap.cli.jobs import PIPE, Job, plan
 from melcap.cli.options import (
     AsJson,
@@ -31,8 +31,10 @@ from melcap.cli.options import (
     Weights,
     open_codec,
 )
-from melcap.cli.progress import Progress
 from melcap.io.suffixes import AUDIO_SUFFIXES
+
+if TYPE_CHECKING:
+    from melcap.transcode import Advance
 
 
 def encode(
@@ -53,14 +55,14 @@ def encode(
     jobs = plan(inputs, out, AUDIO_SUFFIXES, (".melcap",), passed)
     with open_codec(weights, device, backend) as codec:
 
-        def work(job: Job, progress: Progress) -> Record:
+        def work(job: Job, progress: Advance) -> Record:
             began = perf_counter()
             done = encode_file(
                 job.source, job.target, codec, compact=compact, force=force, progress=progress
             )
             return record_of(done, encode_speed=done.seconds / (perf_counter() - began))
 
-        run(jobs, work, Reporting(".melcap", passed, as_json, quiet))
+        run(jobs, work, BatchOptions(".melcap", passed, as_json, quiet))
 
 
 def decode(
@@ -84,7 +86,7 @@ def decode(
     jobs = plan(inputs, out, (".melcap",), targets, passed)
     with open_codec(weights, device, backend, quality, decoder) as codec:
 
-        def work(job: Job, progress: Progress) -> Record:
+        def work(job: Job, progress: Advance) -> Record:
             began = perf_counter()
             done = decode_file(
                 job.source,
@@ -96,7 +98,7 @@ def decode(
             )
             return record_of(done, decode_speed=done.seconds / (perf_counter() - began))
 
-        run(jobs, work, Reporting(targets[0], passed, as_json, quiet))
+        run(jobs, work, BatchOptions(targets[0], passed, as_json, quiet))
 
 
 def transcode(
@@ -135,7 +137,7 @@ def transcode(
     ):
         tokens = Path(scratch) / "tokens.melcap"
 
-        def work(job: Job, progress: Progress) -> Record:
+        def work(job: Job, progress: Advance) -> Record:
             kept = job.target.with_suffix(".melcap")
             for target in (job.target, kept) if keep else (job.target,):
                 refuse_existing(job.source, target, force)
@@ -157,7 +159,7 @@ def transcode(
                 "decode_speed": decoded.seconds / (ended - between),
             }
 
-        run(jobs, work, Reporting(targets[0], passed, as_json, quiet, passes=2))
+        run(jobs, work, BatchOptions(targets[0], passed, as_json, quiet, passes=2))
 
 
 def _audio_targets(audio_format: Format | None) -> tuple[str, ...]:

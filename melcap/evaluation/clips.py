@@ -42,12 +42,12 @@ class Clip:
 
     @property
     def kind(self) -> str:
-        """The clip's class, such as speech, music or sound."""
+        """Return the clip's class, such as speech, music or sound."""
         return self.label or PurePosixPath(self.name).parent.name or self.source.stem
 
     @property
     def package(self) -> str:
-        """The recording or package that the clip is cut from: its name without the final number."""
+        """Return the recording or package of the clip: its name without the final number."""
         return re.sub(r"_?\d+$", "", PurePosixPath(self.name).stem)
 
     def read(self, seconds: float | None) -> Audio:

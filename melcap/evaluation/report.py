@@ -8,21 +8,19 @@ each codec with tokens the mel pictures of its best and its worst clip.
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 
 from melcap.evaluation import plots
 from melcap.evaluation.clips import choose_clips, find_clips
-from melcap.evaluation.measures.metrics import PACKAGES
+from melcap.evaluation.measures import metrics
 from melcap.evaluation.peers.registry import FindPeer, label, peer
 from melcap.evaluation.scorecard import ScoreJob, compute, jobs_for
 from melcap.evaluation.table import Row, markdown, markdown_in_full, summarise
 from melcap.evaluation.workers import Begin, no_progress
 from melcap.extras import import_extra
-from melcap.io.files import replacing
-from melcap.provenance import installed_version, processor
+from melcap.io.files import write_text
+from melcap.provenance import provenance
 
 MODULES = (
     "visqol",
@@ -34,6 +32,8 @@ MODULES = (
     "matplotlib",
 )
 """Modules of the `eval` extra, which are looked for before the work begins."""
+PACKAGES = ("melcap", "torch", "numpy", *metrics.PACKAGES, "av", "soxr", "pycodec2")
+"""The packages that results depend on."""
 
 
 def score(
@@ -83,31 +83,14 @@ def score(
         "seconds_at_most": seconds,
         "predictors": {row["codec"]: row["predictor"] for row in rows if row["predictor"]},
     }
-    summary = {**machine(), **settings, "failures": failures, "table": lines}
-    write(out / "scorecard.json", json.dumps(summary, indent=2) + "\n")
-    write(out / "scorecard.md", markdown(lines))
-    write(out / "scorecard-full.md", markdown_in_full(lines))
+    summary = {**provenance(PACKAGES), **settings, "failures": failures, "table": lines}
+    write_text(out / "scorecard.json", json.dumps(summary, indent=2) + "\n")
+    write_text(out / "scorecard.md", markdown(lines))
+    write_text(out / "scorecard-full.md", markdown_in_full(lines))
     if lines:
         plots.quality(out / "quality.png", lines)
     _pictures(out, jobs, rows)
     return summary
-
-
-def write(path: Path, text: str) -> None:
-    """Write a text file that appears whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def machine() -> Row:
-    """Return the date, the processor and the versions of the packages that figures depend on."""
-    packages = ("melcap", "torch", "numpy", *PACKAGES, "av", "soxr", "pycodec2")
-    versions = {package: installed_version(package) for package in packages}
-    return {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "processor": processor(),
-        "versions": {"python": platform.python_version()} | versions,
-    }
 
 
 def _pictures(out: Path, jobs: Sequence[ScoreJob], rows: Sequence[Row]) -> None:

@@ -53,7 +53,7 @@ class ScoreJob:
 
     @property
     def peer(self) -> Peer:
-        """The codec."""
+        """Return the codec."""
         return self.find_peer(self.codec)
 
     def key(self) -> Row:

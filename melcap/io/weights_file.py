@@ -63,7 +63,7 @@ def read(path: Path, expected: str | None = None) -> WeightsFile:
     """
     try:
         require_regular(path)
-        digest = _sha256(path)
+        digest = sha256_of(path)
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             config = CodecConfig.from_json(metadata["config"])
@@ -132,8 +132,12 @@ def check_finite(state: Mapping[str, Tensor], what: str) -> None:
             raise WeightsError(f"{what}: {name} has NaN or infinite numbers")
 
 
-def _sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, as hexadecimal digits."""
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, as hexadecimal digits.
+
+    Raises:
+        OSError: Where it cannot be read.
+    """
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_BLOCK):

@@ -10,7 +10,8 @@
 None of them needs `transformers`.
 """
 
-from melcap.lm.context_model import ContextModel, ContextModelConfig
+from melcap.lm.context_model import ContextModel
+from melcap.lm.context_model_config import ContextModelConfig
 from melcap.lm.delay import apply_delay_pattern, revert_delay_pattern
 from melcap.lm.embedding import initial_embedding
 from melcap.lm.packing import Block, pack

@@ -6,13 +6,12 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as packed
+from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 from torch.nn.functional import gelu, pad
 
@@ -21,52 +20,11 @@ from melcap.errors import InputError, WeightsError
 from melcap.inputs import Tokens, as_tokens, described
 from melcap.io.files import replacing, require_regular
 from melcap.io.weights_file import check_finite, halved
+from melcap.lm.context_model_config import ContextModelConfig
 from melcap.lm.two_level_softmax import TwoLevelSoftmax
 
-PIECE = 2048
+PIECE_COLUMNS = 2048
 """Columns that `bits_of_clip` computes at once, 95 s for lite."""
-
-
-@dataclass(frozen=True)
-class ContextModelConfig:
-    """The sizes of a `ContextModel`.
-
-    Attributes:
-        rows: tokens of one column.
-        dim: numbers of a codebook entry.
-        codebook_size: entries of the codebook.
-        classes: classes of the two-level softmax, a power of two that divides `codebook_size`.
-        history_width: size of the summary of the columns before.
-        width: size of the hidden state of one token.
-        dilations: dilation of each causal convolution over columns.
-        kernel: columns that each convolution reads.
-        rank: length of the vectors from which the logits within a class are computed.
-
-    Raises:
-        InputError: for a size that is below 1 or not a whole number.
-    """
-
-    rows: int
-    dim: int
-    codebook_size: int
-    classes: int
-    history_width: int = 128
-    width: int = 192
-    dilations: tuple[int, ...] = (1, 2, 4)
-    kernel: int = 3
-    rank: int = 32
-
-    def __post_init__(self) -> None:
-        sizes = dataclasses.asdict(self)
-        for name, value in sizes.items():
-            for number in value if name == "dilations" else [value]:
-                if type(number) is not int or number < 1:
-                    raise InputError(f"{name} must be a whole number from 1 up, not {number!r:.80}")
-
-    @property
-    def context(self) -> int:
-        """Return how many columns before its own a prediction depends on."""
-        return 1 + (self.kernel - 1) * sum(self.dilations)
 
 
 class ContextModel(nn.Module):
@@ -194,9 +152,9 @@ class ContextModel(nn.Module):
         """
         grid = self._checked(as_tokens(tokens)[None])
         pieces = [torch.zeros(self.config.rows, 0)]
-        for begin in range(0, grid.shape[2], PIECE):
+        for begin in range(0, grid.shape[2], PIECE_COLUMNS):
             first = max(0, begin - self.config.context)
-            piece = self.bits(grid[:, :, first : begin + PIECE])[0, :, begin - first :]
+            piece = self.bits(grid[:, :, first : begin + PIECE_COLUMNS])[0, :, begin - first :]
             pieces.append(piece.float().cpu())
         return torch.cat(pieces, dim=1)
 
@@ -255,7 +213,7 @@ class ContextModel(nn.Module):
             "tokenizer_id": self.tokenizer_id,
             "training": json.dumps(self.training_settings),
         }
-        data = packed(halved(self.state_dict(), path), metadata)
+        data = safetensors_bytes(halved(self.state_dict(), path), metadata)
         with replacing(path) as temporary:
             temporary.write_bytes(data)
 

@@ -56,8 +56,8 @@ def initial_embedding(
     vectors = codec.codebook.vectors.detach().to("cpu", torch.float64)
     # The mean is common to all tokens. It would take up most of the standard deviation.
     centred = vectors - vectors.mean(dim=0)
-    turn = torch.empty(vectors.shape[1], width, dtype=torch.float64, device="cpu")
-    audio = centred @ nn.init.orthogonal_(turn, generator=generator)
+    random_map = torch.empty(vectors.shape[1], width, dtype=torch.float64, device="cpu")
+    audio = centred @ nn.init.orthogonal_(random_map, generator=generator)
     size = (vocabulary.size, width)
     weight = torch.randn(size, generator=generator, dtype=torch.float32, device="cpu") * std
     weight[vocabulary.audio] = (audio * (std / audio.square().mean().sqrt())).float()

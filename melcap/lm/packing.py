@@ -44,8 +44,8 @@ def pack(
         documents: the flat tokens of each document, integers [n] of whole columns.
         vocabulary: the layout of the ids.
         length: ids of a block, a multiple of `vocabulary.rows`.
-        bos: put a column of BOS in front of every document.
-        eos: put a column of EOS behind every document.
+        bos: put a column of BOS before every document.
+        eos: put a column of EOS after every document.
 
     Raises:
         InputError: at once for a length that is not a multiple of the rows; during iteration for a

@@ -109,9 +109,9 @@ class TwoLevelSoftmax(nn.Module):
                 2 / math.sqrt(self.member_vectors.shape[-1]),
             ),
         ):
-            turn = nn.init.orthogonal_(torch.empty(source.shape[-1], weights.shape[-1]))
-            turned = source @ turn
-            weights.copy_(turned * (std / turned.std().clamp(min=1e-9)))
+            random_map = nn.init.orthogonal_(torch.empty(source.shape[-1], weights.shape[-1]))
+            mapped = source @ random_map
+            weights.copy_(mapped * (std / mapped.std().clamp(min=1e-9)))
 
     def check_classes(self) -> None:
         """Check the classes of a file, in which every entry must have one place.

@@ -78,9 +78,9 @@ class Vocabulary:
         Args:
             codec: the codec whose tokens the model reads.
             offset: the first audio id, such as the size of a text tokenizer's vocabulary.
-            bos: an existing id; None for the next free id behind the audio ids.
-            eos: an existing id; None for the next free id behind the audio ids.
-            pad: an existing id; None for the next free id behind the audio ids.
+            bos: an existing id; None for the next free id after the audio ids.
+            eos: an existing id; None for the next free id after the audio ids.
+            pad: an existing id; None for the next free id after the audio ids.
 
         Raises:
             InputError: where ids collide.
@@ -93,8 +93,8 @@ class Vocabulary:
             (40192, 2, 40193, 40194)
         """
         offset = whole_number(offset, "offset", 0)
-        behind = itertools.count(offset + codec.vocab_size)
-        free = (number for number in behind if number not in (bos, eos, pad))
+        following = itertools.count(offset + codec.vocab_size)
+        free = (number for number in following if number not in (bos, eos, pad))
         return cls(
             codec.vocab_size,
             codec.rows,
@@ -121,8 +121,8 @@ class Vocabulary:
 
         Args:
             tokens: integers [n], whole columns as `Codes.flatten` returns them; they may be empty.
-            bos: put BOS in front.
-            eos: put EOS behind.
+            bos: put BOS at the beginning.
+            eos: put EOS at the end.
             aligned: BOS and EOS fill a column each, as in the blocks of `pack`, so that position
                 modulo `rows` remains the row.
 

@@ -19,15 +19,16 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from melcap.model.layers import in_full
+from melcap.model.layers import in_float32
 from melcap.model.stages import Chain, Stage, inputs_for, outputs_of, run
 from melcap.ops import griffin_lim
 
 LOUDEST_LN_MAGNITUDE = 6.0
+"""The upper bound of the natural logarithm of magnitudes, which keeps their `exp` finite."""
 QUIET_LN_MAGNITUDE = -3.0
-"""The logarithm of magnitudes before training; those of a fresh layer, about 1, are too loud."""
+"""The natural logarithm of magnitudes before training. A fresh layer returns about 0: too loud."""
 TILE = 256
-"""Frames that a CPU computes at a time. With their intermediate results they fit its caches."""
+"""Frames that a CPU computes at a time; these and their intermediate results fit its caches."""
 
 
 class ByFrame(Stage):
@@ -78,7 +79,7 @@ class FirstGuess(ByFrame):
         first, last = inputs_for([*chain], hop // 2, hop + hop // 2)
         self.left, self.right = -first, last - 1
         begin, _ = outputs_of([*chain], first, last)
-        self._front = hop // 2 - begin
+        self._front = hop // 2 - begin  # samples of the chain before the first frame's block
         self.magnitude = nn.Linear(channels, n_fft // 2 + 1)
         nn.init.constant_(self.magnitude.bias, QUIET_LN_MAGNITUDE)
 
@@ -88,7 +89,7 @@ class FirstGuess(ByFrame):
         wave = run(self.chain, x.transpose(1, 2))[:, self._front :][:, : count * self.hop]
         blocks = wave.unflatten(1, (count, self.hop))
         own = x[:, self.left : self.left + count]
-        ln_magnitude = in_full(self.magnitude, own).clamp(max=LOUDEST_LN_MAGNITUDE)
+        ln_magnitude = in_float32(self.magnitude, own).clamp(max=LOUDEST_LN_MAGNITUDE)
         return torch.cat((blocks, blocks, ln_magnitude.exp()), dim=-1)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from melcap.model.stages import Stage
 from melcap.ops import channel_norm, convnext1d, upsample_conv1d
-from melcap.ops.convnext1d import convnext1d_reference
+from melcap.ops.convnext1d import Parameters, convnext1d_reference
 from melcap.ops.precision import without_autocast_for
 
 
@@ -30,11 +30,11 @@ class ChannelNorm(nn.Module):
         return channel_norm(x, self.weight, self.bias, activation=activation)
 
 
-def in_full(layer: nn.Module, x: Tensor) -> Tensor:
+def in_float32(layer: nn.Module, x: Tensor) -> Tensor:
     """Run a layer in float32 or wider, even under autocast. bfloat16 is too coarse for phases."""
     with without_autocast_for(x):
-        full: Tensor = layer(x.to(torch.promote_types(x.dtype, torch.float32)))
-    return full
+        y: Tensor = layer(x.to(torch.promote_types(x.dtype, torch.float32)))
+    return y
 
 
 class HaarSplit(Stage):
@@ -108,7 +108,7 @@ class UnitLatents(Stage):
 class ResBlock2d(Stage):
     """A residual block of two convolutions, 3 x 3 and 3 x 1.
 
-    The second one spans rows alone, which keeps the receptive field in time short.
+    The second one spans only rows, which keeps the receptive field in time short.
     """
 
     left = right = 1
@@ -130,7 +130,7 @@ class ResBlock2d(Stage):
 class Down2d(Stage):
     """A downsampling stage: a norm, and a convolution whose kernel is as large as its stride.
 
-    `stride` is (rows, steps): (2, 2) halves frequency and time, (1, 2) halves time alone.
+    `stride` is (rows, steps): (2, 2) halves frequency and time, (1, 2) halves only time.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class Down2d(Stage):
 class Up2d(Stage):
     """An upsampling stage: a norm, and a transposed convolution with a kernel of its stride.
 
-    `stride` is (rows, steps): (2, 2) doubles frequency and time, (1, 2) doubles time alone.
+    `stride` is (rows, steps): (2, 2) doubles frequency and time, (1, 2) doubles only time.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class Conv1d(Stage):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the output for [batch, channels, steps], shorter by `kernel` - 1 steps."""
-        return in_full(self.norm, self.conv(x))  # float32, because all later blocks add to it
+        return in_float32(self.norm, self.conv(x))  # float32, because all later blocks add to it
 
 
 class ConvNeXt1d(Stage):
@@ -194,23 +194,22 @@ class ConvNeXt1d(Stage):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the output for [batch, channels, steps], six steps shorter."""
-        norm, expand, contract = self.norm, self.expand, self.contract
         assert self.depthwise.bias is not None
+        parameters = Parameters(
+            depthwise_weight=self.depthwise.weight,
+            depthwise_bias=self.depthwise.bias,
+            norm_weight=self.norm.weight,
+            norm_bias=self.norm.bias,
+            expand_weight=self.expand.weight,
+            expand_bias=self.expand.bias,
+            contract_weight=self.contract.weight,
+            contract_bias=self.contract.bias,
+            scale=self.scale,
+        )
         # The operation ignores autocast, which training uses for speed. Its reference does not.
         training = torch.is_grad_enabled() and torch.is_autocast_enabled(x.device.type)
         block = convnext1d_reference if training else convnext1d
-        return block(
-            x,
-            self.depthwise.weight,
-            self.depthwise.bias,
-            norm.weight,
-            norm.bias,
-            expand.weight,
-            expand.bias,
-            contract.weight,
-            contract.bias,
-            self.scale,
-        )
+        return block(x, *parameters)
 
 
 class Upsample1d(Stage):
@@ -228,8 +227,8 @@ class Upsample1d(Stage):
         self.norm = ChannelNorm(channels_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the output for [batch, channels, steps], `stride` steps for each inner step."""
+        """Return the output for [batch, channels, steps]: `stride` steps for each inner step."""
         y = upsample_conv1d(
             x, self.weight, self.bias, self.up, activation="snake", alpha=self.alpha
         )
-        return in_full(self.norm, y[..., self.up : -self.up])
+        return in_float32(self.norm, y[..., self.up : -self.up])

@@ -26,7 +26,7 @@ UNTRAINED = "untrained"
 """The model name of weights that are in no file."""
 
 GPU_CHUNKS = 64
-"""The most that a GPU computes at once, in chunks with their context, over all clips of a batch.
+"""The most chunks, with their context, that a GPU computes at once, over all clips of a batch.
 
 64 clips of up to a chunk (11.9 s for lite) are computed together, which keeps a large GPU busy. A
 CPU computes one chunk at a time, because the activations of several would not fit in its caches.
@@ -39,7 +39,12 @@ class Network(nn.Module):
     Args:
         config: every size of the codec.
         model: name and hash of the weights.
-        quality: of decoding; it sets the number of Griffin-Lim steps.
+        quality: the quality of decoding, which sets the number of Griffin-Lim steps.
+
+    Attributes:
+        chunk_columns: columns of a chunk. A larger chunk computes less context twice and takes more
+            memory.
+        silence: the silence column, int32 [rows].
     """
 
     silence: Tensor
@@ -80,8 +85,8 @@ class Network(nn.Module):
     def tokenizer_id(self) -> str:
         """Return the tokenizer's id; codecs of the same id write and read the same tokens.
 
-        It follows changes of the weights. A change in place through `tensor.data`, which PyTorch
-        does not count, is not noticed.
+        The id follows changes of the weights, except changes in place through `tensor.data`, which
+        PyTorch does not count.
         """
         return self._cached_id.of(self.config, self.encoder, self.codebook.vectors)
 
@@ -96,10 +101,10 @@ class Network(nn.Module):
         For single short clips, kernel launch overhead dominates, and graphs remove most of it. The
         results are the same.
 
-        A graph is captured when a shape first occurs. To keep shapes few, the last chunk is filled
-        up with silence to a power of two columns. A batch that is too large for `GPU_CHUNKS` is cut
-        into pieces, and its last, smaller piece is another shape. It is not filled up with clips of
-        silence, which would take as long as real ones.
+        A graph is captured when a shape first occurs. To keep the shapes few, the last chunk is
+        padded with silence to a power of two columns. A batch that is too large for `GPU_CHUNKS` is
+        cut into pieces, and its last, smaller piece is another shape. It is not padded with clips
+        of silence, which would take as long as real ones.
 
         Weights may change in place. Call `use_graphs` again after you have replaced a module or a
         parameter. A codec with graphs serves one thread at a time. Streams, and backends other than
@@ -109,7 +114,7 @@ class Network(nn.Module):
             enabled: False switches graphs off.
 
         Raises:
-            BackendError: where the codec is not on a CUDA device.
+            BackendError: if the codec is not on a CUDA device.
         """
         if enabled and self.device.type != "cuda":
             raise BackendError(
@@ -142,26 +147,29 @@ class Network(nn.Module):
     def learn_silence(self) -> None:
         """Set `silence` to the silence column, the tokens of one column of endless silence."""
         first, last = inputs_for(self.encode_stages, 0, 1)
-        quiet = torch.zeros(1, last - first, dtype=torch.float32, device=self.device)
-        self.silence.copy_(self.codebook.tokens(run(self.encode_stages, quiet))[0, :, 0])
+        signal = torch.zeros(1, last - first, dtype=torch.float32, device=self.device)
+        self.silence.copy_(self.codebook.tokens(run(self.encode_stages, signal))[0, :, 0])
 
-    def _encode_clips(self, clips: Sequence[Tensor], longest: int) -> Tensor:
-        """Return the tokens of clips, int32 [clips, rows, columns], for `longest` columns or more.
+    def _encode_clips(self, clips: Sequence[Tensor], columns: int) -> Tensor:
+        """Return the tokens of clips, int32 [clips, rows, columns].
 
         Args:
             clips: floating point [samples] each, at the codec's rate.
-            longest: columns of the longest clip.
+            columns: columns of the longest clip.
         """
-        columns = self._filled_up(longest)
+        computed = self._columns_to_compute(columns)
         tokens_of = self._graphs[0] if self._graphs else self._tokens_of
-        shape = (len(clips), self.config.rows, columns)
+        shape = (len(clips), self.config.rows, computed)
         tokens = torch.empty(shape, dtype=torch.int32, device=self.device)
-        for some, (begin, end), needed in self._pieces(self.encode_stages, columns, len(clips)):
-            tokens[some, :, begin:end] = tokens_of(self._stretch(clips[some], *needed))
-        return tokens
+        for some, (begin, end), inputs in self._pieces(self.encode_stages, computed, len(clips)):
+            tokens[some, :, begin:end] = tokens_of(self._excerpt(clips[some], *inputs))
+        return tokens[..., :columns]
 
-    def _stretch(self, clips: Sequence[Tensor], begin: int, end: int) -> Tensor:
-        """Return samples `begin` to `end` of each clip, [clips, end - begin], amid silence."""
+    def _excerpt(self, clips: Sequence[Tensor], begin: int, end: int) -> Tensor:
+        """Return samples `begin` to `end` of clips, float32 [clips, end - begin].
+
+        Samples before the beginning or after the end of a clip are zero.
+        """
         shape = (len(clips), end - begin)
         signal = torch.zeros(shape, dtype=torch.float32, device=self.device)
         for row, clip in zip(signal, clips, strict=True):
@@ -170,22 +178,23 @@ class Network(nn.Module):
             row[start : start + len(part)] = part.clamp(-1, 1)
         return signal
 
-    def _decode_tokens(self, tokens: Tensor, longest: int) -> Tensor:
-        """Return the first `longest` samples of integer tokens [batch, rows, columns]."""
+    def _decode_grid(self, tokens: Tensor, samples: int) -> Tensor:
+        """Return the first samples [batch, samples] of integer tokens [batch, rows, columns]."""
         stages, unit = self.decode_stages, self.config.column_samples
-        columns = self._filled_up(tokens.shape[-1])
+        columns = self._columns_to_compute(tokens.shape[-1])
         first, last = inputs_for(stages, 0, columns * unit)
-        quiet = self.silence[None, :, None].expand(len(tokens), -1, -1)
-        behind = quiet.expand(-1, -1, last - tokens.shape[-1])
-        extended = torch.cat((quiet.expand(-1, -1, -first), tokens, behind), dim=-1)
+        silence = self.silence[None, :, None].expand(len(tokens), -1, -1)
+        before = silence.expand(-1, -1, -first)
+        after = silence.expand(-1, -1, last - tokens.shape[-1])
+        extended = torch.cat((before, tokens, after), dim=-1)
         samples_of = self._graphs[1] if self._graphs else self._samples_of
         dtype = self.codebook.vectors.dtype
-        wave = torch.empty(len(tokens), longest, dtype=dtype, device=self.device)
-        for some, (begin, end), (needed, until) in self._pieces(stages, columns, len(tokens), unit):
-            made = samples_of(extended[some, :, needed - first : until - first])
-            given, _ = outputs_of(stages, needed, until)
-            kept = wave[some, begin:end]  # empty for columns behind the longest clip
-            kept.copy_(made[:, begin - given :][:, : kept.shape[1]])
+        wave = torch.empty(len(tokens), samples, dtype=dtype, device=self.device)
+        for some, (begin, end), inputs in self._pieces(stages, columns, len(tokens), unit):
+            computed = samples_of(extended[some, :, inputs[0] - first : inputs[1] - first])
+            computed_from, _ = outputs_of(stages, *inputs)
+            target = wave[some, begin:end]  # empty for columns after the longest clip
+            target.copy_(computed[:, begin - computed_from :][:, : target.shape[1]])
         return wave
 
     def _tokens_of(self, signal: Tensor) -> Tensor:
@@ -193,11 +202,11 @@ class Network(nn.Module):
         return self.codebook.tokens(run(self.encode_stages, signal))
 
     def _samples_of(self, tokens: Tensor) -> Tensor:
-        """Return the samples of a chunk with its context, tokens [batch, rows, columns]."""
+        """Return the samples [batch, samples] of a chunk with its context, given as tokens."""
         return run(self.decode_stages, self.codebook.latents(tokens))
 
-    def _filled_up(self, columns: int) -> int:
-        """Return how many columns to compute; graphs need few sizes of a last chunk."""
+    def _columns_to_compute(self, columns: int) -> int:
+        """Return `columns`, or with graphs more, so that the last chunk has one of few sizes."""
         rest = columns % self.chunk_columns
         if not self._graphs or not rest:
             return columns
@@ -208,10 +217,10 @@ class Network(nn.Module):
     ) -> Iterator[tuple[slice, tuple[int, int], tuple[int, int]]]:
         """Yield pieces of work: clips, their output steps, and the input steps that these need.
 
-        A GPU takes as many clips and columns as `GPU_CHUNKS` allows, because each piece costs the
-        time of all its launches. With graphs it takes that many clips of one chunk, so that clips
-        of any length have the same few shapes. A CPU takes a chunk of one clip, or as many short
-        clips as make up a chunk.
+        On a GPU a piece has as many clips and columns as `GPU_CHUNKS` allows, because every piece
+        costs the time of all kernel launches. With graphs it has one chunk of that many clips, so
+        that clips of any length have the same few shapes. On a CPU it is a chunk of one clip, or as
+        many short clips as make up a chunk.
 
         Args:
             stages: the chain.
@@ -221,24 +230,24 @@ class Network(nn.Module):
         """
         if self.device.type == "cuda":
             at_once = self.chunk_columns * (1 if self._graphs else GPU_CHUNKS)
-            most = GPU_CHUNKS * _field(stages, self.chunk_columns * unit)
-            clips = most // _field(stages, min(columns, at_once) * unit)
+            most = GPU_CHUNKS * _inputs_of(stages, self.chunk_columns * unit)
+            clips = most // _inputs_of(stages, min(columns, at_once) * unit)
         else:
             at_once = self.chunk_columns
             clips = max(1, at_once // columns)
-        for one in range(0, batch, clips):
+        for clip in range(0, batch, clips):
             for begin in range(0, columns, at_once):
-                span = begin * unit, min(begin + at_once, columns) * unit
-                yield slice(one, min(one + clips, batch)), span, inputs_for(stages, *span)
+                outputs = begin * unit, min(begin + at_once, columns) * unit
+                yield slice(clip, min(clip + clips, batch)), outputs, inputs_for(stages, *outputs)
 
     def _silence_after(self, tokens: Tensor, counts: Sequence[int]) -> Tensor:
-        """Return the tokens with the silence column behind each clip's own columns."""
-        place = torch.arange(tokens.shape[-1], device=tokens.device)
-        own = place < torch.tensor(counts, device=tokens.device)[:, None]
+        """Return the tokens with the silence column in all places after a clip's own columns."""
+        column = torch.arange(tokens.shape[-1], device=tokens.device)
+        own = column < torch.tensor(counts, device=tokens.device)[:, None]
         return torch.where(own[:, None], tokens, self.silence[:, None].to(tokens.dtype))
 
 
-def _field(stages: Sequence[Stage], outputs: int) -> int:
-    """Return the number of input steps that so many output steps of a chain depend on."""
+def _inputs_of(stages: Sequence[Stage], outputs: int) -> int:
+    """Return the number of input steps that `outputs` output steps of a chain depend on."""
     first, last = inputs_for(stages, 0, outputs)
     return last - first

@@ -17,10 +17,11 @@ def griffin_lim_steps(config: CodecConfig, quality: Quality) -> int:
 
     Args:
         config: configuration of the codec.
-        quality: of decoding.
+        quality: the quality of decoding.
 
     Raises:
-        InputError: for another quality, or one that a vocoder without such steps cannot have.
+        InputError: for an unknown quality, or any but "default" if the configuration has no such
+            steps.
 
     Example:
         >>> import melcap

@@ -22,7 +22,7 @@ class Codebook(nn.Module):
         self.register_buffer("vectors", torch.randn(size, dim))
 
     def tokens(self, latents: Tensor) -> Tensor:
-        """Return the nearest entries to latents, int32 [batch, rows, columns].
+        """Return the indices of the entries nearest to latents, int32 [batch, rows, columns].
 
         Args:
             latents: floating point [batch, dim, rows, columns].
@@ -35,16 +35,16 @@ class Codebook(nn.Module):
         """Return the entries of tokens, [batch, dim, rows, columns].
 
         Args:
-            tokens: integers [batch, rows, columns]. Call `check` first where they come from
-                elsewhere: on a GPU, a token outside the codebook ends the process.
+            tokens: integers [batch, rows, columns]. Call `check` first for tokens from elsewhere:
+                on a GPU, a token outside the codebook makes every later call of the process fail.
         """
         return nn.functional.embedding(tokens.long(), self.vectors).permute(0, 3, 1, 2)
 
     def check(self, tokens: Tensor) -> None:
-        """Refuse tokens outside the codebook.
+        """Raise an error for tokens outside the codebook.
 
         Raises:
-            InputError: it names the lowest and the highest token.
+            InputError: with the lowest and the highest token.
         """
         if tokens.numel():
             low, high = (int(bound) for bound in torch.aminmax(tokens))

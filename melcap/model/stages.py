@@ -7,7 +7,7 @@ are all there. Three things follow:
 - A chunk with its context gives exactly what the whole signal gives there.
 - A stream runs the same stages, and keeps a few inputs of each between pushes.
 
-In a chain, stages with `down` above 1 come before all stages with `up` above 1. Behind those, the
+In a chain, stages with `down` above 1 come before all stages with `up` above 1. After those, the
 position of a stride would not be defined.
 """
 
@@ -53,8 +53,8 @@ def inputs_for(stages: Sequence[Stage], first: int, last: int) -> tuple[int, int
 
     Args:
         stages: the chain.
-        first: first output step.
-        last: output step behind the last one.
+        first: the first output step.
+        last: the step after the last output step.
 
     Example:
         >>> import melcap
@@ -73,9 +73,9 @@ def outputs_of(stages: Sequence[Stage], first: int, last: int) -> tuple[int, int
 
     Args:
         stages: the chain.
-        first: first input step, at which the receptive field of some output step begins (see
+        first: the first input step, at which the receptive field of some output step begins (see
             `inputs_for`).
-        last: input step behind the last one.
+        last: the step after the last input step.
     """
     for stage in stages:
         first = -(-(first + stage.left) // stage.down) * stage.up
@@ -118,9 +118,9 @@ class StageStream:
             x: the next piece of the signal, [..., steps].
         """
         for index, stage in enumerate(self.stages):
-            held = self._pending[index]
+            pending = self._pending[index]
             # always a copy, because the caller may reuse its buffer
-            x = x.clone() if held is None else torch.cat((held, x), dim=-1)
+            x = x.clone() if pending is None else torch.cat((pending, x), dim=-1)
             ready = (x.shape[-1] - stage.left - stage.right) // stage.down * stage.down
             if ready <= 0:
                 self._pending[index] = x

@@ -1,7 +1,7 @@
 """The identity of a tokenizer: codecs that give the same tokens have the same id.
 
-The front end, the encoder and the codebook decide what tokens mean. Mel decoder and vocoder are no
-part of the id, so a newer decoder can decode older tokens.
+The front end, the encoder and the codebook decide what tokens mean. The mel decoder and the vocoder
+are not part of the id, so a newer decoder can decode older tokens.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from melcap.config import CodecConfig
 DIGITS = 16
 """Hexadecimal digits of an id: 64 bits of a SHA-256."""
 _DECODER_ONLY = {"decoder_blocks"}
+"""Fields of the tokenizer's configuration that are not part of the id."""
 
 
 def tokenizer_id_of(config: CodecConfig, encoder: Mapping[str, Tensor], vectors: Tensor) -> str:
     """Return the id of a tokenizer, 16 hexadecimal digits.
 
-    The id is the beginning of a SHA-256. Hashed are the configuration of the front end and of the
-    encoder, the weights of the encoder, and the codebook, as float32 numbers. The name of the model
-    is left out.
+    The id is the beginning of a SHA-256 over the configuration of the front end and the encoder,
+    the weights of the encoder, and the codebook, both as float32. The name of the model is not part
+    of it.
 
     Args:
         config: configuration of the codec.
-        encoder: the encoder's weights by name, in any order, without buffers that no weights file
-            holds.
+        encoder: the `state_dict` of the encoder, in any order.
         vectors: the codebook, [codebook_size, codebook_dim].
 
     Example:
@@ -41,7 +41,7 @@ def tokenizer_id_of(config: CodecConfig, encoder: Mapping[str, Tensor], vectors:
         >>> codec.tokenizer_id == melcap.load(quality="fast").tokenizer_id
         True
     """
-    digest = hashlib.sha256(_described(config).encode())
+    digest = hashlib.sha256(_json_of(config).encode())
     for name, value in [*sorted(encoder.items()), ("codebook", vectors)]:
         digest.update(f"{name} {list(value.shape)}\n".encode())
         digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
@@ -78,7 +78,7 @@ class CachedTokenizerId:
 
 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:
-    """Yield the parameters and buffers of a module; far faster than its `state_dict`."""
+    """Yield the parameters and buffers of a module, far faster than its `state_dict` does."""
     modules = [module]
     while modules:
         module = modules.pop()
@@ -87,8 +87,8 @@ def _tensors(module: nn.Module) -> Iterator[Tensor]:
         yield from (each for each in module._buffers.values() if each is not None)
 
 
-def _described(config: CodecConfig) -> str:
-    """Return the part of a configuration that decides on tokens, as JSON in a fixed order."""
+def _json_of(config: CodecConfig) -> str:
+    """Return the part of a configuration that tokens depend on, as JSON in a fixed order."""
     parts = {}
     for part in (config.mel, config.tokenizer):
         for field in dataclasses.fields(part):

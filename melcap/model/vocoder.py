@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from melcap.config import CodecConfig
 from melcap.model.griffin_lim import LOUDEST_LN_MAGNITUDE, FirstGuess, GriffinLim, Unfold
-from melcap.model.layers import Conv1d, ConvNeXt1d, Upsample1d, in_full
+from melcap.model.layers import Conv1d, ConvNeXt1d, Upsample1d, in_float32
 from melcap.model.stages import Chain, Stage
 
 STEPS_AT_ONCE = 4
@@ -30,8 +30,8 @@ class ISTFTHead(Stage):
 
     Args:
         channels: channels of the input.
-        hop: samples of a step.
-        overlap: hops of a window.
+        hop: samples for each step.
+        overlap: hops in a window.
     """
 
     window: Tensor
@@ -51,7 +51,7 @@ class ISTFTHead(Stage):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return samples [batch, samples] for channels [batch, channels, steps]."""
-        ln_magnitude, phase = in_full(self.linear, x.transpose(1, 2)).chunk(2, dim=-1)
+        ln_magnitude, phase = in_float32(self.linear, x.transpose(1, 2)).chunk(2, dim=-1)
         magnitude = ln_magnitude.clamp(max=LOUDEST_LN_MAGNITUDE).exp()
         frames = self.synthesis(magnitude * phase.cos(), magnitude * phase.sin()) * self.window
         whole = frames.shape[1] - self.overlap + 1
@@ -64,9 +64,10 @@ class ISTFTHead(Stage):
     def synthesis(self, real: Tensor, imaginary: Tensor) -> Tensor:
         """Return the windows [..., n_fft] of spectra given by parts [..., n_fft / 2 + 1].
 
-        Bins 0 and n_fft / 2 of a real wave have no imaginary part, so it is set to 0 there.
+        Bins 0 and n_fft / 2 of a real wave have no imaginary part, so `imaginary` is set to 0
+        there, in place.
         """
-        # A CPU ignores these values. cuFFT adds them for some numbers of windows only.
+        # The FFT of a CPU ignores these values. cuFFT adds them for some numbers of windows only.
         imaginary[..., :: self.n_fft // 2] = 0
         return torch.fft.irfft(torch.complex(real, imaginary), self.n_fft)
 
@@ -76,8 +77,8 @@ def vocoder(config: CodecConfig, griffin_lim_steps: int | None = None) -> Chain:
 
     Args:
         config: configuration of the codec.
-        griffin_lim_steps: number of steps instead of that of the configuration; a configuration
-            without steps stays without.
+        griffin_lim_steps: number of steps instead of that of the configuration. It has no effect
+            on a configuration without steps.
     """
     voc = config.vocoder
     blocks = voc.blocks + sum(voc.stage_blocks)
@@ -94,10 +95,10 @@ def vocoder(config: CodecConfig, griffin_lim_steps: int | None = None) -> Chain:
     fine.append(ISTFTHead(width, hop, voc.head_overlap))
     if not voc.griffin_lim_steps:
         return Chain(*stages, *fine)
-    wanted = voc.griffin_lim_steps if griffin_lim_steps is None else griffin_lim_steps
+    total = voc.griffin_lim_steps if griffin_lim_steps is None else griffin_lim_steps
     n_fft, hop = config.mel.n_fft, config.mel.hop
     stages.append(FirstGuess(Chain(*fine), voc.dim, n_fft, hop))
-    for done in range(0, wanted, STEPS_AT_ONCE):
-        steps = min(STEPS_AT_ONCE, wanted - done)
+    for done in range(0, total, STEPS_AT_ONCE):
+        steps = min(STEPS_AT_ONCE, total - done)
         stages.append(GriffinLim(n_fft, hop, voc.griffin_lim_momentum, steps))
     return Chain(*stages, Unfold(hop))

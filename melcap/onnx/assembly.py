@@ -9,24 +9,24 @@ import onnx
 
 def assembled(
     models: Sequence[tuple[onnx.ModelProto, int]],
-    given: onnx.ValueInfoProto,
-    made: onnx.ValueInfoProto,
+    graph_input: onnx.ValueInfoProto,
+    graph_output: onnx.ValueInfoProto,
 ) -> onnx.ModelProto:
     """Return one model that runs the models one after the other.
 
     Initializers of equal content are kept once. Nodes that do not contribute to the result are left
     out. So are the exporter's notes: shapes of values, whose symbols mean something else in each
-    model, and stack traces of nodes, which hold paths of the machine.
+    model, and stack traces of nodes, which contain paths of this machine.
 
     Args:
         models: the models, and how many times each runs. The first takes one tensor, each other one
             takes the outputs of the run before it; the first output of the last run is the result.
-        given: name, type and shape of the input.
-        made: name, type and shape of the output.
+        graph_input: name, type and shape of the input.
+        graph_output: name, type and shape of the output.
     """
     nodes: list[onnx.NodeProto] = []
     initializers: dict[bytes, onnx.TensorProto] = {}
-    state = [given.name]
+    state = [graph_input.name]
     for place, (model, times) in enumerate(models):
         shared = {
             tensor.name: _kept(tensor, f"{place}.{tensor.name}", initializers)
@@ -46,13 +46,15 @@ def assembled(
     result.ClearField("metadata_props")
     graph = result.graph
     graph.name = "melcap"
-    graph.input.append(given)
-    graph.output.append(made)
+    graph.input.append(graph_input)
+    graph.output.append(graph_output)
     needed, kept = {state[0]}, []
     for node in reversed(nodes):
         if needed.intersection(node.output):
             needed.update(node.input)
-            names = {name: name for name in (*node.input, *node.output)} | {state[0]: made.name}
+            names = {name: name for name in (*node.input, *node.output)} | {
+                state[0]: graph_output.name
+            }
             kept.append(_renamed(node, node.name, names))
     graph.node.extend(reversed(kept))
     graph.initializer.extend(each for each in initializers.values() if each.name in needed)

@@ -2,7 +2,7 @@
 
 Batch and length are dynamic. As in `Codec`, a clip is coded as if endless silence surrounded it.
 Memory grows with the length, so long audio should be coded in pieces, with the context that the
-metadata names.
+metadata gives.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ OPSET = 18
 def export(
     codec: Codec, folder: str | os.PathLike[str], *, force: bool = False
 ) -> tuple[Path, Path]:
-    """Write `encoder.onnx` and `decoder.onnx` into a folder, which is made if there is none.
+    """Write `encoder.onnx` and `decoder.onnx` into a folder, which is created if it is missing.
 
-    - The encoder turns `wave`, float32 [batch, samples] at the codec's rate with zeros behind the
+    - The encoder turns `wave`, float32 [batch, samples] at the codec's rate with zeros after the
       shorter clips, into `tokens`, int32 [batch, rows, ceil(samples / column_samples)].
-    - The decoder turns `tokens`, int32 [batch, rows, columns] with the column `silence` behind the
+    - The decoder turns `tokens`, int32 [batch, rows, columns] with the column `silence` after the
       shorter clips, into `wave`, float32 [batch, columns * column_samples] in -1..1.
 
     The graphs compute in float32. They clip samples beyond -1..1 and check nothing else. The
@@ -81,10 +81,10 @@ def export(
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with _plain_process():
-            some = torch.zeros(2, 2 * unit + 1), torch.zeros(2, rows, 3, dtype=torch.int32)
+            samples, columns = torch.zeros(2, 2 * unit + 1), torch.zeros(2, rows, 3).int()
             models = (
-                _model(encoder_parts(codec), some[0], wave, tokens, described),
-                _model(decoder_parts(codec), some[1], tokens, wave, described),
+                _model(encoder_parts(codec), samples, wave, tokens, described),
+                _model(decoder_parts(codec), columns, tokens, wave, described),
             )
         with replacing(encoder) as first, replacing(decoder) as second:  # both, or neither
             for model, path in zip(models, (first, second), strict=True):
@@ -95,7 +95,7 @@ def export(
 
 
 def facts(codec: Codec) -> dict[str, Any]:
-    """Return what a user of the graphs must know, ready for JSON.
+    """Return the numbers that a user of the graphs needs, as values for JSON.
 
     `encoder_context` and `decoder_context` are numbers of columns before and after a piece. A piece
     that is coded together with them gives the same result as in the whole clip.
@@ -119,14 +119,21 @@ def facts(codec: Codec) -> dict[str, Any]:
 def _model(
     parts: Sequence[Part],
     example: Tensor,
-    given: onnx.ValueInfoProto,
-    made: onnx.ValueInfoProto,
-    described: dict[str, str],
+    graph_input: onnx.ValueInfoProto,
+    graph_output: onnx.ValueInfoProto,
+    metadata: dict[str, str],
 ) -> onnx.ModelProto:
-    """Return the parts as one model; `given` and `made` describe its input and output.
+    """Return the parts as one model.
 
     Each part is exported with the outputs of the parts before it, each run once on the example.
-    Sizes are symbols, so any number of frames will do.
+    Sizes are symbols, so an example of any length will do.
+
+    Args:
+        parts: the parts, in order.
+        example: an input of the first part.
+        graph_input: name, type and shape of the model's input.
+        graph_output: name, type and shape of the model's output.
+        metadata: the metadata of the model.
     """
     from onnx.helper import set_model_props
 
@@ -139,8 +146,8 @@ def _model(
         with torch.no_grad():
             # The exporter fails on views with gaps.
             state = tuple(tensor.contiguous() for tensor in part.module(*state))
-    model = assembled(models, given, made)
-    set_model_props(model, described)
+    model = assembled(models, graph_input, graph_output)
+    set_model_props(model, metadata)
     return model
 
 
@@ -175,7 +182,7 @@ def _plain_process() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the exporter, which warns of things that do not matter here, such as torchvision."""
+    """Suppress the exporter's warnings, which do not matter here (a missing torchvision)."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,8 +1,8 @@
 """Build encoding and decoding as chains of modules that pad their own input, ready to be exported.
 
-Each module is exported alone, because most of an export's time goes into tracing with symbolic
-sizes. A Griffin-Lim step, of which the decoder has many, is traced once, and the sizes inside a
-module do not carry the arithmetic of the modules before it.
+Each module is exported by itself, because an export spends most of its time on tracing with
+symbolic sizes. So a Griffin-Lim step, of which the decoder has many, is traced once, and the sizes
+inside a module do not contain the arithmetic of the modules before it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from melcap.ops.griffin_lim.portable import FirstState, GriffinLimStep
 class Part(NamedTuple):
     """A module of a graph, which runs `times` times, each time on its own last output.
 
-    It takes tensors [batch, ..., time] and gives a tuple of such tensors.
+    It takes tensors [batch, ..., time] and returns a tuple of such tensors.
     """
 
     module: nn.Module
@@ -68,7 +68,7 @@ class _ToMel(nn.Module):
     def __init__(self, codec: Codec) -> None:
         super().__init__()
         first, last = inputs_for(codec.encode_stages, 0, 1)
-        # The last column may have begun with one sample; it needs this much behind that sample.
+        # The last column may hold one sample only; it needs this much silence after that sample.
         self.silence = (-first, last - 1)
         self.front = codec.front
 
@@ -99,22 +99,22 @@ class _FromTokens(nn.Module):
         self.stages, self.end = Chain(*stages), end
         self.codebook = codec.codebook
         first, last = inputs_for(codec.decode_stages, 0, codec.config.column_samples)
-        quiet = codec.silence[None, :, None]
-        self.register_buffer("before", quiet.repeat(1, 1, -first))
-        self.register_buffer("after", quiet.repeat(1, 1, last - 1))
+        silence = codec.silence[None, :, None]
+        self.register_buffer("before", silence.repeat(1, 1, -first))
+        self.register_buffer("after", silence.repeat(1, 1, last - 1))
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, ...]:
         clips = tokens.shape[0]  # len() would make a constant of it
-        around = (self.before.expand(clips, -1, -1), self.after.expand(clips, -1, -1))
-        extended = torch.cat((around[0], tokens, around[1]), dim=-1)
-        made: tuple[Tensor, ...] = self.end(run(self.stages, self.codebook.latents(extended)))
-        return made
+        before, after = self.before.expand(clips, -1, -1), self.after.expand(clips, -1, -1)
+        latents = self.codebook.latents(torch.cat((before, tokens, after), dim=-1))
+        state: tuple[Tensor, ...] = self.end(run(self.stages, latents))
+        return state
 
 
 class _ToWave(nn.Module):
     """The last stages of the decoder, which also cut off the silence around the columns.
 
-    From the state of the Griffin-Lim steps it uses the wave alone.
+    Of the state of the Griffin-Lim steps, only the wave is used.
     """
 
     def __init__(self, codec: Codec, stages: Sequence[Stage]) -> None:

@@ -1,7 +1,7 @@
 """Replace the codec's stages and operations by forms that every graph runtime can run.
 
-These use real numbers and no FFT. Operations bring their own portable forms (`melcap.ops`); here
-they take the places of the codec's stages. Weights are shared with the stages that they replace.
+These use real numbers and no FFT. The portable forms of operations are defined in `melcap.ops`; the
+stages here use them. Weights are shared with the stages that are replaced.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ PORTABLE: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
 
 
 def make_portable(module: nn.Module) -> None:
-    """Replace the stages that need an FFT, in the module and everything below it."""
+    """Replace the stages that need an FFT, in the module and all its submodules."""
     for name, child in module.named_children():
         if type(child) in PORTABLE:
             setattr(module, name, PORTABLE[type(child)](child))

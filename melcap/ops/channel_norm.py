@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from melcap.errors import InputError
+from melcap.inputs import described
 from melcap.ops.activations import activate
 from melcap.ops.library import (
     Gradient,
@@ -18,7 +19,7 @@ from melcap.ops.library import (
     run,
     wants_gradient,
 )
-from melcap.ops.numerics import EPSILON, described, working_dtype
+from melcap.ops.numerics import EPSILON, working_dtype
 from melcap.ops.precision import without_autocast_for
 from melcap.ops.registry import Tolerance
 
@@ -31,7 +32,7 @@ def channel_norm(x: Tensor, weight: Tensor, bias: Tensor, *, activation: str = "
     computes the forward pass again.
 
     Args:
-        x: [batch, channels, ...], floating point, any number of axes behind the channels.
+        x: [batch, channels, ...], floating point, any number of axes after the channels.
         weight: [channels].
         bias: [channels].
         activation: "none" or "silu".

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from melcap.errors import InputError
+from melcap.inputs import described
 from melcap.ops.library import define_operation, wants_gradient
-from melcap.ops.numerics import EPSILON, described, working_dtype
+from melcap.ops.numerics import EPSILON, working_dtype
 from melcap.ops.precision import without_autocast_for
 from melcap.ops.registry import Tolerance
 

@@ -1,4 +1,4 @@
-"""Share what operations have in common: working dtype, cached tables, windows, descriptions."""
+"""Share what operations have in common: working dtype, cached tables and windows."""
 
 from __future__ import annotations
 
@@ -40,8 +40,3 @@ def hann_window(length: int, dtype: torch.dtype, device: torch.device) -> Tensor
 def fft_flops(points: int) -> float:
     """Return the floating-point operations of an FFT of so many real numbers."""
     return 2.5 * points * math.log2(points)
-
-
-def described(tensor: Tensor) -> str:
-    """Return dtype and shape as error messages show them, "float32 [2, 3]"."""
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"

@@ -1,4 +1,4 @@
-"""Compute in true float32, whatever autocast and the switches of the process say."""
+"""Compute in true float32, regardless of autocast and of the process's precision settings."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ SETTINGS: tuple[tuple[Any, str, object], ...] = (
 )
 """The settings of the process that change float32 results, as (object, attribute, exact value)."""
 
-_AUTOCAST = ("cpu", "cuda", "xpu", "mps")
+_AUTOCAST_DEVICES = ("cpu", "cuda", "xpu", "mps")
 _lock = threading.Lock()
-_inside = 0
-_before: list[object] = []
-"""The settings before the first of the open blocks was entered, in any thread."""
-_threads_are_lost = False
+_open_blocks = 0
+"""The number of `exact_float32` blocks that are open, in all threads."""
+_values_before: list[object] = []
+"""The settings before the first of the open blocks was entered."""
+_thread_pool_is_lost = False
+"""Whether this process was forked, so that the threads of torch's pool do not exist in it."""
 
 
 @contextlib.contextmanager
@@ -36,9 +38,9 @@ def exact_float32() -> Iterator[None]:
     """Compute in float32 inside the block: no autocast, no TF32, no bfloat16 products.
 
     By default cuDNN rounds the operands of convolutions to TF32, and tokens would differ from those
-    of another machine. These settings belong to the process: while one thread is inside, all
-    threads compute in this way, and the last thread that leaves restores what was set before the
-    first. Autocast belongs to the thread.
+    of another machine. These settings belong to the process: while any thread is inside, all
+    threads compute in this way, and the last thread that leaves restores the settings from before
+    the first one entered. Autocast belongs to the thread.
     """
     with without_autocast():
         _enter()
@@ -52,7 +54,7 @@ def exact_float32() -> Iterator[None]:
 def without_autocast() -> Iterator[None]:
     """Switch autocast off inside the block, on every kind of device."""
     with contextlib.ExitStack() as stack:
-        for kind in _AUTOCAST:
+        for kind in _AUTOCAST_DEVICES:
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
         yield
@@ -65,43 +67,43 @@ def without_autocast_for(x: torch.Tensor) -> contextlib.AbstractContextManager[A
 
 
 def _enter() -> None:
-    global _inside, _before
-    _replace_lost_threads()
+    global _open_blocks, _values_before
+    _use_one_thread_after_fork()
     with _lock:
-        if not _inside:
-            _before = [getattr(place, name) for place, name, _ in SETTINGS]
+        if not _open_blocks:
+            _values_before = [getattr(place, name) for place, name, _ in SETTINGS]
             for place, name, value in SETTINGS:
                 setattr(place, name, value)
-        _inside += 1
+        _open_blocks += 1
 
 
 def _leave() -> None:
-    global _inside
+    global _open_blocks
     with _lock:
-        _inside -= 1
-        if not _inside:
-            for (place, name, _), value in zip(SETTINGS, _before, strict=True):
+        _open_blocks -= 1
+        if not _open_blocks:
+            for (place, name, _), value in zip(SETTINGS, _values_before, strict=True):
                 setattr(place, name, value)
 
 
 def _after_fork() -> None:
     """Forget the other threads of the parent, which do not exist in the child."""
-    global _lock, _inside, _threads_are_lost
+    global _lock, _open_blocks, _thread_pool_is_lost
     _lock = threading.Lock()
-    if _inside:
-        _inside = 1
+    if _open_blocks:
+        _open_blocks = 1
         _leave()
-    _threads_are_lost = True
+    _thread_pool_is_lost = True
 
 
-def _replace_lost_threads() -> None:
+def _use_one_thread_after_fork() -> None:
     """Compute with one thread in a forked process, where more would wait for ever.
 
-    The threads of torch's pool do not survive a fork, but the pool does not know it.
+    The threads of torch's pool do not survive a fork, but the pool still counts on them.
     """
-    global _threads_are_lost
-    if _threads_are_lost:
-        _threads_are_lost = False
+    global _thread_pool_is_lost
+    if _thread_pool_is_lost:
+        _thread_pool_is_lost = False
         if torch.get_num_threads() > 1:
             torch.set_num_threads(1)
             logger.warning(

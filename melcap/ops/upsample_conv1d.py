@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from melcap.errors import InputError
+from melcap.inputs import described
 from melcap.ops.activations import ACTIVATIONS, activate
 from melcap.ops.library import Gradient, define_operation
-from melcap.ops.numerics import described, working_dtype
+from melcap.ops.numerics import working_dtype
 from melcap.ops.registry import Tolerance
 
 
@@ -48,7 +49,7 @@ def upsample_conv1d(
 
     Returns:
         [batch, channels_out, steps * stride]: the full result with (kernel - stride) // 2 steps cut
-        off in front and the rest behind.
+        off before it and the rest after it.
 
     Raises:
         InputError: if shapes, activation or stride do not fit.

@@ -11,6 +11,7 @@ from typing import Any
 
 from melcap.codec import Codec
 from melcap.errors import InputError
+from melcap.hub import front_matter
 from melcap.markdown import table
 from melcap.training.checkpoint import Checkpoint, Record
 
@@ -29,7 +30,9 @@ def card(
     licences: Sequence[Mapping[str, str]] = (),
     scorecard: Mapping[str, Any] | None = None,
 ) -> str:
-    """Return a model card in Markdown.
+    """Return a model card in Markdown, with the front matter that the Hub reads.
+
+    The front matter names no licence: the owner of the weights chooses one, and adds it.
 
     Args:
         codec: the codec that was exported.
@@ -41,6 +44,7 @@ def card(
     """
     records = checkpoint.records
     parts = [
+        front_matter(),
         f"# {weights.stem}: model card",
         _codec(codec, weights, digest),
         "## Training data",

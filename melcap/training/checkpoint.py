@@ -82,17 +82,17 @@ class Checkpoint:
 
     @property
     def codec(self) -> CodecConfig:
-        """The configuration of the codec that is trained."""
+        """Return the configuration of the codec that is trained."""
         return self.config.codec
 
     @property
     def recipe(self) -> str:
-        """The name of the recipe: stage1, vocoder or stage2."""
+        """Return the name of the recipe: stage1, vocoder or stage2."""
         return self.config.recipe
 
     @cached_property
     def modules(self) -> dict[str, dict[str, Tensor]]:
-        """The state of each network by name; discriminators only if their file is there."""
+        """Return the state of each network by name; discriminators only if their file is there."""
         found: dict[str, dict[str, Tensor]] = dict(self._part("weights"))
         if DISCRIMINATORS in self.index["files"] and DISCRIMINATORS not in self.missing:
             found |= self._part(DISCRIMINATORS)

@@ -1,10 +1,17 @@
-"""Checks of single settings: a test of a value, and the words that say what is possible."""
+"""The checks of single settings: tests of a value, with the words that say what is possible.
+
+`TrainingConfig` checks combinations of settings.
+"""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+
+from melcap.config import CodecConfig
+from melcap.errors import InputError
 
 
 class Check(NamedTuple):
@@ -103,3 +110,75 @@ def by_name(each: Check) -> Check:
 
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) <= sys.float_info.max
+
+
+_NOT_NEGATIVE = at_least(0)
+
+CHECKS: dict[str, Check] = {
+    "stage": one_of(1, 2),
+    "from_mels": SWITCH,
+    "codec": Check(lambda value: isinstance(value, CodecConfig), "the configuration of a codec"),
+    "seed": whole(0),
+    "batch": whole(1),
+    "columns": whole(1),
+    "gain_db": rising_pair(at_most(0)),
+    "class_weights": by_name(_NOT_NEGATIVE),
+    "narrowed": share(one_is_possible=True),
+    "rate": above(0),
+    "warmup": whole(1),
+    "average": share(one_is_possible=False),
+    "muon": SWITCH,
+    "betas": pair(share(one_is_possible=False)),
+    "weight_decay": _NOT_NEGATIVE,
+    "clip": above(0),
+    "loudness": _NOT_NEGATIVE,
+    "commitment": _NOT_NEGATIVE,
+    "codebook_warmup": whole(0),
+    "codebook_decay": share(one_is_possible=False),
+    "codebook_dead": _NOT_NEGATIVE,
+    "stft_weight": _NOT_NEGATIVE,
+    "mel_weight": _NOT_NEGATIVE,
+    "complex_weight": _NOT_NEGATIVE,
+    "phase_weight": _NOT_NEGATIVE,
+    "texture_weight": _NOT_NEGATIVE,
+    "decoder_only": SWITCH,
+    "constant_phase": SWITCH,
+    "discriminators": whole(0),
+    "discriminator_columns": optional(whole(1)),
+    "spectral": _NOT_NEGATIVE,
+    "features": _NOT_NEGATIVE,
+    "adversarial": _NOT_NEGATIVE,
+}
+"""The check of each setting of `TrainingConfig`, in the same order."""
+
+
+def parsed(name: str, value: Any) -> Any:
+    """Return a setting's value, from JSON or not, once it has passed its check.
+
+    Raises:
+        InputError: for a name that is no setting, and a value that is not possible.
+        WeightsError: for a codec that is not possible.
+    """
+    require(name in CHECKS, f"no setting is called {name!r}: there are {', '.join(CHECKS)}")
+    if isinstance(value, list):
+        value = tuple(value)
+    if name == "codec" and isinstance(value, Mapping):
+        value = CodecConfig.from_json(json.dumps(value))
+    check(name, value)
+    return value
+
+
+def check(name: str, value: Any) -> None:
+    """Refuse a value that the setting cannot have.
+
+    Raises:
+        InputError: naming the setting, the value and what is possible.
+    """
+    found = CHECKS[name]
+    require(found.holds(value), f"{name} cannot be {value!r}: it must be {found.possible}")
+
+
+def require(holds: bool, message: str) -> None:
+    """Raise InputError, with the words that every error of a configuration begins with."""
+    if not holds:
+        raise InputError(f"training configuration: {message}")

@@ -1,8 +1,8 @@
-"""A trial in the first minute of a run whether compiling the recipe's networks pays.
+"""A trial at the start of a training run that decides whether to compile the networks.
 
 `torch.compile` takes about a minute on a GPU before it saves time, and for a recipe whose kernels
 are already fused it may save none. So training begins uncompiled and its rate is measured. Then the
-recipe is compiled and measured again, and the faster variant stays.
+recipe is compiled and measured again, and the faster variant is kept.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from melcap.training.recipe import Recipe
 WINDOW_SECONDS = 10.0
 """Seconds over which each rate is measured."""
 WARM_STEPS = 5
-"""Steps before a window, in which libraries choose their algorithms, or the compiler runs."""
+"""Steps before each measurement, in which libraries choose algorithms or the compiler runs."""
 LEAST_SECONDS = 240.0
-"""The remaining time from which on compiling pays."""
+"""The least remaining time for which the recipe is compiled; in less, compiling does not pay."""
 
 
 class CompileTrial:
@@ -50,11 +50,11 @@ class CompileTrial:
         self._compiled = False
         self._steps = -WARM_STEPS
         self._began = clock()
-        self._asked = self._began
+        self._compile_began = self._began
         self._uncompiled_rate = 0.0
 
     def after_step(self) -> str | None:
-        """Count a step; return the decision as a sentence when this step brings it, else None."""
+        """Count a step; return the decision as a sentence if it was made now, else None."""
         if self.decision is not None:
             return None
         self._steps += 1
@@ -72,18 +72,19 @@ class CompileTrial:
                 f"from {LEAST_SECONDS:.0f} s on ({rate:.2f} steps/s)"
             )
         else:
-            self._uncompiled_rate, self._asked = rate, now
+            self._uncompiled_rate, self._compile_began = rate, now
             self._recipe.compile()
             self._compiled, self._steps = True, -WARM_STEPS
         return self.decision
 
     def _choose(self, rate: float) -> str:
+        """Keep the faster variant and return the decision; `rate` is that of the compiled one."""
         rates = f"{rate:.2f} steps/s compiled, {self._uncompiled_rate:.2f} steps/s uncompiled"
-        taken = f"compiling took {self._began - self._asked:.0f} s"
+        duration = f"compiling took {self._began - self._compile_began:.0f} s"
         if rate > self._uncompiled_rate:
-            return f"compiled: {rates}; {taken}"
+            return f"compiled: {rates}; {duration}"
         self._recipe.uncompile()
-        return f"uncompiled again: {rates}; {taken}"
+        return f"uncompiled again: {rates}; {duration}"
 
     def _now(self) -> float:
         if self._device.startswith("cuda"):

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from melcap.config import CodecConfig
-from melcap.errors import InputError, MelcapError
-from melcap.training import checks
+from melcap.errors import InputError
 from melcap.training.audio_cache import SAMPLE_RATE
-from melcap.training.checks import SWITCH, Check
+from melcap.training.checks import CHECKS, check, parsed, require
+from melcap.training.settings_files import json_object
 
 MAY_CHANGE = frozenset({"rate", "batch", "columns", "discriminator_columns"})
 """Settings that may change when a run resumes; discriminators may be added as well."""
@@ -32,44 +32,6 @@ _OWN: dict[str, dict[str, Any]] = {
     "stage2": {"columns": 26, "rate": 7e-4, **_OF_WAVES},
 }
 """The defaults of each recipe that differ from those of stage 1."""
-
-_NOT_NEGATIVE = checks.at_least(0)
-CHECKS: dict[str, Check] = {
-    "stage": checks.one_of(1, 2),
-    "from_mels": SWITCH,
-    "codec": Check(lambda value: isinstance(value, CodecConfig), "the configuration of a codec"),
-    "seed": checks.whole(0),
-    "batch": checks.whole(1),
-    "columns": checks.whole(1),
-    "gain_db": checks.rising_pair(checks.at_most(0)),
-    "class_weights": checks.by_name(_NOT_NEGATIVE),
-    "narrowed": checks.share(one_is_possible=True),
-    "rate": checks.above(0),
-    "warmup": checks.whole(1),
-    "average": checks.share(one_is_possible=False),
-    "muon": SWITCH,
-    "betas": checks.pair(checks.share(one_is_possible=False)),
-    "weight_decay": _NOT_NEGATIVE,
-    "clip": checks.above(0),
-    "loudness": _NOT_NEGATIVE,
-    "commitment": _NOT_NEGATIVE,
-    "codebook_warmup": checks.whole(0),
-    "codebook_decay": checks.share(one_is_possible=False),
-    "codebook_dead": _NOT_NEGATIVE,
-    "stft_weight": _NOT_NEGATIVE,
-    "mel_weight": _NOT_NEGATIVE,
-    "complex_weight": _NOT_NEGATIVE,
-    "phase_weight": _NOT_NEGATIVE,
-    "texture_weight": _NOT_NEGATIVE,
-    "decoder_only": SWITCH,
-    "constant_phase": SWITCH,
-    "discriminators": checks.whole(0),
-    "discriminator_columns": checks.optional(checks.whole(1)),
-    "spectral": _NOT_NEGATIVE,
-    "features": _NOT_NEGATIVE,
-    "adversarial": _NOT_NEGATIVE,
-}
-"""The check of each setting. Combinations are checked by `TrainingConfig`."""
 
 
 @dataclass(frozen=True)
@@ -157,16 +119,16 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for name in CHECKS:
-            _check(name, getattr(self, name))
-        _require(self.stage == 2 or not self.from_mels, "from_mels is for stage 2 alone")
-        _require(self.stage == 2 or not self.constant_phase, "constant_phase is for stage 2 alone")
-        _require(self.stage == 1 or not self.decoder_only, "decoder_only is for stage 1 alone")
-        _require(
+            check(name, getattr(self, name))
+        require(self.stage == 2 or not self.from_mels, "from_mels is for stage 2 alone")
+        require(self.stage == 2 or not self.constant_phase, "constant_phase is for stage 2 alone")
+        require(self.stage == 1 or not self.decoder_only, "decoder_only is for stage 1 alone")
+        require(
             not self.constant_phase or self.codec.vocoder.griffin_lim_steps > 0,
             "constant_phase needs a codec with Griffin-Lim steps: give it vocoder.griffin_lim_steps"
             " of at least 1",
         )
-        _require(
+        require(
             self.codec.mel.sample_rate == SAMPLE_RATE,
             f"the codec is for {self.codec.mel.sample_rate} Hz: its mel.sample_rate must be "
             f"{SAMPLE_RATE}, the rate of the training audio",
@@ -184,13 +146,13 @@ class TrainingConfig:
             InputError: for a name that is no setting, and for what is not possible.
             WeightsError: for a codec that is not possible.
         """
-        given = {name: _parsed(name, value) for name, value in settings.items()}
+        given = {name: parsed(name, value) for name, value in settings.items()}
         recipe = _recipe_name(given.get("stage", 1), given.get("from_mels", False))
         return cls(**{**_OWN[recipe], **given})
 
     @property
     def recipe(self) -> str:
-        """The name of the recipe and of its checkpoint: stage1, vocoder or stage2."""
+        """Return the name of the recipe and of its checkpoint: stage1, vocoder or stage2."""
         return _recipe_name(self.stage, self.from_mels)
 
     def to_json(self) -> str:
@@ -205,7 +167,7 @@ class TrainingConfig:
             InputError: for text that is no JSON object, and as `of` does.
             WeightsError: for a codec that is not possible.
         """
-        return cls.of(**_json_object(text))
+        return cls.of(**json_object(text))
 
     def check_resumes(self, before: TrainingConfig, where: Path) -> None:
         """Refuse settings that the run at `where`, of which `before` are the settings, cannot take.
@@ -222,47 +184,6 @@ class TrainingConfig:
             )
 
 
-def read_settings(path: Path) -> dict[str, Any]:
-    """Return the settings in a JSON file, of which some may be left out, for `TrainingConfig.of`.
-
-    Raises:
-        InputError: naming the file, where it cannot be read, holds no JSON object, or has a setting
-            that is not possible.
-    """
-    found = read_json(path)
-    try:
-        return {name: _parsed(name, value) for name, value in found.items()}
-    except MelcapError as error:
-        raise InputError(f"{path}: {error}") from error
-
-
-def read_codec(path: Path) -> CodecConfig:
-    """Return the codec's configuration in a JSON file.
-
-    Raises:
-        InputError: naming the file, where it cannot be read or is no configuration of a codec.
-    """
-    found = read_json(path)
-    try:
-        return CodecConfig.from_json(json.dumps(found))
-    except MelcapError as error:
-        raise InputError(f"{path}: {error}") from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file of settings.
-
-    Raises:
-        InputError: naming the file, where it cannot be read or holds no JSON object.
-    """
-    try:
-        return _json_object(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot read the settings: {error}") from error
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-
-
 def differences(before: Any, after: Any) -> Iterator[tuple[str, Any, Any]]:
     """Yield (name, value before, value after) where two configurations of one class differ."""
     for setting in dataclasses.fields(before):
@@ -272,36 +193,6 @@ def differences(before: Any, after: Any) -> Iterator[tuple[str, Any, Any]]:
                 yield f"{setting.name}.{name}", values[0], values[1]
         elif old != new:
             yield setting.name, old, new
-
-
-def _parsed(name: str, value: Any) -> Any:
-    """Return a setting's value, from JSON or not, once it has passed its check."""
-    _require(name in CHECKS, f"no setting is called {name!r}: there are {', '.join(CHECKS)}")
-    if isinstance(value, list):
-        value = tuple(value)
-    if name == "codec" and isinstance(value, Mapping):
-        value = CodecConfig.from_json(json.dumps(value))
-    _check(name, value)
-    return value
-
-
-def _check(name: str, value: Any) -> None:
-    check = CHECKS[name]
-    _require(check.holds(value), f"{name} cannot be {value!r}: it must be {check.possible}")
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise InputError(f"training configuration: {message}")
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:  # numbers with too many digits too
-        raise InputError(f"training configuration: not JSON: {error}") from error
-    _require(isinstance(found, dict), f"it must be a JSON object, not {text[:40]!r}")
-    return dict(found)
 
 
 def _recipe_name(stage: int, from_mels: bool) -> str:

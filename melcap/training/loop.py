@@ -21,7 +21,7 @@ from melcap.training.compiling import CompileTrial
 from melcap.training.crops import Batches, CropSampler
 from melcap.training.logs import TrainingLog, crops_by_class
 from melcap.training.recipe import Recipe
-from melcap.training.saving import Progress, save
+from melcap.training.saving import TrainingProgress, save
 from melcap.training.session import Session
 
 
@@ -122,7 +122,7 @@ def train(
 
         def keep() -> None:
             records = [*earlier, session.record()] if session.steps else earlier
-            progress = Progress(step, before + session.minutes, batches.state, records)
+            progress = TrainingProgress(step, before + session.minutes, batches.state, records)
             save(checkpoint, recipe, averages, progress)
 
         while True:
@@ -137,7 +137,7 @@ def train(
                     group["lr"] = rate
             wave = bounds.batch(batches.next)
             timed = trial is not None and trial.decision is None
-            session.add(bounds.step(partial(recipe.step, wave, progress), undisturbed=timed))
+            session.add(bounds.step(partial(recipe.step, wave), undisturbed=timed))
             step += 1
             _average(recipe, averages, step)
             if trial is not None and (decision := trial.after_step()):

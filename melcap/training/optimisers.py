@@ -39,7 +39,7 @@ def optimisers_of(
 def is_matrix(name: str, parameter: Tensor) -> bool:
     """Return whether a parameter of that name is a matrix, that is, maps several channels.
 
-    Biases, scales, embeddings and depthwise convolutions are no matrices.
+    Biases, scales and depthwise convolutions are no matrices.
     """
     return name.endswith("weight") and parameter.ndim > 1 and parameter.shape[1] > 1
 

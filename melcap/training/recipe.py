@@ -45,12 +45,11 @@ class Recipe(Protocol):
         """Undo `compile`."""
         ...
 
-    def step(self, wave: Tensor, progress: float) -> dict[str, Tensor]:
+    def step(self, wave: Tensor) -> dict[str, Tensor]:
         """Update everything once from a batch of waves.
 
         Args:
             wave: float32 [batch, samples].
-            progress: the share of the schedule that is over, from 0 to 1.
 
         Returns:
             The figures to log.

@@ -30,7 +30,7 @@ FILE_BYTES = 15 << 20
 """Bytes of tensors in one file; a tensor that is larger has a file of its own."""
 
 
-class Progress(NamedTuple):
+class TrainingProgress(NamedTuple):
     """The progress of a training run.
 
     Attributes:
@@ -47,7 +47,7 @@ class Progress(NamedTuple):
 
 
 def save(
-    path: Path, recipe: Recipe, averages: Mapping[str, AveragedModel], progress: Progress
+    path: Path, recipe: Recipe, averages: Mapping[str, AveragedModel], progress: TrainingProgress
 ) -> None:
     """Write a checkpoint, which replaces the one that is there.
 

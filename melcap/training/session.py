@@ -59,7 +59,7 @@ class Session:
 
     @property
     def minutes(self) -> float:
-        """The minutes since the session began."""
+        """Return the minutes since the session began."""
         return (time.monotonic() - self._start) / 60
 
     def add(self, figures: dict[str, Tensor]) -> None:

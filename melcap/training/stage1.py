@@ -116,7 +116,7 @@ class Stage1:
         if self.adversarial is not None:
             self.adversarial.uncompile()
 
-    def step(self, wave: Tensor, progress: float) -> dict[str, Tensor]:
+    def step(self, wave: Tensor) -> dict[str, Tensor]:
         """Update everything once from waves [batch, samples]; return the figures to log."""
         with torch.no_grad():
             mel = self.front(wave)

@@ -142,7 +142,7 @@ class Stage2:
         if self.adversarial is not None:
             self.adversarial.uncompile()
 
-    def step(self, wave: Tensor, progress: float) -> dict[str, Tensor]:
+    def step(self, wave: Tensor) -> dict[str, Tensor]:
         """Update everything once from waves [batch, samples]; return the figures to log."""
         with torch.no_grad():
             source = self._run(self._frozen, wave)

@@ -34,7 +34,7 @@ def cases() -> list[Case]:
                 f"{batch} x {seconds:g} s",
                 torch.float32,
                 4.0 * batch * (samples + spec.n_mels * frames),
-                36e3 * batch * frames,  # see kernels/log_mel.py
+                36e3 * batch * frames,  # see kernels/log_mel/kernels.py
                 "float32 FLOP/s",
                 lambda b=batch, n=samples: (
                     torch.randn(b, n, device="cuda") * 0.1,

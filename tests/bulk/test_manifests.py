@@ -305,7 +305,7 @@ def test_a_wrong_row_costs_that_row_alone(
         ("x.jsonl", b"", "lists no clip: it is empty"),
         ("x.csv", "path\na.wav\n".encode("utf-16"), "UTF-16"),
         ("x.json", b'[{"path": "a.wav"}, {"pa', "item 2 is not JSON"),
-        ("x.json", b'[{"path": "a.wav"}] [{"path": "b.wav"}]', "more follows behind item 1"),
+        ("x.json", b'[{"path": "a.wav"}] [{"path": "b.wav"}]', "more follows after item 1"),
         ("x.json", b'[{"a": ' + b"[" * 9000, "cannot be read as a manifest: item 1"),
         (
             "x.json",

@@ -68,8 +68,8 @@ def test_a_clip_that_kills_every_process_is_bad_and_named(deadly: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_lies_before_it_in_its_file_is_good_and_what_lies_behind_is_bad(deadly: Path) -> None:
-    spans = [("first", 0.0), ("deadly", 0.3), ("behind", 0.6)]
+def test_what_lies_before_it_in_its_file_is_good_and_what_follows_is_bad(deadly: Path) -> None:
+    spans = [("first", 0.0), ("deadly", 0.3), ("after", 0.6)]
     entries = [Entry(name, f"{deadly}/a.wav", start=start, seconds=0.3) for name, start in spans]
     found, windows = ends([*entries, Entry("other", f"{deadly}/b.wav")])
     assert [type(found[number]) for number in range(4)] == [End, Bad, Bad, End]

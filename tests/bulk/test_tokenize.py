@@ -229,7 +229,7 @@ def test_a_shard_that_cannot_be_written_is_written_later(
 
 
 def test_progress_is_reported(clips: Path, codec: Codec, tmp_path: Path) -> None:
-    told: list[run.Progress] = []
+    told: list[run.RunState] = []
     (tmp_path / "no.tar").write_bytes(b"x")
     sources = [str(clips), str(tmp_path / "no.tar")]
     began = time.perf_counter()
@@ -246,6 +246,22 @@ def test_progress_is_reported(clips: Path, codec: Codec, tmp_path: Path) -> None
         assert state.speed == pytest.approx(state.audio_seconds / state.wall_seconds)
         assert 0 < state.busy <= 1
         assert state.eta_seconds == 0
+
+
+@pytest.mark.parametrize(
+    "sources", [["missing.tar"], ["a.wav", "missing.tar"], ["a.wav", "*.tar"], ["notes"]], ids=str
+)
+def test_nothing_is_made_without_the_sources(
+    sources: list[str], codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(Path("a.wav"), wave(0.1), 44100)
+    Path("notes").mkdir()
+    Path("notes", "a.txt").write_text("no audio")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=r"does not exist|matches no file|holds no audio file"):
+        tokenize(sources, Path("set"), codec, ONE)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize(

@@ -267,7 +267,7 @@ def test_a_set_that_cannot_be_counted_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ContainerError, match="b: a token does not fit 9 bits"):
         summarise([tmp_path])
     os.mkfifo(tmp_path / "pipe.parquet")
-    with pytest.raises(InputError, match=r"pipe\.parquet is a pipe or device"):
+    with pytest.raises(InputError, match=r"pipe\.parquet is a pipe, not a regular file"):
         summarise([tmp_path / "pipe.parquet"])
 
 

@@ -77,8 +77,8 @@ def test_a_run_resumes_and_goes_on_past_a_bad_clip(
 
     summary = json.loads((out / "scorecard.json").read_text())
     assert summary["failures"] == []
-    assert summary["versions"]["torch"] == torch.__version__
-    assert summary["processor"]
+    assert summary["torch"] == torch.__version__
+    assert summary["machine"]
     assert [line["class"] for line in summary["table"]] == ["music", "speech", "mean"]
 
     # Nothing left to do: the same file, the same table.

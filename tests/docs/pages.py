@@ -13,6 +13,9 @@ GENERATED = ROOT / "docs" / "scorecard"
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _INDENTED = re.compile(r"(?:^ {4}.*\n)+", re.MULTILINE)
+_COMMAND = re.compile(
+    r"`((?:(?:melcap|make|python -m (?:melcap|recipes))[\s.]|python (?:profiling|examples)/)[^`]+)`"
+)
 
 
 def name(path: Path) -> str:
@@ -30,6 +33,6 @@ def shell_lines(path: Path) -> list[str]:
 
 
 def inline_commands(path: Path) -> list[str]:
-    """Return what stands in backticks and begins with a melcap command."""
+    """Return the commands of melcap, of its scripts and of make that stand in backticks."""
     text = _FENCE.sub("", path.read_text(encoding="utf-8"))
-    return re.findall(r"`((?:melcap|python -m melcap|python -m recipes)[ .][^`]+)`", text)
+    return [" ".join(code.split()) for code in _COMMAND.findall(text)]

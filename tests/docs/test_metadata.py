@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 import melcap
-from melcap.hub import _TAGS
+from melcap.hub import front_matter
 from tests.docs.pages import ROOT
 
 
@@ -27,10 +27,7 @@ def test_the_changelog_opens_with_what_is_not_released() -> None:
 def test_the_model_card_has_what_the_hub_reads() -> None:
     _, front, _ = text("melcap/weights/README.md").split("---\n", 2)
     card = yaml.safe_load(front)
-    assert card["license"] == "mit"
-    assert card["library_name"] == "melcap"
-    assert card["pipeline_tag"] == "audio-to-audio"
-    assert card["tags"] == list(_TAGS)
+    assert card.items() >= yaml.safe_load(front_matter("mit").strip("-")).items()
     assert {"stoi", "pesq"} <= set(card["metrics"])
 
 

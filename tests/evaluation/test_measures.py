@@ -408,6 +408,8 @@ def test_importing_the_evaluation_loads_no_optional_package() -> None:
     path = [str(Path(melcap.__file__).parents[1]), *sys.path]
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path[:] = {path!r}; {code}"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout.strip() == "[]"

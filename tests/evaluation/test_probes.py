@@ -74,8 +74,11 @@ def test_a_language_has_one_group() -> None:
     codes = [code for members in GROUPS.values() for code in members]
     assert len(codes) == len(set(codes))
     assert [group_of(code) for code in ("en_GB", "pt-BR", "SR@latin", "gl")] == [
-        "Germanic", "Romance", "Slavic", "Romance",
-    ]  # fmt: skip
+        "Germanic",
+        "Romance",
+        "Slavic",
+        "Romance",
+    ]
     assert group_of("Klingon") == "Klingon"
 
 

@@ -380,9 +380,14 @@ def test_a_scorecard_is_written_in_full(
         folder, [own, "original"], out, processes=1, seconds=1.0, predictor=trained
     )
     assert {path.name for path in out.iterdir()} == {
-        "scores.jsonl", "scorecard.json", "scorecard.md", "scorecard-full.md", "quality.png",
-        "best-small.png", "worst-small.png",
-    }  # fmt: skip
+        "scores.jsonl",
+        "scorecard.json",
+        "scorecard.md",
+        "scorecard-full.md",
+        "quality.png",
+        "best-small.png",
+        "worst-small.png",
+    }
     assert json.loads((out / "scorecard.json").read_text()) == summary
     assert summary["predictors"] == {own: predictor.fingerprint(trained)}
     assert summary["table"][0]["bits_per_token"]["mean"] > 1

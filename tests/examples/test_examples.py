@@ -157,12 +157,22 @@ class TestTokenLm:
         assert printed.endswith(table)
         lines = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
         assert [line[0] for line in lines] == [
-            "class music", "class speech", "row 0", "row 1", "row 2", "all",
-        ]  # fmt: skip
+            "class music",
+            "class speech",
+            "row 0",
+            "row 1",
+            "row 2",
+            "all",
+        ]
         columns = codec.encode(noise(230_000), 44100).tokens.shape[1]
         assert [int(line[1]) for line in lines] == [
-            6 * columns, 3 * columns, 3 * columns, 3 * columns, 3 * columns, 9 * columns,
-        ]  # fmt: skip
+            6 * columns,
+            3 * columns,
+            3 * columns,
+            3 * columns,
+            3 * columns,
+            9 * columns,
+        ]
         model = ContextModel.load(out / "model.safetensors")
         rows = [row for file in token_files(tokens) for row in read_rows(file, tokens)]
         bits, unigram = [], []

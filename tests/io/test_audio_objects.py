@@ -159,7 +159,7 @@ def test_an_archive_that_is_cut_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_taken_from_an_object_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(input_file, "MAX_SPOOLED", 1000)
+    monkeypatch.setattr(input_file, "MAX_COPIED", 1000)
     with pytest.raises(AudioFileError, match="<stream> holds more than 1000 bytes"):
         audio.read(io.BytesIO(WAV))
 

@@ -174,7 +174,7 @@ def test_a_flipped_bit_in_an_ogg_is_refused(codec: str, bit: int, tmp_path: Path
 PCM = (sound(1, 2 * RATE)[0] * 32767).astype("<i2").tobytes()
 
 
-def wav(size: int, sound_bytes: bytes, behind: bytes = b"") -> bytes:
+def wav(size: int, sound_bytes: bytes, after: bytes = b"") -> bytes:
     form = struct.pack("<HHIIHH", 1, 1, RATE, 2 * RATE, 2, 16)
     return (
         b"RIFF"
@@ -182,7 +182,7 @@ def wav(size: int, sound_bytes: bytes, behind: bytes = b"") -> bytes:
         + form
         + struct.pack("<4sI", b"data", size)
         + sound_bytes
-        + behind
+        + after
     )
 
 
@@ -221,7 +221,7 @@ def chunk(name: bytes, body: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "behind",
+    "after",
     [
         chunk(b"LIST", b"INFO" + bytes(90)),
         chunk(b"id3 ", b"x" * 31) + b"\0" + chunk(b"bext", bytes(602)),
@@ -231,14 +231,12 @@ def chunk(name: bytes, body: bytes) -> bytes:
         bytes(511),
     ],
 )
-def test_metadata_behind_the_samples_of_a_wav_is_passed_over(behind: bytes, tmp_path: Path) -> None:
-    assert read(wav(len(PCM), PCM, behind), tmp_path).shape == (1, 2 * RATE)
+def test_metadata_after_the_samples_of_a_wav_is_passed_over(after: bytes, tmp_path: Path) -> None:
+    assert read(wav(len(PCM), PCM, after), tmp_path).shape == (1, 2 * RATE)
 
 
 @pytest.mark.parametrize("declared", [2, RATE, 2 * RATE - 2])
-def test_samples_behind_the_declared_end_of_a_wav_are_refused(
-    declared: int, tmp_path: Path
-) -> None:
+def test_samples_after_the_declared_end_of_a_wav_are_refused(declared: int, tmp_path: Path) -> None:
     message = refusal(wav(declared, PCM), tmp_path)
     assert f"declares {declared} bytes of samples, but {len(PCM) - declared} more bytes" in message
     second = wav(len(PCM), PCM, chunk(b"LIST", b"INFO") + chunk(b"data", PCM))
@@ -326,7 +324,7 @@ TAGS_BEHIND = [ID3V1, APE, APE_WITH_HEADER, LYRICS + ID3V1, APE + ID3V1]
 
 @pytest.mark.parametrize("tags", TAGS_BEHIND)
 @pytest.mark.parametrize("kind", ["flac", "mp3", "raw mp3", "aac"])
-def test_tags_behind_and_in_front_of_the_sound_are_passed_over(
+def test_tags_before_and_after_the_sound_are_passed_over(
     kind: str, tags: bytes, tmp_path: Path
 ) -> None:
     wave = sound(1, RATE)
@@ -434,6 +432,12 @@ def test_fragments_without_a_total_are_read_and_a_cut_one_is_refused(tmp_path: P
     assert "several mp4 files" in refusal(data + data, tmp_path)
 
 
+def test_an_mp4_of_too_many_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("melcap.io.audio.formats.mp4._MOST", 50)
+    data = ffmpeg(sound(1, RATE), "mp4", "flac")
+    assert "more than 50 boxes" in refusal(data + 50 * b"\0\0\0\x08free", tmp_path)
+
+
 @pytest.mark.parametrize("codec", ["alac", "flac"])
 @pytest.mark.parametrize("samples", [40_000, 48_000, 49_000])
 def test_the_last_packet_in_caf_is_read_whole(codec: str, samples: int, tmp_path: Path) -> None:
@@ -493,7 +497,7 @@ def test_an_mp3_cut_in_its_last_frame(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(raw + b"rubbish" * 99, tmp_path), whole)
 
 
-def test_frames_behind_other_bytes_are_not_lost(tmp_path: Path) -> None:
+def test_frames_after_other_bytes_are_not_lost(tmp_path: Path) -> None:
     raw = without_xing(sound(1, 4 * RATE))
     middle = len(raw) // 2
     for damaged in (raw[:middle] + raw[middle + 500 :], raw[:middle] + bytes(999) + raw[middle:]):

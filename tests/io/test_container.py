@@ -449,9 +449,9 @@ def test_what_is_no_file_is_refused(tmp_path: Path, valid: bytes, call: Any) -> 
     os.write(pipe, valid)  # so that a reader that opens it fails the test rather than hang it
     for path, words in [
         (tmp_path / "missing", "No such file"),
-        (tmp_path, "a folder, a pipe or a device"),
-        (tmp_path / "pipe", "a folder, a pipe or a device"),
-        (Path("/dev/zero"), "a folder, a pipe or a device"),
+        (tmp_path, "it is a folder, not a regular file"),
+        (tmp_path / "pipe", "it is a pipe, not a regular file"),
+        (Path("/dev/zero"), "it is a device, not a regular file"),
         (tmp_path / "nul\0", "null"),
         (tmp_path / ("x" * 300), "name too long"),
     ]:
@@ -528,8 +528,8 @@ def test_where_nothing_can_be_written_nothing_is(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     before = sorted(tmp_path.iterdir())
     for name, words in [
-        ("folder", "a folder, a pipe or a device"),
-        ("pipe", "a folder, a pipe or a device"),
+        ("folder", "it is a folder, not a regular file"),
+        ("pipe", "it is a pipe, not a regular file"),
         ("missing/a.melcap", "No such file"),
         ("file/a.melcap", "Not a directory"),
         ("nul\0", "null"),

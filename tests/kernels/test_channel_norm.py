@@ -11,6 +11,7 @@ from torch import Tensor
 import melcap
 from melcap.errors import BackendError
 from melcap.kernels import channel_norm as kernels
+from melcap.kernels.channel_norm import launches
 from melcap.kernels.launch import launched, run
 from melcap.ops import channel_norm, registry
 from melcap.ops.channel_norm import channel_norm_gradient, channel_norm_reference
@@ -160,10 +161,10 @@ def test_more_tiles_than_programs(
     channels: int, tile: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A program sums up several tiles, some programs one more than others."""
-    monkeypatch.setattr(kernels, "_PROGRAMS", 3)
+    monkeypatch.setattr(launches, "PROGRAMS", 3)
     steps = tile * 7 + 5
     arguments = drawn(1, channels, steps)
-    assert len(kernels.scratch(steps, channels, torch.device("cpu"))) == 3
+    assert len(launches.scratch(steps, channels, torch.device("cpu"))) == 3
     check_gradients(arguments, "silu")
 
 
@@ -171,10 +172,10 @@ def test_nothing_is_written_elsewhere() -> None:
     x, weight, bias = drawn(2, 20, 75)
     rows = x.movedim(1, -1).reshape(-1, 20)
     out = in_nan(torch.zeros(2, 75, 20))
-    run(kernels.plan(x.movedim(1, -1), weight, bias, "silu", out))
+    run(launches.plan(x.movedim(1, -1), weight, bias, "silu", out))
     back = in_nan(torch.zeros(150, 20))
-    sums = in_nan(torch.zeros(kernels.scratch(150, 20, x.device).shape))
-    run(kernels.plan_gradient(rows, rows, weight, bias, "silu", back, sums))
+    sums = in_nan(torch.zeros(launches.scratch(150, 20, x.device).shape))
+    run(launches.plan_gradient(rows, rows, weight, bias, "silu", back, sums))
     for written in (out, back, sums):
         memory = torch.as_strided(written, (written.numel() + 8192,), (1,), 0)
         assert int(memory.isnan().sum()) == 8192

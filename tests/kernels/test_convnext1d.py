@@ -247,9 +247,17 @@ def test_gelu_is_the_exact_one() -> None:
     size = 32
     zeros, ones = torch.zeros(size), torch.ones(size)
     arguments = (
-        torch.zeros(1, size, 1), torch.ones(size, 1, 1), zeros, zeros, zeros,
-        torch.eye(size), torch.linspace(-4, 4, size), torch.eye(size), zeros, ones,
-    )  # fmt: skip
+        torch.zeros(1, size, 1),
+        torch.ones(size, 1, 1),
+        zeros,
+        zeros,
+        zeros,
+        torch.eye(size),
+        torch.linspace(-4, 4, size),
+        torch.eye(size),
+        zeros,
+        ones,
+    )
     found = on_triton(arguments)
     expected = torch.nn.functional.gelu(torch.linspace(-4, 4, size).double())
     assert (found[0, :, 0].double() - expected).abs().max() <= 1e-6
@@ -292,9 +300,16 @@ def test_refusals() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize(
     "shape",
-    [(1, 256, 512, 7, 178), (8, 256, 512, 7, 1729), (8, 128, 256, 7, 6897), (2, 512, 1536, 7, 945),
-     (3, 51, 77, 31, 1000), (2, 16, 16, 1, 1), (1, 300, 1000, 3, 333)],
-)  # fmt: skip
+    [
+        (1, 256, 512, 7, 178),
+        (8, 256, 512, 7, 1729),
+        (8, 128, 256, 7, 6897),
+        (2, 512, 1536, 7, 945),
+        (3, 51, 77, 31, 1000),
+        (2, 16, 16, 1, 1),
+        (1, 300, 1000, 3, 333),
+    ],
+)
 def test_on_a_device(shape: tuple[int, int, int, int, int], dtype: torch.dtype) -> None:
     arguments = drawn(*shape, dtype=dtype, device="cuda")
     found = on_triton(arguments)

@@ -11,6 +11,8 @@ from torch import Tensor
 import melcap
 from melcap.errors import BackendError, InputError
 from melcap.kernels import griffin_lim as kernels
+from melcap.kernels import real_frames
+from melcap.kernels.griffin_lim import launches
 from melcap.kernels.launch import launched, run
 from melcap.ops import griffin_lim, registry
 from melcap.ops.griffin_lim import griffin_lim_reference
@@ -96,8 +98,8 @@ def test_several_frames_of_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
     """Programs take three frames each, as in large batches; a clip's last program has one."""
     x = drawn(2, 16, 256, 64)
     alone = on_triton(x, 256, 64)
-    monkeypatch.setattr(kernels, "_ENOUGH_PROGRAMS", 1)
-    monkeypatch.setattr(kernels, "_FRAMES_EACH", 3)
+    monkeypatch.setattr(real_frames, "ENOUGH_PROGRAMS", 1)
+    monkeypatch.setattr(real_frames, "FRAMES_EACH", 3)
     assert torch.equal(on_triton(x, 256, 64), alone)
 
 
@@ -126,11 +128,11 @@ def test_any_layout() -> None:
 
 @pytest.mark.slow
 def test_nothing_is_written_elsewhere() -> None:
-    """Blocks fill no tile, and memory behind windows and wave stays as it is."""
+    """Blocks fill no tile, and memory after windows and wave stays as it is."""
     x = drawn(2, 19, 256, 64)
     wave, before, magnitude = x.tensor_split((64, 128), dim=2)
     windows, out = in_nan(torch.zeros(2, 16, 256)), in_nan(torch.zeros(2, 13, 64))
-    for launch in kernels.plan(wave, before, magnitude, windows, out, MOMENTUM):
+    for launch in launches.plan(wave, before, magnitude, windows, out, MOMENTUM):
         run(launch)
     assert torch.equal(out, on_triton(x, 256, 64)[..., :64])
     for written in (windows, out):
@@ -213,9 +215,17 @@ def test_sizes_that_do_not_fit(x: Tensor, sizes: tuple[int, int], steps: int, me
 @pytest.mark.gpu
 @pytest.mark.parametrize(
     ("batch", "frames", "n_fft", "hop", "steps"),
-    [(1, 26, 1024, 256, 4), (1, 1747, 1024, 256, 1), (64, 1747, 1024, 256, 1), (3, 300, 256, 64, 2),
-     (3, 300, 512, 64, 2), (3, 300, 2048, 512, 2), (3, 300, 4096, 1024, 2), (2, 9, 1024, 512, 1)],
-)  # fmt: skip
+    [
+        (1, 26, 1024, 256, 4),
+        (1, 1747, 1024, 256, 1),
+        (64, 1747, 1024, 256, 1),
+        (3, 300, 256, 64, 2),
+        (3, 300, 512, 64, 2),
+        (3, 300, 2048, 512, 2),
+        (3, 300, 4096, 1024, 2),
+        (2, 9, 1024, 512, 1),
+    ],
+)
 def test_on_a_device(batch: int, frames: int, n_fft: int, hop: int, steps: int) -> None:
     x = drawn(batch, frames, n_fft, hop, device="cuda")
     found = on_triton(x, n_fft, hop, steps)

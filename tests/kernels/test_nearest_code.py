@@ -1,9 +1,9 @@
 """Check that Triton's nearest_code gives the lowest index within a tie, by float64.
 
 These tests cannot notice offsets of 32 bits (they need gigabytes: a test on the device has them),
-NaN taken for a score that is out of question and a scale owed beyond 2^127 (overflow, where
+NaN taken for a score that is out of question and a score factor beyond 2^127 (overflow, where
 settling is never wrong), what makes settling slower and not wrong (a wide limit, all groups alive,
-all codes measured), masks behind another mask, and smaller terms inside a bound that has room for
+all codes measured), masks after another mask, and smaller terms inside a bound that has room for
 them.
 """
 
@@ -29,6 +29,7 @@ triton = pytest.importorskip("triton")
 launch = pytest.importorskip("melcap.kernels.launch")
 pytest.importorskip("melcap.kernels.nearest_code")
 
+from melcap.kernels import weight_cache  # noqa: E402
 from melcap.kernels.nearest_code import launches, shipped  # noqa: E402
 from melcap.kernels.nearest_code import table as tables  # noqa: E402
 
@@ -39,22 +40,22 @@ KERNELS = ("split", "nominate", "decide", "settle")
 
 @pytest.fixture(autouse=True)
 def _poison(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Fill new memory with NaN or an impossible index; check that nothing is written behind."""
-    empty, behind = torch.empty, []
+    """Fill new memory with NaN or an impossible index; check that nothing is written after it."""
+    empty, guards = torch.empty, []
 
     def poisoned(*shape: Any, **options: Any) -> Tensor:
         size = empty(*shape, device="meta").shape
         whole = empty(size.numel() + GUARD, **options)
         whole.fill_(torch.nan if whole.is_floating_point() else IMPOSSIBLE)
         if whole.device.type != "meta":
-            behind.append(whole[-GUARD:])
+            guards.append(whole[-GUARD:])
         return whole[:-GUARD].view(size)
 
     monkeypatch.setattr(torch, "empty", poisoned)
     yield
-    for guard in behind:
+    for guard in guards:
         untouched = guard.isnan() if guard.is_floating_point() else guard == IMPOSSIBLE
-        assert untouched.all(), "written behind the end"
+        assert untouched.all(), "written after the end"
 
 
 def brute(x: Tensor, codebook: Tensor) -> Tensor:
@@ -108,7 +109,7 @@ def in_float64(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     All of them are scaled; the error is that of `kernels.nearest_code.scores`.
     """
     table = tables.table_of(codebook)
-    power, reach = table.facts.double()
+    power, reach = table.exponent_and_reach.double()
     rows, codes = x.double() * 2**power, codebook.double() * 2**power
     scores = rows @ codes.t() - codes.square().sum(1) / 2
     squares = (rows.square().sum(1) - 2 * scores.amax(1)).clamp(min=0)
@@ -146,12 +147,12 @@ def width_used(x: Tensor, codebook: Tensor) -> Tensor:
 
 
 def drawn(rows: int, codes: int, dim: int) -> tuple[Tensor, Tensor]:
-    """Return rows close to one of the random codes, and the codes; infinity lies behind."""
+    """Return rows close to one of the random codes, and the codes; infinity follows in memory."""
     codebook = noise(codes, dim, seed=4)
     x = codebook[torch.arange(rows) * 7 % codes] + noise(rows, dim, seed=5) / 10
-    behind = torch.full((GUARD,), torch.inf)
+    infinity = torch.full((GUARD,), torch.inf)
     x, codebook = (
-        torch.cat((part.flatten(), behind))[:-GUARD].view_as(part) for part in (x, codebook)
+        torch.cat((part.flatten(), infinity))[:-GUARD].view_as(part) for part in (x, codebook)
     )
     return x, codebook
 
@@ -445,12 +446,12 @@ def test_a_codebook_made_for_inference_is_never_stale() -> None:
 
 
 def test_tables_live_as_long_as_their_codebooks() -> None:
-    before = len(tables._tables)
+    before = len(weight_cache._tables)
     codebook = noise(20, 4, seed=21)
     tables.table_of(codebook)
-    assert len(tables._tables) == before + 1
+    assert len(weight_cache._tables) == before + 1
     del codebook
-    assert len(tables._tables) == before
+    assert len(weight_cache._tables) == before
 
 
 @settings(max_examples=examples(20))
@@ -459,7 +460,7 @@ def test_table_halves_the_codebook_exactly_enough(dim: int, exponent: int, seed:
     generator = torch.Generator().manual_seed(seed)
     codebook = torch.randn(9, dim, generator=generator) * 10.0**exponent
     built = tables.build_table(codebook)
-    power, reach = built.facts.tolist()
+    power, reach = built.exponent_and_reach.tolist()
     scaled = codebook.double() * 2.0**power
     sums = built.halves[:9, :, :dim].double().sum(1)
     if codebook.abs().max() > 1e-33:

@@ -82,9 +82,17 @@ def test_upsample_conv1d(
 @pytest.mark.parametrize(("channels", "hidden", "kernel"), [(256, 512, 7), (51, 77, 31)])
 def test_convnext1d(channels: int, hidden: int, kernel: int, dtype: torch.dtype) -> None:
     shapes = (
-        (2, channels, 101), (channels, 1, kernel), (channels,), (channels,), (channels,),
-        (hidden, channels), (hidden,), (channels, hidden), (channels,), (channels,),
-    )  # fmt: skip
+        (2, channels, 101),
+        (channels, 1, kernel),
+        (channels,),
+        (channels,),
+        (channels,),
+        (hidden, channels),
+        (hidden,),
+        (channels, hidden),
+        (channels,),
+        (channels,),
+    )
     arguments = [noise(*shape, seed=seed).to("cuda", dtype) for seed, shape in enumerate(shapes)]
     with melcap.use_backend("triton"):
         found = convnext1d(*arguments)
@@ -124,7 +132,16 @@ def test_channel_norm(last: bool, channels: int, dtype: torch.dtype) -> None:
 
 def test_all_kernels_were_launched() -> None:
     assert {
-        "log_mel_kernel", "split", "nominate", "decide", "settle", "upsample_conv1d_kernel",
-        "convnext1d_norm", "convnext1d_mlp", "griffin_lim_windows", "griffin_lim_overlap_add",
-        "channel_norm_kernel", "channel_norm_gradient_kernel",
-    } <= set(launched)  # fmt: skip
+        "log_mel_kernel",
+        "split",
+        "nominate",
+        "decide",
+        "settle",
+        "upsample_conv1d_kernel",
+        "convnext1d_norm",
+        "convnext1d_mlp",
+        "griffin_lim_windows",
+        "griffin_lim_overlap_add",
+        "channel_norm_kernel",
+        "channel_norm_gradient_kernel",
+    } <= set(launched)

@@ -19,6 +19,7 @@ from torch import Tensor
 import melcap
 from melcap.errors import BackendError
 from melcap.kernels import upsample_conv1d as kernel
+from melcap.kernels import weight_cache
 from melcap.kernels.launch import launched
 from melcap.kernels.upsample_conv1d import weights
 from melcap.ops import registry, upsample_conv1d
@@ -245,10 +246,10 @@ def test_weights_without_a_version() -> None:
 
 
 def test_weights_are_not_kept_alive() -> None:
-    before = len(weights._tables)
+    before = len(weight_cache._tables)
     on_triton(layer(1, 2, 2, 2, 2, 2))
     gc.collect()
-    assert len(weights._tables) <= before
+    assert len(weight_cache._tables) <= before
 
 
 @pytest.mark.parametrize("activation", ["snake", "silu"])

@@ -164,7 +164,7 @@ class TestBits:
     ) -> None:
         grid = tokens_of(ROWS, 50)
         for piece in (1, 3, 7, 50, 51):
-            monkeypatch.setattr(context_model, "PIECE", piece)
+            monkeypatch.setattr(context_model, "PIECE_COLUMNS", piece)
             whole = model.bits(grid[None])[0]
             torch.testing.assert_close(model.bits_of_clip(grid), whole, atol=1e-5, rtol=0)
         assert model.bits_of_clip(grid[:, :0]).shape == (ROWS, 0)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,7 +29,7 @@ from tests.helpers import noise
 
 ROWS = 3
 BEHIND = Vocabulary(300, ROWS, offset=1000, bos=1, eos=2, pad=0)
-"""Audio ids behind a text tokenizer's, and its special ids."""
+"""Audio ids after a text tokenizer's, and its special ids."""
 
 
 @st.composite
@@ -107,10 +105,10 @@ def test_layout(codec: Codec) -> None:
     skipped = Vocabulary.of(codec, offset=50, bos=350)
     assert dataclasses.astuple(skipped) == (300, ROWS, 50, 350, 351, 352)
     seven: Any = np.int64(7)
-    behind = Vocabulary.of(codec, offset=50, eos=351, pad=seven)
-    assert dataclasses.astuple(behind) == (300, ROWS, 50, 350, 351, 7)
-    assert type(behind.pad) is int
-    assert behind.size == 352
+    following = Vocabulary.of(codec, offset=50, eos=351, pad=seven)
+    assert dataclasses.astuple(following) == (300, ROWS, 50, 350, 351, 7)
+    assert type(following.pad) is int
+    assert following.size == 352
     assert Vocabulary.of(codec, offset=9, bos=1, eos=2, pad=3).size == 309
 
 
@@ -168,7 +166,7 @@ def test_blocks_hold_every_document(
         begin, end = [1] * ROWS * bos, [2] * ROWS * eos
         own = [*begin, *(token + 1000 for token in document), *end]
         assert ids[numbers == number].tolist() == own
-    # PAD stands behind all else, and belongs to no document
+    # PAD stands after all else, and belongs to no document
     assert (numbers == -1).flatten().tolist() == [False] * total + [True] * (ids.numel() - total)
     torch.testing.assert_close(numbers == -1, ids == 0)
     # position modulo rows is the row, which the tokens tell; special ids fill whole columns
@@ -459,18 +457,3 @@ def test_generation_ends_each_sequence_in_its_own_column(lite: Codec) -> None:
     )
     written = [vocabulary.decode(ids[prompts.shape[1] :]) for ids in made]
     assert [len(tokens) // lite.rows for tokens in written] == [3, 5]
-
-
-@pytest.mark.slow
-def test_the_blocks_of_the_page(lite: Codec) -> None:
-    """Run the code of the page from top to bottom, without the long measurements at its end."""
-    page = Path(__file__).parents[2] / "docs" / "language-models.md"
-    text, _ = page.read_text(encoding="utf-8").split("### What counts as silent")
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 6
-    names: dict[str, Any] = {}
-    for block in blocks:
-        exec(block, names)
-    assert names["behind"].size == 40193
-    assert names["wave"].shape == (2 * 2048,)
-    assert names["stop"](names["ids"][None]).tolist() == [True]

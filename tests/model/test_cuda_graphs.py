@@ -61,7 +61,7 @@ def test_a_shape_is_captured_once_and_results_are_the_callers_own(
     assert captured[2:] == [(3,)]
 
 
-def test_changed_weights_are_captured_anew(captured: list[tuple[int, ...]]) -> None:
+def test_changed_weights_are_captured_again(captured: list[tuple[int, ...]]) -> None:
     weight = torch.ones(1)
     table = {weight._version: weight.clone()}
 
@@ -82,10 +82,10 @@ def test_changed_weights_are_captured_anew(captured: list[tuple[int, ...]]) -> N
     assert len(captured) == 3
 
 
-def test_the_graph_that_was_not_used_for_longest_goes_first(
+def test_the_least_recently_used_graph_is_discarded_first(
     captured: list[tuple[int, ...]],
 ) -> None:
-    double = GraphedFunction(lambda x: 2 * x, [], most=2)
+    double = GraphedFunction(lambda x: 2 * x, [], max_graphs=2)
     for size in (1, 2, 1, 3, 1, 2):
         assert torch.equal(double(torch.ones(size)), torch.full((size,), 2.0))
     assert captured == [(1,), (2,), (3,), (2,)]
@@ -108,7 +108,7 @@ def test_the_reference_is_not_captured(monkeypatch: pytest.MonkeyPatch) -> None:
         assert float(GraphedFunction(lambda x: 2 * x, [])(torch.ones(1))) == 2
 
 
-def test_a_codec_on_a_cpu_refuses(small_weights: Path) -> None:
+def test_graphs_are_refused_on_a_cpu(small_weights: Path) -> None:
     with pytest.raises(BackendError, match="this one is on cpu"):
         melcap.load(small_weights).use_graphs()
 
@@ -185,11 +185,11 @@ def test_a_capture_allows_other_threads_to_allocate(monkeypatch: pytest.MonkeyPa
     )
     monkeypatch.setattr(cuda_graphs, "torch", SimpleNamespace(cuda=cuda))
     found = cuda_graphs.capture(lambda x: 2 * x, torch.ones(2), "a pool")
-    assert found.made.tolist() == [2, 2]
+    assert found.static_output.tolist() == [2, 2]
     assert told == [{"pool": "a pool", "capture_error_mode": "thread_local"}]
 
 
-def test_a_codec_that_moves_forgets_its_graphs(
+def test_converting_a_codec_discards_its_graphs(
     small_weights: Path, captured: list[tuple[int, ...]]
 ) -> None:
     graphed = with_graphs(melcap.load(small_weights))
@@ -198,7 +198,7 @@ def test_a_codec_that_moves_forgets_its_graphs(
 
 
 @gpu
-def test_on_a_device_bit_for_bit() -> None:
+def test_graphs_are_bit_exact_on_a_device() -> None:
     codec = melcap.load(device="cuda")
     batches = [noise(2, 44100 * seconds, seed=seconds).cuda() for seconds in (1, 2, 7)]
     plain = [codec.encode(batch, 44100) for batch in batches]

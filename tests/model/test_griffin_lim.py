@@ -46,7 +46,7 @@ def packed(wave: Tensor, before: Tensor, magnitude: Tensor, hop: int) -> Tensor:
 
 @pytest.mark.parametrize(("n_fft", "hop"), SIZES)
 @given(seed=st.integers(0, 2**32), momentum=st.sampled_from([0.0, 0.5, 0.99]))
-def test_a_step_is_the_definition(n_fft: int, hop: int, seed: int, momentum: float) -> None:
+def test_a_step_equals_its_definition(n_fft: int, hop: int, seed: int, momentum: float) -> None:
     """Compare with windows that are overlap-added by hand and divided by their squared sum."""
     generator = torch.Generator().manual_seed(seed)
     reach = n_fft // hop - 1
@@ -77,7 +77,7 @@ def test_a_step_is_the_definition(n_fft: int, hop: int, seed: int, momentum: flo
 
 
 @given(seed=st.integers(0, 2**32), momentum=st.floats(0, 0.99))
-def test_magnitudes_that_agree_change_nothing(seed: int, momentum: float) -> None:
+def test_consistent_magnitudes_change_nothing(seed: int, momentum: float) -> None:
     n_fft, hop, count = 64, 16, 12
     generator = torch.Generator().manual_seed(seed)
     wave = torch.randn(count * hop + hop, generator=generator, dtype=torch.float64)
@@ -91,7 +91,7 @@ def test_magnitudes_that_agree_change_nothing(seed: int, momentum: float) -> Non
 
 @pytest.mark.slow
 @given(seed=st.integers(0, 2**32), steps=st.integers(2, 5))
-def test_several_steps_are_one_after_the_other(seed: int, steps: int) -> None:
+def test_several_steps_equal_single_steps(seed: int, steps: int) -> None:
     x = torch.rand(2, 32 + 33, 40, generator=torch.Generator().manual_seed(seed)).double()
     together = GriffinLim(64, 16, 0.9, steps).double()
     one = GriffinLim(64, 16, 0.9, 1).double()
@@ -101,7 +101,7 @@ def test_several_steps_are_one_after_the_other(seed: int, steps: int) -> None:
 
 @pytest.mark.parametrize("count", [1, TILE - 1, TILE, TILE + 1, 2 * TILE + 3])
 @pytest.mark.parametrize("clips", [1, 3])
-def test_tiles_are_parts_of_the_whole(clips: int, count: int) -> None:
+def test_tiles_equal_the_whole(clips: int, count: int) -> None:
     """A CPU works in tiles without gradients, and in one piece with gradients."""
     guess = FirstGuess(Chain(Upsample1d(3, 3, 2), ISTFTHead(3, 8, 4)), 3, 64, 16)
     steps = GriffinLim(64, 16, 0.9, 2)

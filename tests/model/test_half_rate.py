@@ -136,7 +136,7 @@ def test_the_networks_have_the_rates_of_the_configuration(half: Codec) -> None:
 
 @settings(max_examples=examples(25))
 @given(waves(longest=4 * UNIT, batch=3), sample_rates())
-def test_any_audio_comes_back_as_long_as_it_was(half: Codec, wave: Tensor, rate: int) -> None:
+def test_decoded_audio_has_the_shape_of_the_input(half: Codec, wave: Tensor, rate: int) -> None:
     codes = half.encode(wave, rate)
     expected = math.ceil(math.ceil(wave.shape[1] * 44100 / rate) / UNIT)
     assert codes.tokens.shape == (len(wave), HALF.rows, expected)
@@ -147,7 +147,7 @@ def test_any_audio_comes_back_as_long_as_it_was(half: Codec, wave: Tensor, rate:
 
 @settings(max_examples=examples(15))
 @given(waves(longest=10 * UNIT, batch=2), st.integers(1, 6))
-def test_chunks_change_nothing(half: Codec, wave: Tensor, columns: int) -> None:
+def test_chunks_give_the_result_of_whole_clips(half: Codec, wave: Tensor, columns: int) -> None:
     whole = half.encode(wave, 44100)
     with chunks_of(half, columns):
         found = half.encode(wave, 44100)
@@ -191,7 +191,7 @@ def test_a_streamed_clip_is_the_whole_clip(
     torch.testing.assert_close(found, half.decode(whole), atol=CLOSE, rtol=0)
 
 
-def test_silence_is_a_fixed_point(half: Codec) -> None:
+def test_digital_silence_becomes_the_silence_column(half: Codec) -> None:
     codes = half.encode(torch.zeros(1, 7 * UNIT + 5), 44100)
     assert half.silence.shape == (HALF.rows,)
     assert torch.equal(codes.tokens[0], half.silence[:, None].expand(-1, 8))
@@ -201,7 +201,7 @@ def test_silence_is_a_fixed_point(half: Codec) -> None:
     assert torch.equal(amid.tokens[0, :, 11], half.silence)
 
 
-def test_the_flat_sequence_and_back(half: Codec) -> None:
+def test_flat_sequences_have_an_inverse(half: Codec) -> None:
     codes = half.encode(noise(2, 5 * UNIT), 44100, [5 * UNIT, 2 * UNIT + 1])
     flat = codes.flatten()
     assert [len(sequence) for sequence in flat] == [5 * HALF.rows, 3 * HALF.rows]
@@ -209,7 +209,9 @@ def test_the_flat_sequence_and_back(half: Codec) -> None:
     assert torch.equal(half.decode(back), half.decode(codes))
 
 
-def test_weights_come_back(half: Codec, weights: Path, tmp_path: Path) -> None:
+def test_weights_are_the_same_after_saving_and_loading(
+    half: Codec, weights: Path, tmp_path: Path
+) -> None:
     assert half.config == HALF
     assert half.model.startswith("small-half-")
     again = melcap.load(weights)
@@ -221,7 +223,7 @@ def test_weights_come_back(half: Codec, weights: Path, tmp_path: Path) -> None:
 
 @settings(max_examples=examples(10))
 @given(st.integers(1, 3), st.integers(1, 4 * UNIT), st.sampled_from([44100, 48000, 16000]))
-def test_a_file_comes_back_as_it_was(
+def test_a_decoded_file_has_the_length_of_the_original(
     half: Codec, folder: Path, channels: int, samples: int, rate: int
 ) -> None:
     source, packed, back = folder / "a.wav", folder / "a.melcap", folder / "b.wav"
@@ -275,7 +277,7 @@ def test_stage_1_compares_whole_columns() -> None:
     ]
     assert [type(stage) for stage in coarsest] == [Down2d, Up2d]
     before = [stage.conv.weight.clone() for stage in coarsest]
-    figures = recipe.step(noise(2, recipe.samples), 0.5)
+    figures = recipe.step(noise(2, recipe.samples))
     assert all(torch.isfinite(value) for value in figures.values())
     for stage, weight in zip(coarsest, before, strict=True):
         assert not torch.equal(stage.conv.weight, weight)

@@ -1,6 +1,9 @@
-"""Layers have an exact inverse, or a part of their input that may not affect the output."""
+"""Layers equal their formulas or invert each other, and networks compile without a difference."""
 
 from __future__ import annotations
+
+import math
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from melcap.codec import Codec
 from melcap.config import CodecConfig
 from melcap.model.layers import (
     ChannelNorm,
@@ -20,9 +24,10 @@ from melcap.model.layers import (
     Up2d,
 )
 from melcap.model.stages import Stage
-from melcap.model.tokenizer import mel_decoder, mel_encoder
+from melcap.model.tokenizer import FromPicture, ToPicture, mel_decoder, mel_encoder
 from melcap.model.vocoder import ISTFTHead, vocoder
 from melcap.ops import griffin_lim
+from tests.helpers import SMALL, noise
 
 
 @given(rows=st.integers(1, 9), columns=st.integers(1, 9), seed=st.integers(0, 2**31))
@@ -35,23 +40,38 @@ def test_haar_is_orthonormal_and_invertible(rows: int, columns: int, seed: int) 
     torch.testing.assert_close(HaarMerge()(y), x)
 
 
-@pytest.mark.slow
-@given(overlap=st.integers(3, 8), hop=st.sampled_from([2, 6, 16]), steps=st.integers(12, 30))
-def test_the_head_inverts_a_short_time_transform(overlap: int, hop: int, steps: int) -> None:
-    """The head returns the signal, exactly in its place, for the true spectrum of each window."""
-    torch.manual_seed(overlap)
-    n_fft, margin = overlap * hop, (overlap - 1) * hop
-    signal = torch.randn(2, steps * hop)
-    left = margin // 2
-    padded = torch.nn.functional.pad(signal, (left, margin - left))
-    frames = padded.unfold(1, n_fft, hop) * torch.hann_window(n_fft)
-    spectrum = torch.fft.rfft(frames)
-    head = ISTFTHead(4, hop, overlap)
+def test_haar_bands_of_a_constant_and_of_an_odd_number_of_steps() -> None:
+    """A constant has one band that is not zero. An odd last step is left out, as in every stage."""
+    assert HaarSplit()(torch.ones(1, 1, 2, 2)).flatten().tolist() == [2, 0, 0, 0]
+    x = torch.randn(1, 1, 4, 11)
+    assert torch.equal(HaarSplit()(x), HaarSplit()(x[..., :10]))
+
+
+@pytest.mark.parametrize("overlap", [3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("hop", [2, 6, 16, 64])
+def test_the_head_inverts_a_short_time_transform(overlap: int, hop: int) -> None:
+    """The head returns the wave for its spectra under Hann windows, step i around hop i."""
+    steps, n_fft = 2 * overlap + 6, overlap * hop
+    head = ISTFTHead(3, hop, overlap)
     head.linear = torch.nn.Identity()  # type: ignore[assignment]
-    polar = torch.cat((spectrum.abs().clamp(min=1e-20).log(), spectrum.angle()), dim=-1)
-    wave = head(polar.transpose(1, 2))
-    expected = signal[:, head.left * hop : (steps - head.right) * hop]
-    torch.testing.assert_close(wave, expected, atol=2e-5, rtol=1e-4)
+    reach = (n_fft - hop) / 2
+    assert reach.is_integer()
+    wave = noise(1, steps * hop + 2 * int(reach), seed=7)
+    window = torch.hann_window(n_fft)
+    spectrum = torch.fft.rfft(wave.unfold(-1, n_fft, hop) * window)
+    found = head(torch.cat((spectrum.abs().log(), spectrum.angle()), dim=-1).transpose(1, 2))
+    assert head.left == head.right
+    asked = wave[:, int(reach) + head.left * hop :][:, : (steps - 2 * head.left) * hop]
+    torch.testing.assert_close(found, asked, atol=2e-5, rtol=0)
+
+
+def test_the_head_bounds_its_magnitudes() -> None:
+    head = ISTFTHead(4, 8, 4)
+    with torch.no_grad():
+        head.linear.weight.mul_(1e6)
+    wave = head(noise(1, 4, 50, amplitude=1e4))
+    assert torch.isfinite(wave).all()
+    assert wave.abs().max() <= math.exp(6) * 4
 
 
 def test_spectra_of_real_waves_are_inverted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,17 +94,18 @@ def test_spectra_of_real_waves_are_inverted(monkeypatch: pytest.MonkeyPatch) -> 
     assert head.linear.weight.grad is not None
 
 
-def test_norm_looks_at_one_position_only() -> None:
+def test_channel_norm_normalises_each_position_alone() -> None:
     norm = ChannelNorm(8)
     x = torch.randn(1, 8, 5, 7)
     y = norm(x)
     torch.testing.assert_close(y.mean(1), torch.zeros(1, 5, 7), atol=1e-6, rtol=0)
+    torch.testing.assert_close(y.var(1, correction=0), torch.ones(1, 5, 7), atol=1e-3, rtol=0)
     changed = x.clone()
     changed[..., 3:] = 100.0
     assert torch.equal(norm(changed)[..., :3], y[..., :3])
 
 
-def test_blocks_of_the_tokenizer_are_their_formulas() -> None:
+def test_tokenizer_blocks_equal_their_formulas() -> None:
     """Compare with formulas in which SiLU follows each norm; no weight is zero or one."""
     torch.manual_seed(0)
     block, end, down, up = ResBlock2d(6), Output2d(6, 4), Down2d(6, 4), Up2d(6, 4)
@@ -130,3 +151,26 @@ def test_networks_are_made_of_stages_without_running_statistics() -> None:
             assert "BatchNorm" not in type(module).__name__
             assert "GroupNorm" not in type(module).__name__
             assert "InstanceNorm" not in type(module).__name__
+
+
+def test_a_channel_axis_is_added_and_removed() -> None:
+    mel = noise(2, 6, 5)
+    assert ToPicture()(mel).shape == (2, 1, 6, 5)
+    assert torch.equal(FromPicture()(ToPicture()(mel)), mel)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["encoder", "vocoder"])
+def test_compiled_networks_equal_eager_ones(codec: Codec, name: str) -> None:
+    """Each network is one graph, and a second length compiles at most once more."""
+    network: Any = getattr(codec, name)
+    frames = {"encoder": 100, "vocoder": 60}[name]
+    torch._dynamo.reset()
+    compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+    with (
+        torch.no_grad(),
+        torch._dynamo.config.patch(recompile_limit=2, fail_on_recompile_limit_hit=True),
+    ):
+        for longer in (0, 8):
+            x = noise(2, SMALL.mel.n_mels, frames + longer, amplitude=1)
+            torch.testing.assert_close(compiled(x), network(x), rtol=1e-4, atol=1e-5)

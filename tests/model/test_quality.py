@@ -37,9 +37,7 @@ def steps_of(codec: Codec) -> int:
 
 
 @pytest.mark.parametrize("quality", QUALITIES)
-def test_a_level_is_a_codec_of_so_many_steps(
-    weights: Path, tmp_path: Path, quality: Quality
-) -> None:
+def test_a_quality_is_a_number_of_steps(weights: Path, tmp_path: Path, quality: Quality) -> None:
     codec, other = melcap.load(weights), melcap.load(weights, quality=quality)
     steps = griffin_lim_steps(codec.config, quality)
     assert steps_of(other) == steps
@@ -59,7 +57,7 @@ def test_a_level_is_a_codec_of_so_many_steps(
     assert (tmp_path / "again.safetensors").read_bytes() == weights.read_bytes()
 
 
-def test_levels_are_in_order() -> None:
+def test_qualities_are_in_order() -> None:
     config = melcap.load().config
     fast, default, best = (griffin_lim_steps(config, each) for each in QUALITIES)
     assert 1 <= fast < default == config.vocoder.griffin_lim_steps < best
@@ -67,7 +65,7 @@ def test_levels_are_in_order() -> None:
     assert griffin_lim_steps(least, "fast") == 1
 
 
-def test_streams_have_it_too(weights: Path) -> None:
+def test_streams_have_the_quality_of_their_codec(weights: Path) -> None:
     codec = melcap.load(weights, quality="fast")
     codes = codec.encode(noise(9000), 44100)
     stream = melcap.StreamDecoder(codec)
@@ -84,7 +82,7 @@ def test_other_qualities_are_refused(weights: Path, quality: Any) -> None:
 
 
 @pytest.mark.parametrize("quality", ["fast", "best"])
-def test_a_codec_without_steps_has_one_level(tmp_path: Path, quality: Quality) -> None:
+def test_a_codec_without_steps_has_one_quality(tmp_path: Path, quality: Quality) -> None:
     config = replace(SMALL, vocoder=replace(SMALL.vocoder, griffin_lim_steps=0))
     save(draw_weights(Codec(config)), tmp_path / "plain.safetensors")
     melcap.load(tmp_path / "plain.safetensors")
@@ -94,7 +92,9 @@ def test_a_codec_without_steps_has_one_level(tmp_path: Path, quality: Quality) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["decode", "transcode", "detokenize", "plot"])
-def test_on_the_command_line(weights: Path, tmp_path: Path, command: str) -> None:
+def test_quality_and_decoder_on_the_command_line(
+    weights: Path, tmp_path: Path, command: str
+) -> None:
     """Both options, quality and decoder, reach the codec that decodes."""
     codec, other = melcap.load(weights), melcap.load(weights)
     decoder = tmp_path / "decoder.safetensors"

@@ -104,7 +104,7 @@ def test_the_id_is_the_same_on_every_machine_and_in_every_version() -> None:
     assert codec.tokenizer_id == "fc5291fa1aa5fcf4"
 
 
-def test_it_follows_the_weights(codec: Codec, small_weights: Path) -> None:
+def test_the_id_follows_the_weights(codec: Codec, small_weights: Path) -> None:
     own = melcap.load(small_weights)
     before = own.tokenizer_id
     assert own.double().tokenizer_id == before
@@ -120,7 +120,7 @@ def test_it_follows_the_weights(codec: Codec, small_weights: Path) -> None:
     assert own.tokenizer_id != before
 
 
-def test_a_tensor_in_the_place_of_another(codec: Codec) -> None:
+def test_a_new_tensor_at_the_address_of_another(codec: Codec) -> None:
     """A new tensor may have the address and the version of one that is gone."""
     own = copy.deepcopy(codec)
     memory = codec.codebook.vectors.numpy().copy()
@@ -131,7 +131,7 @@ def test_a_tensor_in_the_place_of_another(codec: Codec) -> None:
     assert own.tokenizer_id != codec.tokenizer_id
 
 
-def test_in_inference_mode(codec: Codec) -> None:
+def test_weights_made_in_inference_mode(codec: Codec) -> None:
     """Tensors made in inference mode do not count their changes."""
     with torch.inference_mode():
         own = Codec(SMALL)

@@ -126,9 +126,7 @@ def test_decoding(
     assert np.abs(expected).max() > 1e-2
 
 
-def test_what_lies_beyond_the_context_does_not_matter(
-    graphs: Path, example: SimpleNamespace
-) -> None:
+def test_columns_beyond_the_context_have_no_effect(graphs: Path, example: SimpleNamespace) -> None:
     """It changes no bit of the samples; columns within the context do."""
     decoder = example.Graph(graphs / "decoder.onnx", threads=1)
     before, after = decoder.facts["decoder_context"]
@@ -156,7 +154,7 @@ def test_a_padded_batch(codec: Codec, graphs: Path, example: SimpleNamespace) ->
     assert np.abs(decoder.run(tokens)[1, : 5 * 1024] - decoder.run(alone)[0]).max() <= 1e-4
 
 
-def test_what_comes_out_too_loud_is_clipped(small_weights: Path) -> None:
+def test_loud_output_is_clipped(small_weights: Path) -> None:
     """The modules before the export clip loud magnitudes of any tokens."""
     loud = melcap.load(small_weights)
     (guess,) = (stage for stage in loud.vocoder if isinstance(stage, FirstGuess))
@@ -190,7 +188,7 @@ def run_parts(parts: list[Part], x: Tensor) -> Tensor:
     return state[0]
 
 
-def test_what_is_too_loud_is_clipped(codec: Codec, graphs: Path, example: SimpleNamespace) -> None:
+def test_loud_input_is_clipped(codec: Codec, graphs: Path, example: SimpleNamespace) -> None:
     encoder = example.Graph(graphs / "encoder.onnx", threads=1)
     loud = noise(1, 9000, amplitude=3).numpy()
     assert np.array_equal(encoder.run(loud), encoder.run(loud.clip(-1, 1)))
@@ -255,7 +253,7 @@ def test_files_that_exist(graphs: Path, small_weights: Path) -> None:
         export(melcap.load(small_weights), graphs)
 
 
-def test_a_window_of_broken_hops(tmp_path: Path) -> None:
+def test_a_window_of_a_fractional_number_of_hops(tmp_path: Path) -> None:
     vocoder = replace(SMALL.vocoder, griffin_lim_steps=0)
     config = replace(SMALL, mel=replace(SMALL.mel, n_fft=640, hop=256), vocoder=vocoder)
     with pytest.raises(InputError, match="whole hops, not 640 with hop 256"):
@@ -277,7 +275,7 @@ def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert not list(tmp_path.iterdir())
 
 
-def test_graphs_are_made_as_in_a_fresh_process(
+def test_export_ignores_the_defaults_of_the_process(
     codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The exporter traces with tensors of its own, whose dtype and device are the defaults."""

@@ -19,6 +19,7 @@ import melcap
 from melcap.config import MelSpec
 from melcap.errors import InputError
 from melcap.ops import convnext1d, log_mel, nearest_code, upsample_conv1d
+from melcap.ops.convnext1d import Parameters
 from melcap.ops.registry import Tolerance, implementation
 from tests.helpers import examples, noise
 
@@ -444,11 +445,6 @@ def test_upsample_conv1d_gradient(activation: str, stride: int, kernel: int) -> 
 
 # ---- convnext1d
 
-PARAMETERS = (
-    "depthwise_weight", "depthwise_bias", "norm_weight", "norm_bias", "expand_weight",
-    "expand_bias", "contract_weight", "contract_bias", "scale",
-)  # fmt: skip
-
 
 def block(
     batch: int = 2,
@@ -461,14 +457,21 @@ def block(
 ) -> dict[str, Tensor]:
     """Return arguments with channels so far apart that no norm magnifies rounding errors."""
     shapes = (
-        (channels, 1, kernel), (channels,), (channels,), (channels,), (hidden, channels),
-        (hidden,), (channels, hidden), (channels,), (channels,),
-    )  # fmt: skip
+        (channels, 1, kernel),
+        (channels,),
+        (channels,),
+        (channels,),
+        (hidden, channels),
+        (hidden,),
+        (channels, hidden),
+        (channels,),
+        (channels,),
+    )
     x = noise(batch, channels, steps, seed=seed, amplitude=amplitude)
     drawn = [noise(*shape, seed=seed + 1 + i, amplitude=0.7) for i, shape in enumerate(shapes)]
     drawn[0] /= kernel**0.5
     drawn[1] = torch.linspace(-2, 2, channels) * amplitude
-    return {"x": x, **dict(zip(PARAMETERS, drawn, strict=True))}
+    return {"x": x, **dict(zip(Parameters._fields, drawn, strict=True))}
 
 
 def direct_convnext1d(
@@ -605,7 +608,7 @@ def test_what_is_refused() -> None:
                 lambda name=name: convnext1d(**layer | {name: layer[name][..., :0]}),
                 rf"{name} must be \[.*\], not float32 \[.*0\]",
             )
-            for name in PARAMETERS[1:]
+            for name in Parameters._fields[1:]
         ),
     ]:
         with pytest.raises(InputError, match=words) as caught:

@@ -198,5 +198,5 @@ def test_what_is_not_finite_is_not_saved(cache: AudioCache, tmp_path: Path) -> N
     with torch.no_grad():
         next(recipe.vocoder.parameters()).view(-1)[0] = float("nan")
     with pytest.raises(MelcapError, match=r"vocoder\.\S+ is not finite at step 7"):
-        saving.save(tmp_path / "vocoder", recipe, {}, saving.Progress(7, 0.0, {}, []))
+        saving.save(tmp_path / "vocoder", recipe, {}, saving.TrainingProgress(7, 0.0, {}, []))
     assert not files_of(tmp_path)

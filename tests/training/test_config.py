@@ -14,13 +14,9 @@ from hypothesis import strategies as st
 
 from melcap.config import CodecConfig
 from melcap.errors import InputError, MelcapError
-from melcap.training.config import (
-    CHECKS,
-    MAY_CHANGE,
-    TrainingConfig,
-    read_codec,
-    read_settings,
-)
+from melcap.training.checks import CHECKS
+from melcap.training.config import MAY_CHANGE, TrainingConfig
+from melcap.training.settings_files import read_codec, read_settings
 from tests.helpers import SMALL
 
 HERE = Path("runs/stage2")

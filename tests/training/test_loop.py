@@ -148,7 +148,7 @@ def test_networks_are_compiled_whole(recipe: Callable[[], Recipe], graphs: int) 
     stage = recipe()
     stage.compile(backend)  # type: ignore[arg-type]
     for _ in range(3):
-        stage.step(torch.randn(2, stage.samples), 0.0)
+        stage.step(torch.randn(2, stage.samples))
     assert len(made) == graphs
 
 
@@ -243,7 +243,7 @@ def test_pictures_show_what_is_trained(cache: AudioCache, made_of: Any) -> None:
     before, after = recipe.reconstruct(wave, 6)
     assert before.shape == after.shape
     assert not after.requires_grad
-    figures = recipe.step(wave, 0.5)
+    figures = recipe.step(wave)
     if isinstance(recipe, Stage1):
         distance = torch.nn.functional.l1_loss(after, before)
         torch.testing.assert_close(distance, figures["mel_l1"].detach())
@@ -268,8 +268,8 @@ class Broken(Stage1):
 
     what = "figure"
 
-    def step(self, wave: Tensor, progress: float) -> dict[str, Tensor]:
-        figures = super().step(wave, progress)
+    def step(self, wave: Tensor) -> dict[str, Tensor]:
+        figures = super().step(wave)
         if int(self.ema_codebook.seen) >= 3 and self.what == "figure":
             figures["mel_l1"] = figures["mel_l1"] * float("nan")
         elif int(self.ema_codebook.seen) >= 3:

@@ -95,7 +95,7 @@ def test_a_tokenizer_that_stays_as_it_is(
         assert torch.equal(found["encoder"][key], value)
     moved = [not torch.equal(found["decoder"][k], v) for k, v in codec.decoder.state_dict().items()]
     assert any(moved)
-    figures = recipe.step(torch.randn(2, recipe.samples), 0.0)
+    figures = recipe.step(torch.randn(2, recipe.samples))
     assert float(figures["commitment"]) == 0
     assert float(figures["codes_in_batch"]) > 0
 

@@ -118,11 +118,11 @@ def test_a_recipe_that_was_compiled_runs_uncompiled_again(
         )
     made.compile("eager")
     wave = 0.1 * torch.randn(1, made.samples)
-    made.step(wave, 0.0)
+    made.step(wave)
     assert called
     called.clear()
     made.uncompile()
-    made.step(wave, 0.0)
+    made.step(wave)
     assert not called
 
 

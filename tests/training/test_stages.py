@@ -44,7 +44,7 @@ def steps(recipe: Recipe, cache: AudioCache, count: int) -> list[dict[str, float
     for optimiser in recipe.optimisers().values():
         for group in optimiser.param_groups:
             group["lr"] = 1e-2
-    rows = [recipe.step(sampler.next(), 0.5) for _ in range(count)]
+    rows = [recipe.step(sampler.next()) for _ in range(count)]
     return [{name: float(value.detach()) for name, value in row.items()} for row in rows]
 
 
@@ -82,7 +82,7 @@ SPECTRAL = ("stft_weight", "mel_weight", "texture_weight", "complex_weight", "ph
 def test_each_spectral_loss_of_stage_2_counts(alone: str | None) -> None:
     weights = dict.fromkeys(SPECTRAL, 0.0)
     recipe = stage_2(**(weights | ({alone: 1.0} if alone else {})))
-    gradient = recipe.step(noise(2, recipe.samples), 0.0)["gradient"]
+    gradient = recipe.step(noise(2, recipe.samples))["gradient"]
     assert (gradient > 0) == (alone is not None)
 
 
@@ -94,7 +94,7 @@ def test_stage_1_learns_texture_and_from_a_discriminator(cache: AudioCache) -> N
         recipe = stage_1(**{"columns": 16, "codebook_warmup": 0, **settings})
         discriminators = recipe.modules().get("discriminators")
         before = [value.clone() for value in discriminators.parameters()] if discriminators else []
-        figures = recipe.step(noise(2, recipe.samples), 0.0)
+        figures = recipe.step(noise(2, recipe.samples))
         moved.append(torch.cat([value.flatten() for value in recipe.encoder.parameters()]))
         assert ("texture" in figures) == ("texture_weight" in settings)
         if discriminators:
@@ -215,7 +215,7 @@ def test_discriminators_see_a_part_that_moves(
     batches = [sampler.next() for _ in range(3)]
     torch.manual_seed(0)
     for wave in batches:
-        recipe.step(wave, 0.5)
+        recipe.step(wave)
     starts = []
     for wave, (made, target) in zip(batches, seen, strict=True):
         assert made.shape == target.shape == (2, 2 * SMALL.column_samples)

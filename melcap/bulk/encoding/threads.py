@@ -30,7 +30,7 @@ class EncoderThreads:
 
     Args:
         codec: the codec.
-        framing: its numbers, which give the lengths of windows.
+        framing: the codec's rate, columns and context, which give the lengths of windows.
         count: the number of encoder threads.
         torch_threads: the number of torch's threads in each of them.
         batch_seconds: the audio in a batch, which is at least one window.
@@ -86,7 +86,7 @@ class EncoderThreads:
         self._began = perf_counter()
         with _threads_of_torch(self._torch_threads):
             works = [feed, *(lambda number=number: work(number) for number in range(self._count))]
-            threads = [_begun(each, results) for each in works]
+            threads = [_started(each, results) for each in works]
             try:
                 running = len(threads)
                 while running:
@@ -104,7 +104,7 @@ class EncoderThreads:
                     thread.join()
 
 
-def _begun(work: Callable[[], None], results: Results) -> threading.Thread:
+def _started(work: Callable[[], None], results: Results) -> threading.Thread:
     """Start a thread, which puts its error, if any, and at its end None into `results`."""
 
     def guarded() -> None:

@@ -33,14 +33,14 @@ def clip_id(name: str) -> str:
 
 
 def file_key(name: str) -> str:
-    """Return a key that is equal for names that some file system takes for the same file.
+    """Return a key that is equal for names that some file systems take for the same file.
 
     Case is ignored, and so is the way in which an accent is encoded.
     """
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
 
 
-def stretch(start: float, seconds: float) -> str:
+def media_fragment(start: float, seconds: float) -> str:
     """Return a stretch of a file as a W3C media fragment, or "" for the whole file.
 
     Args:
@@ -48,7 +48,7 @@ def stretch(start: float, seconds: float) -> str:
         seconds: its length; negative for a stretch up to the end of the file.
 
     Example:
-        >>> stretch(12.5, 4.75), stretch(3.0, -1.0), stretch(0.0, -1.0)
+        >>> media_fragment(12.5, 4.75), media_fragment(3.0, -1.0), media_fragment(0.0, -1.0)
         ('#t=12.5,17.25', '#t=3', '')
     """
     if start == 0 and seconds < 0:

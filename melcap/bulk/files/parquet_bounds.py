@@ -11,13 +11,15 @@ FREE_TOKENS = 1 << 25
 """The same bound for a column of tokens."""
 FREE_AUDIO = 1 << 28
 """The same bound for a column of embedded audio."""
+BUFFER = 1 << 20
+"""Bytes that pyarrow reads at once. Without it, pyarrow holds a whole column of a row group."""
 _RATIO = 100
 
 
 def check_group(metadata: Any, group: int, columns: Mapping[str, int]) -> None:
     """Refuse a row group if one of its columns takes far more memory than space in the file.
 
-    A file of kilobytes can promise gigabytes: repeated values are packed, and a list states its own
+    A file of kilobytes can declare gigabytes: repeated values are packed, and a list states its own
     length. So the check comes before anything is allocated.
 
     Args:

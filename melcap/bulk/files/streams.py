@@ -6,7 +6,6 @@ import bz2
 import gzip
 import lzma
 import os
-import stat
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -16,10 +15,11 @@ from typing import IO, Any
 from melcap.bulk import INSTALL
 from melcap.bulk.files.names import is_url
 from melcap.extras import import_extra
+from melcap.io.files import irregular
 
 _AT_ONCE = 1 << 20
 _TAR_PADDING = 1 << 20
-"""Zeros behind the end of a tar that are checked. tar itself writes up to 10 KiB."""
+"""Bytes after the end of a tar that are checked to be zero. tar itself writes up to 10 KiB."""
 _COMPRESSED: dict[str, Callable[[Any], Any]] = {
     ".gz": gzip.open,
     ".tgz": gzip.open,
@@ -42,21 +42,10 @@ def opened(path: str) -> Iterator[IO[bytes]]:
         with import_extra("fsspec", INSTALL).open(path, "rb") as file:
             yield file
         return
-    what = irregular(path)
-    if what:  # opening a pipe would wait for its other end
+    if what := irregular(path):  # opening a pipe would wait for its other end
         raise OSError(f"it is {what}, not a regular file")
     with open(path, "rb") as file:
         yield file
-
-
-def irregular(path: str) -> str:
-    """Return what a path is instead of a regular file ("a pipe"), or "" if it is one or missing."""
-    try:
-        mode = os.stat(path).st_mode
-    except (OSError, ValueError):
-        return ""  # opening it gives the reason
-    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
-    return "" if stat.S_ISREG(mode) else kinds.get(stat.S_IFMT(mode), "a device")
 
 
 @contextmanager
@@ -78,8 +67,8 @@ def unpacked(path: str) -> Iterator[Stream]:
 class Stream:
     """A file that is read forward, at most `_AT_ONCE` bytes at a time.
 
-    It can go back within the data of the last `read`. A damaged or hostile header that promises
-    gigabytes cannot make `tarfile` hold them.
+    It can go back within the data of the last `read`. The bound keeps `tarfile` from allocating the
+    gigabytes that a damaged or hostile header declares.
     """
 
     def __init__(self, file: Any, *, seekable: bool = False) -> None:
@@ -160,4 +149,4 @@ def check_tar_end(file: Stream, offset: int) -> None:
     if 0 < len(block) < tarfile.BLOCKSIZE:
         raise tarfile.ReadError("unexpected end of data")
     if (block + file.read(_TAR_PADDING)).strip(b"\0"):
-        raise tarfile.ReadError("a damaged header, or another tar behind its end")
+        raise tarfile.ReadError("a damaged header, or another tar after its end")

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from melcap.bulk.files.names import absolute, is_url, stretch, text
+from melcap.bulk.files.names import absolute, is_url, media_fragment, text
 from melcap.bulk.manifests.entries import Entry, Kept, PassedOver, Refused
 from melcap.bulk.manifests.rows import Embedded, Problem, Row
 from melcap.bulk.manifests.values import id_of, is_text, kept_value, listed, short, stretch_of
@@ -110,7 +110,7 @@ class Manifest:
             if isinstance(given, Embedded):
                 return self._embedded(given, own, start, seconds, kept)
             if own in (None, ""):
-                name = id_of(f"{given}{stretch(start, seconds)}")
+                name = id_of(f"{given}{media_fragment(start, seconds)}")
             path = self._path(given)
             return Entry(name, path, start=start, seconds=seconds, kept=kept)
         except ValueError as error:
@@ -151,7 +151,7 @@ class Manifest:
     ) -> Entry:
         stem = os.path.splitext(os.path.basename(given.path))[0]
         name = f"{stem}-{given.row:06d}" if stem else f"{given.row:06d}"
-        name = f"{self.path.removesuffix('.parquet')}/{name}{stretch(start, seconds)}"
+        name = f"{self.path.removesuffix('.parquet')}/{name}{media_fragment(start, seconds)}"
         return Entry(
             id_of(name if own in (None, "") else own),
             absolute(self.path),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from melcap.bulk.files.names import stretch, text
+from melcap.bulk.files.names import media_fragment, text
 
 Kept = tuple[str | None, ...]
 """The values of the columns that `--keep` names, in its order, as text."""
@@ -45,7 +45,7 @@ class Entry:
             place += f"#row={self.offset}"
         elif self.member:
             place += f"/{self.member}"
-        return text(f"{place}{stretch(self.start, self.seconds)}")
+        return text(f"{place}{media_fragment(self.start, self.seconds)}")
 
     def samples(self, rate: int) -> tuple[int, int | None]:
         """Return the first sample at `rate` Hz, and the one after the last (None: the end)."""

@@ -63,7 +63,7 @@ def json_array(file: Stream) -> Rows:
     rest = text[at + 1 :].encode("utf-8", "surrogateescape")
     while rest:
         if rest.strip():
-            raise ValueError(f"more follows behind item {number - 1}, where the array ends")
+            raise ValueError(f"more follows after item {number - 1}, where the array ends")
         rest = file.read(_CHUNK)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from melcap.bulk import INSTALL
-from melcap.bulk.files.parquet_bounds import FREE_TEXT, check_group
+from melcap.bulk.files.parquet_bounds import BUFFER, FREE_TEXT, check_group
 from melcap.bulk.files.streams import opened
 from melcap.bulk.manifests.columns import Manifest
 from melcap.bulk.manifests.rows import Embedded, Rows
@@ -14,7 +14,6 @@ from melcap.errors import InputError
 from melcap.extras import import_extra
 
 _ROWS_AT_ONCE = 64
-_BUFFER = 1 << 20  # without it, a whole column of a row group is held
 
 
 def parquet_rows(path: str, wanted: Sequence[str], manifest: Manifest) -> Rows:
@@ -33,7 +32,7 @@ def parquet_rows(path: str, wanted: Sequence[str], manifest: Manifest) -> Rows:
     """
     parquet = import_extra("pyarrow.parquet", INSTALL)
     with opened(path) as file:
-        table = parquet.ParquetFile(file, buffer_size=_BUFFER)
+        table = parquet.ParquetFile(file, buffer_size=BUFFER)
         columns = {field.name: field.type for field in table.schema_arrow}
         audio = {
             name: leaf

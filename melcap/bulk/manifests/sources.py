@@ -6,16 +6,17 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from melcap.bulk import INSTALL
 from melcap.bulk.files.names import absolute, clip_id, is_url, text
-from melcap.bulk.files.streams import irregular
 from melcap.bulk.manifests.entries import Entry, Found, PassedOver, Refused, Unlisted
 from melcap.bulk.manifests.manifest import in_manifest
 from melcap.bulk.manifests.passed_over import in_words, kind_of
 from melcap.bulk.manifests.tars import in_tar
 from melcap.errors import InputError
 from melcap.extras import import_extra
+from melcap.io.files import irregular
 from melcap.io.suffixes import AUDIO_SUFFIXES, MANIFEST_SUFFIXES, TAR_SUFFIXES, is_audio
 
 _IRREGULAR = "not regular files (pipes, sockets, devices)"
@@ -40,19 +41,22 @@ def find(sources: Sequence[str], skip: str = "", keep: Sequence[str] = ()) -> It
         keep: the columns of the manifests whose values are kept with their clips.
 
     Raises:
-        InputError: for a source that does not exist, for a manifest that cannot be read or lacks a
-            column to keep, or if no source holds a clip.
+        InputError: for a source that does not exist, before anything is yielded; for a manifest
+            that cannot be read or lacks a column to keep; or if no source holds a clip.
     """
     if keep and not any(map(_may_be_manifest, sources)):
         raise InputError(
             f"--keep {','.join(keep)} names columns of a manifest, but there is no manifest among "
             "the sources"
         )
+    # Every source is looked up before the first one is searched, so that one that does not exist
+    # is noticed at once.
+    searches = [_search_of(source, skip, keep) for source in sources]
     empty: list[Unlisted] = []
-    for source in sources:
+    for source, search in zip(sources, searches, strict=True):
         passed: Counter[str] = Counter()
         nothing = True
-        for each in _in_source(source, skip, keep):
+        for each in search:
             if isinstance(each, PassedOver):
                 passed[each.kind] += each.count
             else:
@@ -75,34 +79,42 @@ def _may_be_manifest(source: str) -> bool:
     return source.lower().endswith(MANIFEST_SUFFIXES)
 
 
-def _in_source(source: str, skip: str, keep: Sequence[str]) -> Iterator[Found]:
+def _search_of(source: str, skip: str, keep: Sequence[str]) -> Iterator[Found]:
+    """Return the search of a source, which begins when the first result is asked for.
+
+    Raises:
+        InputError: for a source that does not exist, or is a pipe or device.
+    """
     if is_url(source):
-        yield from _behind_url(source, keep)
-    elif os.path.isdir(source):
-        yield from _in_folder(source, skip)
-    elif os.path.exists(source):
-        what = irregular(source)
-        if what:
+        return _search_of_url(source, keep)
+    if os.path.isdir(source):
+        return _in_folder(source, skip)
+    if os.path.exists(source):
+        if what := irregular(source):
             raise InputError(f"{source} is {what}, not a regular file")
-        yield from _named(source, source, keep)
-    elif glob.has_magic(source):
+        return _named(source, source, keep)
+    if glob.has_magic(source):
         matches = sorted(glob.glob(source, recursive=True))
         if not matches:
             raise InputError(f"{source} matches no file")
-        folders = {os.path.normpath(match) for match in matches if os.path.isdir(match)}
-        for match in matches:
-            if folders.intersection(_above(match)):
-                continue  # the search of that folder finds it
-            if os.path.isdir(match):
-                yield from _in_folder(match, skip)
-            elif _may_be_manifest(source) and _may_be_manifest(match):
-                yield from in_manifest(match, keep)
-            else:
-                yield from _in_file(match, match)
-    elif os.path.islink(source):
+        return _in_matches(matches, skip, keep if _may_be_manifest(source) else None)
+    if os.path.islink(source):
         raise InputError(f"{source} is a link to {os.readlink(source)}, which does not exist")
-    else:
-        raise InputError(f"{source} does not exist")
+    raise InputError(f"{source} does not exist")
+
+
+def _in_matches(matches: list[str], skip: str, keep: Sequence[str] | None) -> Iterator[Found]:
+    """Yield the clips of the matches of a glob, and of manifests unless `keep` is None."""
+    folders = {os.path.normpath(match) for match in matches if os.path.isdir(match)}
+    for match in matches:
+        if folders.intersection(_above(match)):
+            continue  # the search of that folder finds it
+        if os.path.isdir(match):
+            yield from _in_folder(match, skip)
+        elif keep is not None and _may_be_manifest(match):
+            yield from in_manifest(match, keep)
+        else:
+            yield from _in_file(match, match)
 
 
 def _above(path: str) -> Iterator[str]:
@@ -147,7 +159,7 @@ def _in_file(path: str, name: str) -> Iterator[Found]:
     elif not is_url(path) and (what := irregular(path)):
         yield PassedOver(_IRREGULAR)
         if wanted:
-            reason = f"{text(path)} is {what}; a pipe or device is not opened"
+            reason = f"{text(path)} is {what}, not a regular file"
             yield Refused(clip_id(name), text(absolute(path)), reason)
     elif wanted:
         yield from _named(path, name, ())
@@ -165,7 +177,8 @@ def _named(path: str, name: str, keep: Sequence[str]) -> Iterator[Found]:
         yield Entry(clip_id(name), absolute(path))
 
 
-def _behind_url(source: str, keep: Sequence[str]) -> Iterator[Found]:
+def _search_of_url(source: str, keep: Sequence[str]) -> Iterator[Found]:
+    """List the files at a URL, and return the search of them."""
     fsspec = import_extra("fsspec", INSTALL)
     try:
         files, root = fsspec.core.url_to_fs(source)
@@ -175,22 +188,36 @@ def _behind_url(source: str, keep: Sequence[str]) -> Iterator[Found]:
             matches = {root: {"type": "directory"}}
         else:
             matches = {root: files.info(root)}
-        found: dict[str, str] = {}
+        kinds: dict[str, str] = {}
         for path, info in matches.items():
             inside = files.find(path, detail=True) if info["type"] == "directory" else {path: info}
-            found.update({each: about["type"] for each, about in inside.items()})
+            kinds.update({each: about["type"] for each, about in inside.items()})
     except FileNotFoundError:
-        found = {}
+        kinds = {}
     except (OSError, ValueError, ImportError) as error:
         raise InputError(f"{source} cannot be opened: {error}") from error
-    if not found:
+    if not kinds:
         raise InputError(f"{source} does not exist, or is an empty folder")
+    if kinds.get(root) == "other":
+        raise InputError(f"{source} is a pipe or device, not a regular file")
+    return _in_listing(files, root, kinds, keep)
+
+
+def _in_listing(
+    files: Any, root: str, kinds: dict[str, str], keep: Sequence[str]
+) -> Iterator[Found]:
+    """Yield the clips of files that fsspec has listed.
+
+    Args:
+        files: the file system.
+        root: the path or glob of the source in it.
+        kinds: the type of each file, by its path.
+        keep: the columns of the manifests whose values are kept.
+    """
     top = os.path.dirname(root.partition("*")[0].rstrip("/"))
-    for path, kind in sorted(found.items()):
+    for path, kind in sorted(kinds.items()):
         url = files.unstrip_protocol(path)
         if kind == "other":
-            if path == root:
-                raise InputError(f"{source} is a pipe or device, not a regular file")
             yield PassedOver(_IRREGULAR)
         elif path == root:
             yield from _named(url, path, keep)

@@ -27,7 +27,7 @@ def read_task(task: Task, framing: Framing, mono: bool) -> Iterator[Message]:
 
     Args:
         task: the clips.
-        framing: the numbers of the codec.
+        framing: the codec's rate, columns and context.
         mono: whether to mix the channels of each clip.
     """
     left = dict(task)
@@ -67,19 +67,19 @@ def _in_file(clips: Task, path: Path, framing: Framing, mono: bool) -> Iterator[
                 yield message
         except Exception:  # reported below, for each clip that it concerns
             break
-    said, until = "", 0.0
+    last_error, until = "", 0.0
     hopeless = False
     for clip, entry in left.items():
         if hopeless:
-            yield Bad(clip, said.replace(str(path), entry.source))
+            yield Bad(clip, last_error.replace(str(path), entry.source))
             continue
         try:
             alone = _together([(clip, entry)], path, framing, mono)
             yield from _skipping(sent, alone)
         except Exception as error:
             yield Bad(clip, _reason(error, entry, path))
-            hopeless = str(error) == said and entry.start >= until
-            said = str(error)
+            hopeless = str(error) == last_error and entry.start >= until
+            last_error = str(error)
             until = float("inf") if entry.seconds < 0 else entry.start + entry.seconds
 
 
@@ -113,30 +113,30 @@ def _together(clips: Task, path: Path, framing: Framing, mono: bool) -> Iterator
     It raises whatever the decoder raises; clips that have no `End` by then are still undecided.
     """
     with AudioReader(path) as reader:
-        waiting = deque(_Clip(*clip, reader, framing, mono) for clip in clips)
+        waiting = deque(_OpenClip(*clip, reader, framing, mono) for clip in clips)
         ends = [clip.until for clip in waiting if clip.until is not None]
         until = max(ends) if len(ends) == len(clips) else None
         at = waiting[0].first
         active = [waiting.popleft().begin()]
         for block in reader.blocks(first=at, until=until):
-            behind = at + block.shape[1]
-            while waiting and waiting[0].first < behind:
+            after = at + block.shape[1]
+            while waiting and waiting[0].first < after:
                 active.append(waiting.popleft().begin())
             for clip in active:
                 yield from clip.push(block, at)
-            over = [clip for clip in active if clip.until is not None and clip.until <= behind]
+            over = [clip for clip in active if clip.until is not None and clip.until <= after]
             active = [clip for clip in active if clip not in over]
             for clip in over:
                 yield from clip.end()
-            at = behind
+            at = after
         for clip in active:
             # If all clips have an end, the reader has checked the length of the file. Otherwise a
-            # clip that ends behind the file has not been checked, and is not ended here.
+            # clip that ends after the end of the file has not been checked, and is not ended here.
             if clip.until is None or until is not None:
                 yield from clip.end()
 
 
-class _Clip:
+class _OpenClip:
     """A clip that is being turned from the samples of a file into windows."""
 
     def __init__(
@@ -150,7 +150,7 @@ class _Clip:
         self._samples = self._index = 0
         self.first, self.until = entry.samples(self._rate)
 
-    def begin(self) -> _Clip:
+    def begin(self) -> _OpenClip:
         self._resampler = Resampler(self._rate, self._framing.rate, self._channels)
         self._cutter = WindowCutter(self._framing, self._channels)
         return self

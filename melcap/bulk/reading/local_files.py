@@ -1,4 +1,4 @@
-"""Clips as local files that a decoder can open: audio in tars, Parquet or behind URLs is copied."""
+"""Clips as local files that a decoder can open: audio in tars, Parquet or at URLs is copied."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from tempfile import NamedTemporaryFile
 from typing import IO
 
 from melcap.bulk.files.names import is_url
-from melcap.bulk.files.streams import irregular, opened, unpacked
+from melcap.bulk.files.streams import opened, unpacked
 from melcap.bulk.reading.parquet_audio import embedded_audio
 from melcap.bulk.reading.tasks import Task
 from melcap.errors import AudioFileError
+from melcap.io.files import irregular
 
 _COPIED_AT_ONCE = 1 << 20
 
@@ -46,11 +47,8 @@ def local_files(task: Task) -> Iterator[tuple[Task, Path]]:
 def _path(place: str) -> Iterator[Path]:
     """Yield a local path as it is, and a copy of what a URL holds."""
     if not is_url(place):
-        what = irregular(place)
-        if what:  # opening a pipe would wait for its other end
-            raise AudioFileError(
-                f"{place} is {what}; a folder, pipe or device is not an audio file."
-            )
+        if what := irregular(place):  # opening a pipe would wait for its other end
+            raise AudioFileError(f"{place} is {what}, not a regular file.")
         yield Path(place)
         return
     with opened(place) as source, NamedTemporaryFile(prefix="melcap-") as copy:

@@ -8,12 +8,10 @@ from typing import Any
 
 from melcap.bulk import INSTALL
 from melcap.bulk.files.names import absolute, is_url
-from melcap.bulk.files.parquet_bounds import FREE_AUDIO, check_group
+from melcap.bulk.files.parquet_bounds import BUFFER, FREE_AUDIO, check_group
 from melcap.bulk.files.streams import opened
 from melcap.bulk.manifests.entries import Entry
 from melcap.extras import import_extra
-
-_BUFFER = 1 << 20  # without it, a whole column of a row group is held
 
 
 def embedded_audio(entries: Sequence[Entry]) -> Iterator[bytes | str]:
@@ -26,7 +24,7 @@ def embedded_audio(entries: Sequence[Entry]) -> Iterator[bytes | str]:
     parquet = import_extra("pyarrow.parquet", INSTALL)
     first = entries[0]
     with opened(first.path) as file:
-        table = parquet.ParquetFile(file, buffer_size=_BUFFER)
+        table = parquet.ParquetFile(file, buffer_size=BUFFER)
         check_group(table.metadata, first.row_group, {first.member: FREE_AUDIO})
         before = sum(table.metadata.row_group(at).num_rows for at in range(first.row_group))
         wanted = iter(entries)

@@ -28,12 +28,13 @@ class ReaderPool:
     A process that dies (a crash of a decoder, no memory) is replaced, and its clips are read once
     more. If the next process dies at the same clip, that clip is `Bad`, and so are all that follow
     it in its file.
+
     Processes are spawned, so the caller's script must be guarded by
     `if __name__ == "__main__"`.
 
     Args:
         count: the number of processes.
-        framing: the numbers of the codec.
+        framing: the codec's rate, columns and context.
         mono: whether to mix the channels of each clip.
 
     Raises:
@@ -51,11 +52,11 @@ class ReaderPool:
         work = tasks(entries)
         for reader in self._readers:
             reader.take(next(work, []))
-        while busy := {reader.connection: reader for reader in self._readers if reader.at}:
+        while busy := {reader.connection: reader for reader in self._readers if reader.clips}:
             for connection in wait(list(busy), timeout=_POLL_SECONDS):
                 reader = busy[cast("Connection", connection)]
                 yield from reader.messages()
-                if not reader.at:
+                if not reader.clips:
                     reader.take(next(work, []))
             if self._stopped:
                 return
@@ -79,7 +80,7 @@ class _Reader:
 
     def __init__(self, framing: Framing, mono: bool) -> None:
         self._arguments = (framing, mono)
-        self.at: dict[int, Entry] = {}
+        self.clips: dict[int, Entry] = {}
         self._sent: Counter[int] = Counter()
         """Windows of each clip that were passed on."""
         self._seen: Counter[int] = Counter()
@@ -105,15 +106,15 @@ class _Reader:
             ) from error
 
     def take(self, task: Task) -> None:
-        self.at = dict(task)
+        self.clips = dict(task)
         self._sent.clear()
         self._begin()
 
     def _begin(self) -> None:
         self._seen.clear()
-        if self.at:
+        if self.clips:
             with suppress(OSError):  # it has died since; `messages` handles that
-                self.connection.send(list(self.at.items()))
+                self.connection.send(list(self.clips.items()))
 
     def messages(self) -> list[Message]:
         """Receive a message: none if it was passed on before, several if a process died."""
@@ -123,7 +124,7 @@ class _Reader:
             return self._replaced()
         clip = message.clip
         if not isinstance(message, Window):
-            del self.at[clip]
+            del self.clips[clip]
             return [message]
         self._seen[clip] += 1
         if self._seen[clip] <= self._sent[clip]:
@@ -134,13 +135,13 @@ class _Reader:
     def _replaced(self) -> list[Message]:
         """Begin again in a new process, without the clip at which two have died."""
         why = f"two processes that read it died ({self._exit()})"
-        clip, entry = next(iter(self.at.items()))
+        clip, entry = next(iter(self.clips.items()))
         bad: list[Message] = []
         if self._died_at == clip:
             place = (entry.path, entry.offset, entry.row_group)
-            for number, each in list(self.at.items()):
+            for number, each in list(self.clips.items()):
                 if (each.path, each.offset, each.row_group) == place:
-                    del self.at[number]
+                    del self.clips[number]
                     bad.append(Bad(number, f"{each.source} cannot be read: {why}"))
         self._died_at = clip
         self.close()

@@ -11,10 +11,9 @@ from pathlib import Path
 
 from melcap.bulk.files.names import text
 from melcap.errors import InputError
+from melcap.io.files import TEMPORARY
 from melcap.io.suffixes import TOKEN_SUFFIXES
 
-_TEMPORARY = re.compile(r"\.melcap-[0-9a-f]{12}\.[a-z]+")
-"""The name of a file of `melcap.io.files.replacing` and the like until it is complete."""
 _SHARD = re.compile(r"tokens-(\d{6,})\.(parquet|tar)")
 
 
@@ -36,7 +35,7 @@ class Inventory:
         self._own_files = own_files
 
     def check(self) -> int:
-        """Let the clips of files that were lost or altered wait again, and count these files.
+        """Let the clips of files that were lost or altered wait again, and return how many files.
 
         Temporary files of runs that were killed are removed.
 
@@ -52,7 +51,7 @@ class Inventory:
         lost: list[tuple[str, int]] = []
         same: list[tuple[int, str]] = []
         for name, shard, *before in self._db.execute("SELECT * FROM files"):
-            time = self._time_if_as_it_was(self._folder / name, *before)
+            time = self._time_if_unchanged(self._folder / name, *before)
             if time is None:
                 lost.append((name, shard))
             elif time != before[1]:
@@ -78,7 +77,7 @@ class Inventory:
             folders.sort()
             for name in sorted(names):
                 path = Path(place, name)
-                if _TEMPORARY.fullmatch(name):
+                if TEMPORARY.fullmatch(name):
                     path.unlink(missing_ok=True)
                 elif name.endswith(TOKEN_SUFFIXES) and not name.startswith("."):
                     yield path.relative_to(self._folder).as_posix()
@@ -97,7 +96,7 @@ class Inventory:
             key = name.removesuffix(".melcap") if self._own_files else ""
         return self._db.execute(query, (key,)).fetchone() is not None
 
-    def _time_if_as_it_was(self, path: Path, size: int, time: int, checksum: int) -> int | None:
+    def _time_if_unchanged(self, path: Path, size: int, time: int, checksum: int) -> int | None:
         """Return the time of a file if its content is as recorded, else None."""
         try:
             about = path.stat()

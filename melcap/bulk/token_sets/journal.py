@@ -44,7 +44,7 @@ class Finished:
 
 
 @dataclass(frozen=True)
-class Counts:
+class ClipCounts:
     """Counts of clips and of other things in a journal.
 
     Attributes:
@@ -260,7 +260,7 @@ class Journal:
                 clip = entry_of(*entry)
                 yield {"id": clip.id, "source": clip.source, "reason": reason}
 
-    def counts(self) -> Counts:
+    def counts(self) -> ClipCounts:
         """Return the counts of clips by state."""
         with self._explained():
             problems = dict(self._db.execute("SELECT kind, count(*) FROM problems GROUP BY kind"))
@@ -271,7 +271,7 @@ class Journal:
             ).fetchone()
             refused = problems.get("refused", 0)
             others = (problems.get(kind, 0) for kind in ("unlisted", "changed"))
-            return Counts(clips + refused, done, bad + refused, *others)
+            return ClipCounts(clips + refused, done, bad + refused, *others)
 
     def __enter__(self) -> Journal:
         return self

@@ -13,7 +13,7 @@ from melcap.bulk.token_sets import parquet, webdataset
 from melcap.bulk.token_sets.rows import TokenRow
 from melcap.errors import InputError, MelcapError
 from melcap.io import container
-from melcap.io.files import replacing
+from melcap.io.files import irregular, replacing
 
 FORMATS = ("parquet", "webdataset", "melcap")
 
@@ -78,8 +78,9 @@ def token_files(path: Path) -> list[Path]:
         return files
     if not path.exists():
         raise InputError(f"{path} does not exist")
-    if not path.is_file():
-        raise InputError(f"{path} is a pipe or device, not a regular file")
+    kind = irregular(path)
+    if kind:
+        raise InputError(f"{path} is {kind}, not a regular file")
     if path.suffix not in _READERS:
         raise InputError(f"{path} is none of {', '.join(_READERS)}")
     return [path]

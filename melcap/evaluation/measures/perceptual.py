@@ -97,7 +97,7 @@ class Dnsmos:
     Attributes:
         overall: of the whole.
         signal: of the speech.
-        background: of the noise behind it; 5 is no noise.
+        background: of the background noise; 5 is no noise.
     """
 
     overall: float

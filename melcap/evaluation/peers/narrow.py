@@ -33,8 +33,8 @@ class NarrowBand(Peer):
         """Encode [samples] frame by frame."""
         source = resample(wave, sample_rate, RATE).clip(-1, 1)
         # Decoded audio is late by the delay, so it must be longer by as much.
-        behind = self.delay + -(len(source) + self.delay) % self.frame
-        samples = np.pad(np.rint(32767 * source).astype(np.int16), (0, behind))
+        padding = self.delay + -(len(source) + self.delay) % self.frame
+        samples = np.pad(np.rint(32767 * source).astype(np.int16), (0, padding))
         payload = self.encode_frames(samples.reshape(-1, self.frame))
         return Coded((payload, len(source)), len(payload), len(wave), sample_rate)
 

@@ -56,7 +56,7 @@ class ProbeJob:
 
     @property
     def path(self) -> Path:
-        """The file of the predictions."""
+        """Return the path of the predictions."""
         clips = [[job.feature, job.path.name] for job in (*self.train, *self.valid)]
         budget = (STEPS[self.probe], LEARNING_RATE[self.probe])
         settings = (self.labels, self.classes, self.seeds, self.shuffled)

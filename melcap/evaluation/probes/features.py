@@ -54,7 +54,7 @@ class FeatureJob:
 
     @property
     def path(self) -> Path:
-        """The file of the feature."""
+        """Return the path of the feature."""
         kind = "mel" if self.feature in ("mel-32", "mel-pooled") else self.feature  # one file
         source = self.clip.source.name
         version = identity(self.feature, self.find_peer)

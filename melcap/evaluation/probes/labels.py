@@ -38,12 +38,12 @@ class Labelled:
 
     @property
     def group(self) -> str:
-        """The language group of speech, or ""."""
+        """Return the language group of speech, or ""."""
         return group_of(self.language) if self.kind == SPEECH and self.language else ""
 
     @property
     def english(self) -> bool:
-        """True if the clip is English speech."""
+        """Return whether the clip is English speech."""
         return self.kind == SPEECH and code_of(self.language) == "en"
 
 

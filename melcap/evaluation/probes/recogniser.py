@@ -58,7 +58,7 @@ class WordJob:
 
     @property
     def path(self) -> Path:
-        """The file of the transcript."""
+        """Return the path of the transcript."""
         codec = (self.codec, self.find_peer(self.codec).identity)
         search = (self.search, self.vocabulary, version("pocketsphinx"))
         clip = (self.clip.source.name, self.clip.name)

@@ -18,10 +18,10 @@ from melcap.evaluation.probes.settings import Settings
 from melcap.evaluation.probes.table import markdown
 from melcap.evaluation.probes.tasks import probe_tasks, tasks_of
 from melcap.evaluation.probes.word_errors import count_errors, speech_of
-from melcap.evaluation.report import write
 from melcap.evaluation.table import Row
 from melcap.evaluation.workers import Begin, no_progress
 from melcap.extras import import_extra
+from melcap.io.files import write_text
 from melcap.provenance import provenance
 
 PACKAGES = ("melcap", "torch", "numpy", "av", "pocketsphinx", "jiwer")
@@ -90,6 +90,6 @@ def probe(
         "failures": failures + failed,
     }
     out.mkdir(parents=True, exist_ok=True)
-    write(out / "probes.json", json.dumps(summary, indent=2) + "\n")
-    write(out / "probes.md", markdown(summary))
+    write_text(out / "probes.json", json.dumps(summary, indent=2) + "\n")
+    write_text(out / "probes.md", markdown(summary))
     return summary

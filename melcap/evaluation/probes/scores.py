@@ -1,7 +1,7 @@
 """Compute scores of predictions, with intervals.
 
 Clips of one voice depend on each other. The bootstrap therefore draws in two steps, class by class:
-voices with replacement, then clips of each voice with replacement. There are 2000 draws, and an
+voices with replacement, then clips of each voice with replacement. There are `DRAWS` draws, and an
 interval reaches from the 2.5 % to the 97.5 % point. A class with a single voice does not show how
 much voices differ, so its part of an interval is too narrow. The tables state the number of voices.
 """
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-DRAWS = 2000
+from melcap.evaluation.table import DRAWS
 
 Floats = npt.NDArray[np.float64]
 

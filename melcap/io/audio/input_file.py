@@ -11,18 +11,11 @@ from typing import IO, Any
 
 from melcap.errors import AudioFileError, InputError
 from melcap.io.audio.errors import audio_error, reason
+from melcap.io.files import MAX_COPIED, irregular_mode
 
-MAX_SPOOLED = 1 << 32
-"""The most bytes that are copied from a file object."""
 _AT_ONCE = 1 << 20
 _HELD = 1 << 16
-_KINDS = {
-    stat.S_IFDIR: "folder",
-    stat.S_IFIFO: "pipe",
-    stat.S_IFCHR: "device",
-    stat.S_IFBLK: "device",
-    stat.S_IFSOCK: "socket",
-}
+"""Bytes that are read at once and held, for the small reads of the scanners."""
 
 AudioFile = str | os.PathLike[str] | IO[bytes]
 
@@ -130,7 +123,7 @@ def open_input(source: AudioFile) -> AudioInput:
     """Open a path, or the content of a binary file object from its position on.
 
     A file object on a whole regular file is reopened by its name. Any other (memory, a pipe, a
-    member of an archive) is copied to an unnamed temporary file first, `MAX_SPOOLED` bytes at most,
+    member of an archive) is copied to an unnamed temporary file first, `MAX_COPIED` bytes at most,
     so that a read error is noticed before anything is decoded.
 
     Raises:
@@ -166,9 +159,9 @@ def _open_path(path: Path) -> AudioInput:
 
 
 def _require_regular(name: str, mode: int) -> None:
-    if not stat.S_ISREG(mode):
-        kind = _KINDS.get(stat.S_IFMT(mode), "special file")
-        raise audio_error(name, f"is not a regular file, but a {kind}")
+    kind = irregular_mode(mode)
+    if kind:
+        raise audio_error(name, f"is not a regular file, but {kind}")
 
 
 def _reopened(source: IO[bytes], name: str) -> AudioInput | None:
@@ -195,8 +188,8 @@ def _spooled(source: IO[bytes], name: str) -> AudioInput:
             if not isinstance(piece, bytes):
                 raise InputError(f"{name} must be opened in binary mode, as with open(name, 'rb').")
             total += len(piece)
-            if total > MAX_SPOOLED:
-                raise audio_error(name, f"holds more than {MAX_SPOOLED} bytes; pass it as a file")
+            if total > MAX_COPIED:
+                raise audio_error(name, f"holds more than {MAX_COPIED} bytes; pass it as a file")
             while piece:
                 piece = piece[copy.write(piece) :]
         return AudioInput(copy, name)

@@ -81,7 +81,7 @@ class JoinedSource:
                 yield block
 
     def _require_same(self, done: int) -> None:
-        before, here = _described(self), _described(self._open)
+        before, here = _rate_and_channels(self), _rate_and_channels(self._open)
         if here != before:
             raise audio_error(
                 self._file.name,
@@ -94,6 +94,7 @@ class JoinedSource:
         self._open.close()
 
 
-def _described(source: Source) -> str:
+def _rate_and_channels(source: Source) -> str:
+    """Return the sample rate and the channels in words, for a message."""
     plural = "s" if source.channels > 1 else ""
     return f"{source.sample_rate} Hz with {source.channels} channel{plural}"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import secrets
 import tempfile
 from pathlib import Path
 from typing import IO
 
 from melcap.io.audio.errors import audio_error
+from melcap.io.files import irregular, temporary_for
 
 _AT_ONCE = 1 << 20
 
@@ -38,14 +38,13 @@ class AudioOutput:
         """Refuse a path where no file can be written.
 
         Raises:
-            AudioFileError: For a folder, a pipe or a device, and for a path in a missing folder.
+            AudioFileError: For what is not a regular file, and for a path in a missing folder.
         """
         if self.path is None:
             return
-        if self.path.is_dir():
-            raise audio_error(self.name, "cannot be written: it is a folder")
-        if self.path.exists() and not self.path.is_file():
-            raise audio_error(self.name, "cannot be written: it is not a regular file")
+        kind = irregular(self.path)
+        if kind:  # a pipe or device must not be replaced
+            raise audio_error(self.name, f"cannot be written: it is {kind}")
         if not self.path.parent.is_dir():
             raise audio_error(self.name, "cannot be written: its folder does not exist")
 
@@ -60,7 +59,7 @@ class AudioOutput:
         if self.path is None:
             self._file = tempfile.TemporaryFile(prefix="melcap-")  # noqa: SIM115 - discard closes it
         else:
-            self._temporary = self.path.with_name(f".melcap-{secrets.token_hex(6)}.part")
+            self._temporary = temporary_for(self.path, ".part")
             self._file = self._temporary.open("xb")
         return self._file.fileno()
 

@@ -42,9 +42,10 @@ class AudioWriter:
         clipped: The number of samples beyond full scale (1.0), which PCM clips.
 
     Raises:
-        AudioFileError: For another format or subtype, a missing folder, no samples, and errors of
-            the file system or the format.
-        InputError: For a rate outside 1000 to 768000 Hz, and for a file object without a format.
+        AudioFileError: For a name with another suffix, another subtype, a missing folder, no
+            samples, and errors of the file system or the format.
+        InputError: For a rate outside 1000 to 768000 Hz, fewer than one channel, another `format`,
+            and a file object without one.
 
     Example:
         >>> import io

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from melcap.errors import InputError
+from melcap.inputs import described
 from melcap.ops.griffin_lim.reference import (
     LEAST_SHARE,
     QUIETEST_POWER,
@@ -18,7 +19,7 @@ from melcap.ops.griffin_lim.reference import (
     inverse_window,
 )
 from melcap.ops.library import define_operation, wants_gradient
-from melcap.ops.numerics import described, fft_flops, working_dtype
+from melcap.ops.numerics import fft_flops, working_dtype
 from melcap.ops.precision import without_autocast_for
 
 __all__ = [

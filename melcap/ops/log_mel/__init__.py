@@ -12,13 +12,14 @@ from torch import Tensor
 
 from melcap.config import MelSpec
 from melcap.errors import InputError
+from melcap.inputs import described
 from melcap.ops.library import Gradient, define_operation, define_operator, run_exactly
 from melcap.ops.log_mel.reference import (
     log_mel_gradient,
     log_mel_reference,
     mel_filters,
 )
-from melcap.ops.numerics import described, fft_flops, working_dtype
+from melcap.ops.numerics import fft_flops, working_dtype
 from melcap.ops.precision import exact_float32
 from melcap.ops.registry import Tolerance
 
@@ -40,7 +41,7 @@ def log_mel(
         padding: zeros before and after the wave. By default every started hop gets its frame:
             ceil(samples / hop) frames in all.
         lengths: int32 or int64 [batch] on the wave's device, the samples of each clip. Everything
-            behind them counts as silence, whatever the values are. By default all clips are whole.
+            after them counts as silence, whatever the values are. By default all clips are whole.
 
     Returns:
         [batch, n_mels, frames], float32 (float64 for float64 waves);

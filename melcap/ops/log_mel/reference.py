@@ -35,7 +35,7 @@ def log_mel_reference(
     wave: Tensor, spec: MelSpec, left: int, right: int, lengths: Tensor | None = None
 ) -> Tensor:
     """Compute `melcap.ops.log_mel` with `left` and `right` zeros around the wave."""
-    mel, _ = _mel(_silence_behind(wave, lengths), spec, left, right)
+    mel, _ = _mel(_silence_after(wave, lengths), spec, left, right)
     scaled = (mel.clamp(min=spec.floor).log() - spec.mean) / spec.std
     return scaled.transpose(1, 2).contiguous()
 
@@ -50,7 +50,7 @@ def log_mel_gradient(
 ) -> Tensor:
     """Return the gradient of `log_mel` with respect to the wave, written out step by step."""
     dtype, device = working_dtype(wave), wave.device
-    mel, spectrum = _mel(_silence_behind(wave, lengths), spec, left, right)
+    mel, spectrum = _mel(_silence_after(wave, lengths), spec, left, right)
     d_mel = torch.where(mel > spec.floor, upstream.transpose(1, 2) / (spec.std * mel), 0)
     filters = mel_filters(spec.sample_rate, spec.n_fft, spec.n_mels, dtype, device)
     d_spectrum = spectrum.sgn() * (d_mel @ filters.t())
@@ -64,10 +64,10 @@ def log_mel_gradient(
         stride=(1, spec.hop),
     ).flatten(1)
     cut = F.pad(padded, (-left, wave.shape[1] + left - padded.shape[1])).to(wave.dtype)
-    return _silence_behind(cut, lengths)
+    return _silence_after(cut, lengths)
 
 
-def _silence_behind(wave: Tensor, lengths: Tensor | None) -> Tensor:
+def _silence_after(wave: Tensor, lengths: Tensor | None) -> Tensor:
     """Return the wave [batch, samples] with zeros from each clip's length on."""
     if lengths is None:
         return wave

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from melcap.errors import InputError
+from melcap.inputs import described
 from melcap.ops.library import define_operation
 from melcap.ops.nearest_code.portable import nearest_code_portable
 from melcap.ops.nearest_code.reference import TIE, nearest_code_reference
-from melcap.ops.numerics import described
 from melcap.ops.registry import Tolerance
 
 __all__ = ["TIE", "nearest_code", "nearest_code_portable", "nearest_code_reference"]

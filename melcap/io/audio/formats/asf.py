@@ -11,7 +11,9 @@ from melcap.io.audio.recording import Recording
 
 MAGIC = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _MOST = 1 << 20
+"""The most bytes of the header that are read."""
 _DATA_HEAD = 50
+"""Bytes of the data object before its packets."""
 _PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _VIDEO = bytes.fromhex("c0ef19bc4d5bcf11a8fd00805f5c442b")
 _DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")

@@ -11,6 +11,7 @@ from melcap.io.audio.formats.tags import is_padding
 from melcap.io.audio.input_file import AudioInput
 
 _MOST = 10_000
+"""The most chunks of a file, so that a hostile file cannot take hours."""
 _METADATA = {
     b"LIST",
     b"id3 ",
@@ -102,7 +103,7 @@ def samples_end(file: AudioInput, chunk: Chunk, length: int) -> int:
     the file.
 
     Raises:
-        AudioFileError: Where the file ends before.
+        AudioFileError: Where the file ends before that byte.
     """
     room = file.size - chunk.body
     if length == 0 and room and not _is_chunk(file, chunk.body):

@@ -105,7 +105,7 @@ def _frames(file: AudioInput, at: int, end: int, fixed: int) -> Iterator[tuple[i
 def _frame(head: bytes, fixed: int) -> tuple[int, int] | None:
     """Return the first sample of the frame that these bytes begin, and the one after its last.
 
-    Return None where no frame begins. The checksum of the header shows it, except in one case of
+    Return None where no frame begins. The checksum of the header shows this, except in one case in
     256.
     """
     if len(head) < 6:

@@ -51,7 +51,7 @@ class Run:
         start: The first byte.
         end: The byte after the last whole frame.
         frames: The number of whole frames.
-        missing: The number of bytes, or more, that are missing from a frame that is cut; else 0.
+        missing: A lower bound on the bytes that are missing from a frame that is cut; else 0.
     """
 
     kind: Kind
@@ -86,7 +86,7 @@ def runs(
             break
         after = after_tags(file, run.end)
         if 0 < end - after < _SHORT and file.read_at(after, 1) == b"\xff":
-            run.missing = 1  # or more: the head of a frame is cut
+            run.missing = 1  # at least: the head of a frame is cut
             break
         at = after if _count(file, after, end, parse) else end
         if at == end:

@@ -10,6 +10,7 @@ from melcap.io.audio.recording import Recording
 FIRST = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp")
 """The names that the first box of a file may have."""
 _MOST = 1_000_000
+"""The most boxes that are checked."""
 
 
 def scan(file: AudioInput, at: int) -> list[Recording]:
@@ -18,11 +19,11 @@ def scan(file: AudioInput, at: int) -> list[Recording]:
     Only the boxes are checked here; FFmpeg reads the tables in them.
 
     Raises:
-        AudioFileError: For a box that is cut, and for what FFmpeg would skip: bytes that are no
-            box, and a second file.
+        AudioFileError: For a box that is cut, for more than a million boxes, and for what FFmpeg
+            would skip: bytes that are no box, and a second file.
     """
     start, count = at, 0
-    for _ in range(_MOST):
+    for _ in range(_MOST + 1):
         if at >= file.size:
             break
         head = file.read_at(at, 16)
@@ -47,6 +48,8 @@ def scan(file: AudioInput, at: int) -> list[Recording]:
         if count > 1:
             raise audio_error(file.name, f"is several mp4 files in one; split it at byte {at}")
         at += size
+    else:
+        raise audio_error(file.name, f"is damaged: it has more than {_MOST} boxes")
     if not count:
         raise audio_error(file.name, "is damaged or cut short: it has no table of samples (moov)")
     return [Recording(start, file.size, "mov")]

@@ -66,9 +66,9 @@ def _mpeg_frame(head: bytes) -> Frame | None:
         return None
     if bit_rate in (0, 15) or rate == 3:
         return None
-    hertz, first = _RATES[version][rate], version == 3
-    bits = _BIT_RATES[first, layer][bit_rate - 1] * 1000
-    samples = {1: 384, 2: 1152}.get(layer, 1152 if first else 576)
+    hertz, is_mpeg1 = _RATES[version][rate], version == 3
+    bits = _BIT_RATES[is_mpeg1, layer][bit_rate - 1] * 1000
+    samples = {1: 384, 2: 1152}.get(layer, 1152 if is_mpeg1 else 576)
     slot = 4 if layer == 1 else 1
     length = (samples // 8 // slot * bits // hertz + (head[2] >> 1 & 1)) * slot
     channels = 1 if head[3] >> 6 == 3 else 2

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class Progress:
+class RunState:
     """The state of a run of `tokenize`.
 
     Attributes:
