@@ -145,5 +145,5 @@ class ReadDocstrings(Extension):
 
     def on_attribute_instance(self, *, attr: Attribute, **_: Any) -> None:
         """Show the default of a field of a configuration without its bounds."""
-        if isinstance(attr.value, ExprCall) and str(attr.value.function) == "_bounded":
+        if isinstance(attr.value, ExprCall) and str(attr.value.function) in ("bounded", "one_of"):
             attr.value = attr.value.arguments[0]

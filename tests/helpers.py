@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,18 @@ SMALL = CodecConfig(
     ),
 )
 """A configuration with every kind of layer; a column has 3 tokens for 1024 samples."""
+HALF = replace(
+    SMALL,
+    name="small-half",
+    tokenizer=replace(
+        SMALL.tokenizer,
+        channels=(6, 8, 12, 12),
+        encoder_blocks=(1, 1, 1, 1),
+        decoder_blocks=(1, 1, 1, 1),
+        time_levels=1,
+    ),
+)
+"""The same at half the rate of tokens; a column has 3 tokens for 2048 samples."""
 ID = "0123456789abcdef"
 """The id of a tokenizer that does not exist."""
 

@@ -6,8 +6,6 @@ import json
 import subprocess
 import sys
 
-import pytest
-
 HEAVY = ("triton", "matplotlib", "soundfile", "soxr", "av", "scipy", "typer", "rich", "visqol")
 
 PROBE = f"""
@@ -20,12 +18,14 @@ missing = [name for name in melcap.__all__ if not hasattr(melcap, name)]
 seconds = time.perf_counter() - begin
 new = {{name.partition(".")[0] for name in set(sys.modules) - before}}
 kernels = [name for name in sys.modules if name.startswith("melcap.kernels")]
+import melcap.plot.spectrogram
 json.dump({{
     "seconds": seconds,
     "heavy": sorted(new & set({HEAVY!r})),
     "kernels": kernels,
     "cuda": torch.cuda.is_initialized(),
     "missing": missing,
+    "modules": [*sys.modules],
 }}, sys.stdout)
 """
 
@@ -37,28 +37,34 @@ def python(*arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
 def test_import_is_light() -> None:
-    """All public names together import no heavy package that torch does not import."""
-    found = json.loads(python("-c", PROBE))
+    """All public names together import no heavy package that torch does not import.
+
+    Neither they nor the module that draws import Triton or Matplotlib. Nothing warns.
+    """
+    found = json.loads(python("-W", "error", "-c", PROBE))
     assert found["heavy"] == []
+    assert {"triton", "matplotlib"}.isdisjoint(found["modules"])
     assert found["kernels"] == []
     assert not found["cuda"]
     assert found["missing"] == []
     assert found["seconds"] < 2  # a promise to users, with a wide margin
 
 
-def test_a_fresh_process_imports_neither_triton_nor_matplotlib() -> None:
-    names = json.loads(python("-c", "import json, sys, melcap; print(json.dumps([*sys.modules]))"))
-    assert {"triton", "matplotlib"}.isdisjoint(names)
-    assert "melcap" in names
-
-
-def test_import_warns_of_nothing() -> None:
-    assert python("-W", "error", "-c", "import melcap") == ""
-
-
 def test_reading_audio_imports_no_torch() -> None:
     """There are many reading processes, so `melcap.bulk.reading` must start fast and be small."""
     code = "import sys, melcap.bulk.reading.pool, melcap.audio; print('torch' in sys.modules)"
     assert python("-c", code) == "False\n"
+
+
+def test_coding_imports_no_compiler() -> None:
+    """Loading the weights, encoding and decoding import neither PyTorch's compiler nor SymPy.
+
+    These would add seconds to each run of the command line.
+    """
+    code = (
+        "import json, sys, torch, melcap; codec = melcap.load();"
+        "codec.decode(codec.encode(torch.zeros(1, 9000), 48000));"
+        "print(json.dumps(sorted({'sympy', 'torch._dynamo', 'triton'} & sys.modules.keys())))"
+    )
+    assert json.loads(python("-c", code)) == []

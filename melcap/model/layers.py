@@ -222,7 +222,7 @@ class Upsample1d(Stage):
         self.up = stride
         self.alpha = nn.Parameter(torch.ones(channels_in))
         shape = (channels_in, channels_out, 2 * stride)
-        self.weight = nn.Parameter(torch.randn(shape) / (2 * channels_in) ** 0.5)
+        self.weight = nn.Parameter(torch.randn(shape).div_((2 * channels_in) ** 0.5))
         self.bias = nn.Parameter(torch.zeros(channels_out))
         self.norm = ChannelNorm(channels_out)
 

@@ -150,20 +150,20 @@ class Network(nn.Module):
         signal = torch.zeros(1, last - first, dtype=torch.float32, device=self.device)
         self.silence.copy_(self.codebook.tokens(run(self.encode_stages, signal))[0, :, 0])
 
-    def _encode_clips(self, clips: Sequence[Tensor], columns: int) -> Tensor:
-        """Return the tokens of clips, int32 [clips, rows, columns].
+    def _encode_clips(self, clips: Sequence[Tensor], columns: Sequence[int]) -> Tensor:
+        """Return the tokens of clips, int32 [clips, rows, columns of the longest].
 
         Args:
             clips: floating point [samples] each, at the codec's rate.
-            columns: columns of the longest clip.
+            columns: the columns of each clip.
         """
-        computed = self._columns_to_compute(columns)
+        computed = self._columns_to_compute(max(columns))
         tokens_of = self._graphs[0] if self._graphs else self._tokens_of
         shape = (len(clips), self.config.rows, computed)
         tokens = torch.empty(shape, dtype=torch.int32, device=self.device)
         for some, (begin, end), inputs in self._pieces(self.encode_stages, computed, len(clips)):
             tokens[some, :, begin:end] = tokens_of(self._excerpt(clips[some], *inputs))
-        return tokens[..., :columns]
+        return tokens[..., : max(columns)]
 
     def _excerpt(self, clips: Sequence[Tensor], begin: int, end: int) -> Tensor:
         """Return samples `begin` to `end` of clips, float32 [clips, end - begin].
@@ -178,11 +178,14 @@ class Network(nn.Module):
             row[start : start + len(part)] = part.clamp(-1, 1)
         return signal
 
-    def _decode_grid(self, tokens: Tensor, samples: int) -> Tensor:
-        """Return the first samples [batch, samples] of integer tokens [batch, rows, columns]."""
+    def _decode_grid(self, tokens: Tensor, columns: Sequence[int], samples: int) -> Tensor:
+        """Return the first samples [clips, samples] of integer tokens [clips, rows, columns].
+
+        Tokens after a clip's own `columns` are those of silence.
+        """
         stages, unit = self.decode_stages, self.config.column_samples
-        columns = self._columns_to_compute(tokens.shape[-1])
-        first, last = inputs_for(stages, 0, columns * unit)
+        count = self._columns_to_compute(tokens.shape[-1])
+        first, last = inputs_for(stages, 0, count * unit)
         silence = self.silence[None, :, None].expand(len(tokens), -1, -1)
         before = silence.expand(-1, -1, -first)
         after = silence.expand(-1, -1, last - tokens.shape[-1])
@@ -190,7 +193,7 @@ class Network(nn.Module):
         samples_of = self._graphs[1] if self._graphs else self._samples_of
         dtype = self.codebook.vectors.dtype
         wave = torch.empty(len(tokens), samples, dtype=dtype, device=self.device)
-        for some, (begin, end), inputs in self._pieces(stages, columns, len(tokens), unit):
+        for some, (begin, end), inputs in self._pieces(stages, count, len(tokens), unit):
             computed = samples_of(extended[some, :, inputs[0] - first : inputs[1] - first])
             computed_from, _ = outputs_of(stages, *inputs)
             target = wave[some, begin:end]  # empty for columns after the longest clip
@@ -239,12 +242,6 @@ class Network(nn.Module):
             for begin in range(0, columns, at_once):
                 outputs = begin * unit, min(begin + at_once, columns) * unit
                 yield slice(clip, min(clip + clips, batch)), outputs, inputs_for(stages, *outputs)
-
-    def _silence_after(self, tokens: Tensor, counts: Sequence[int]) -> Tensor:
-        """Return the tokens with the silence column in all places after a clip's own columns."""
-        column = torch.arange(tokens.shape[-1], device=tokens.device)
-        own = column < torch.tensor(counts, device=tokens.device)[:, None]
-        return torch.where(own[:, None], tokens, self.silence[:, None].to(tokens.dtype))
 
 
 def _inputs_of(stages: Sequence[Stage], outputs: int) -> int:

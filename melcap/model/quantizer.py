@@ -19,7 +19,9 @@ class Codebook(nn.Module):
 
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
-        self.register_buffer("vectors", torch.randn(size, dim))
+        # Drawn on the CPU, because on the meta device this would import sympy.
+        vectors = torch.randn(size, dim, device="cpu")
+        self.register_buffer("vectors", vectors.to(torch.get_default_device()))
 
     def tokens(self, latents: Tensor) -> Tensor:
         """Return the indices of the entries nearest to latents, int32 [batch, rows, columns].

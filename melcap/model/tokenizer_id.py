@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from melcap.config import CodecConfig
+from melcap.config import BaseConfig, CodecConfig
 
 DIGITS = 16
 """Hexadecimal digits of an id: 64 bits of a SHA-256."""
@@ -23,7 +23,9 @@ _DECODER_ONLY = {"decoder_blocks"}
 """Fields of the tokenizer's configuration that are not part of the id."""
 
 
-def tokenizer_id_of(config: CodecConfig, encoder: Mapping[str, Tensor], vectors: Tensor) -> str:
+def tokenizer_id_of(
+    config: CodecConfig | BaseConfig, encoder: Mapping[str, Tensor], vectors: Tensor
+) -> str:
     """Return the id of a tokenizer, 16 hexadecimal digits.
 
     The id is the beginning of a SHA-256 over the configuration of the front end and the encoder,
@@ -57,7 +59,7 @@ class CachedTokenizerId:
         self._state: list[tuple[int, int]] | None = None
         self._id = ""
 
-    def of(self, config: CodecConfig, encoder: nn.Module, vectors: Tensor) -> str:
+    def of(self, config: CodecConfig | BaseConfig, encoder: nn.Module, vectors: Tensor) -> str:
         """Return the id of the tokenizer with these modules.
 
         Args:
@@ -87,7 +89,7 @@ def _tensors(module: nn.Module) -> Iterator[Tensor]:
         yield from (each for each in module._buffers.values() if each is not None)
 
 
-def _json_of(config: CodecConfig) -> str:
+def _json_of(config: CodecConfig | BaseConfig) -> str:
     """Return the part of a configuration that tokens depend on, as JSON in a fixed order."""
     parts = {}
     for part in (config.mel, config.tokenizer):

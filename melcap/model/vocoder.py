@@ -43,9 +43,11 @@ class ISTFTHead(Stage):
         self.left = self.right = overlap // 2
         self.up = hop
         self.linear = nn.Linear(channels, self.n_fft + 2)
-        window = torch.hann_window(self.n_fft, dtype=torch.float64)
+        # On the CPU first: on the meta device this arithmetic would import PyTorch's compiler.
+        window = torch.hann_window(self.n_fft, dtype=torch.float64, device="cpu")
         window /= window.view(overlap, hop).square().sum(0).mean()
-        self.register_buffer("window", window.float(), persistent=False)
+        window = window.float().to(torch.get_default_device())
+        self.register_buffer("window", window, persistent=False)
         # samples from the first one that all its windows cover to the first one of the output
         self._front = self.left * hop + (self.n_fft - hop) // 2 - (overlap - 1) * hop
 

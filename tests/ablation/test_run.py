@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import subprocess
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, TextIO
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from melcap import audio
 from melcap.ablation.plan import read_plan
 from melcap.ablation.run import train_variant
 from melcap.ablation.table import markdown, paired_difference
@@ -18,7 +22,9 @@ from melcap.cli.commands import app
 from melcap.config import CodecConfig
 from melcap.errors import InputError, MelcapError
 from melcap.evaluation import report
+from melcap.training import run as training_run
 from melcap.training.checkpoint import Checkpoint
+from melcap.training.loop import LoopOptions, train
 from tests.training.helpers import cache_of_clips, files_of
 
 TINY = {
@@ -128,37 +134,62 @@ def test_what_is_sure_is_bold() -> None:
     assert second.startswith("| x | 3 | 1.5 | 2.00 M | 2.000 (**+0.100**) | 2.000 (+0.100) |")
 
 
+def in_this_process(command: list[str], stderr: TextIO, check: bool) -> SimpleNamespace:
+    """Run a command of melcap as `subprocess.run` does, without a process that imports torch."""
+    assert command[:3] == [sys.executable, "-m", "melcap"]
+    assert not check
+    done = CliRunner().invoke(app, command[3:])
+    stderr.write(done.stderr)
+    return SimpleNamespace(returncode=done.exit_code)
+
+
 @pytest.mark.slow
-def test_a_plan_is_run_and_goes_on(tmp_path: Path) -> None:
+def test_a_plan_is_run_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in report.MODULES:
         pytest.importorskip(module)
     cache_of_clips(tmp_path)
+    clip, rate = audio.read(tmp_path / "clips" / "speech" / "speech.flac")
+    (tmp_path / "valid" / "speech").mkdir(parents=True)
+    audio.write(tmp_path / "valid" / "speech" / "a.wav", clip[:, rate // 2 : 2 * rate], rate)
     settings = {"codec": TINY, "columns": 2, "batch": 1, "codebook_warmup": 1}
     plan = plan_file(
         tmp_path,
-        minutes=0.01,
+        minutes=1e-4,
         settings=settings,
+        options=["--picture-minutes", "inf"],
         variants=[{"name": "one"}, {"name": "other", "settings": {"loudness": 0.0}}],
     )
     out = tmp_path / "out"
 
     def run() -> str:
-        arguments = ["ablate", plan, "--data", tmp_path / "clips", "--valid", tmp_path / "clips"]
+        arguments = ["ablate", plan, "--data", tmp_path / "clips", "--valid", tmp_path / "valid"]
         arguments += ["--out", out, "--cache", tmp_path / "cache"]
         arguments += ["--threads", 1, "--clips-per-class", 1]
         done = CliRunner().invoke(app, [str(argument) for argument in arguments])
         assert done.exit_code == 0, done.output
         return done.stdout
 
-    printed = run()
+    asked: list[tuple[float, float | None]] = []
+
+    def eight_steps(recipe: Any, sampler: Any, path: Path, loop: LoopOptions, *rest: Any) -> None:
+        """Train for more than the minutes of the plan, however slow the machine is."""
+        asked.append((loop.minutes, loop.schedule_minutes))
+        train(recipe, sampler, path, replace(loop, minutes=9, schedule_minutes=9, steps=8), *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "run", in_this_process)
+        patch.setattr(training_run, "train", eight_steps)
+        printed = run()
+    assert asked == [(1e-4, 1e-4)] * 2
     trained = {name: files_of(out / name / "stage1") for name in ("one", "other")}
     assert trained["one"] != trained["other"]
     summary = json.loads((out / "ablation.json").read_text())
     one, other = summary["table"]
     assert [line["name"] for line in summary["table"]] == ["one", "other"]
-    assert one["steps"] == Checkpoint(out / "one" / "stage1").step > 0
-    assert one["measures"]["visqol"]["change"] == 0
-    assert other["measures"]["visqol"]["change"] != 0
+    assert one["steps"] == Checkpoint(out / "one" / "stage1").step == 8
+    assert one["measures"]["mel_l1"]["change"] == 0
+    assert other["measures"]["mel_l1"]["change"] != 0
+    assert {"visqol", "stoi", "pesq", "dnsmos"} <= {k for k, v in one["measures"].items() if v}
     (session,) = Checkpoint(out / "one" / "stage1").records
     assert one["processor_minutes"] == session["processor_minutes"]  # 0.0 on a busy machine
     assert 0 < one["codebook"]["usage"] <= 1
@@ -171,3 +202,4 @@ def test_a_plan_is_run_and_goes_on(tmp_path: Path) -> None:
         train_variant(first, 0.5, out, ["--data=nowhere"])
     with pytest.raises(MelcapError, match=r"'one' failed, see the end of .*stage1\.log"):
         train_variant(first, 0.5, tmp_path / "new", ["--data=nowhere"])
+    assert "nowhere does not exist" in (tmp_path / "new" / "one" / "stage1.log").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -56,14 +57,18 @@ def ids_and_tokens(folder: Path) -> list[tuple[str, bytes]]:
 
 
 def tokenize_until(sources: Path, out: Path, weights: Path, fuse: int, points: str) -> None:
-    """Run `tokenize`, and kill the process at its `fuse`-th call of `points`.
+    """Run `tokenize`, and kill the process and its reader at the `fuse`-th call of `points`.
 
     These are names of what writes something: methods of the journal, or `write_shard`.
     """
     from melcap import load
     from melcap.bulk import tokenize as run
+    from melcap.bulk.reading import pool
     from melcap.bulk.token_sets.journal import Journal
 
+    os.setsid()
+    # A forked reader starts in no time, but does not notice when this process has died.
+    pool.SPAWN = multiprocessing.get_context("fork")  # type: ignore[assignment]
     left = fuse
 
     def burn(call: Callable[..., object]) -> Callable[..., object]:
@@ -71,7 +76,7 @@ def tokenize_until(sources: Path, out: Path, weights: Path, fuse: int, points: s
             nonlocal left
             left -= 1
             if not left:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.killpg(0, signal.SIGKILL)
             return call(*arguments)
 
         return burning

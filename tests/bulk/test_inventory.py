@@ -19,6 +19,7 @@ from melcap.errors import InputError
 from tests.bulk.helpers import corpus, wave
 
 pytest.importorskip("pyarrow")
+pytestmark = pytest.mark.usefixtures("forked_readers")
 
 ONE = Options(readers=1, encoders=1, shard_clips=2)
 

@@ -21,6 +21,7 @@ from melcap.errors import InputError
 from tests.bulk.helpers import rows_of, wave
 
 pq = pytest.importorskip("pyarrow.parquet")
+pytestmark = pytest.mark.usefixtures("forked_readers")
 
 KEEP = Options(readers=1, encoders=1, shard_clips=2, keep=("text", "speaker", "loud"))
 

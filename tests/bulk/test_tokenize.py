@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
+import os
 import random
 import signal
 import time
@@ -21,9 +21,11 @@ from melcap.bulk.token_sets.journal import NAME
 from melcap.bulk.tokenize import ERRORS, Options, tokenize
 from melcap.errors import InputError, MelcapError, WeightsError
 from tests.bulk.helpers import corpus, ids_and_tokens, rows_of, tokenize_until, tokens_of, wave
+from tests.forks import FORKS
 from tests.helpers import draw_weights
 
 pytest.importorskip("pyarrow")
+pytestmark = pytest.mark.usefixtures("forked_readers")
 
 ONE = Options(readers=1, encoders=1, shard_clips=2)
 
@@ -149,63 +151,57 @@ def test_new_clips_make_new_shards_and_bad_ones_are_tried_again_on_request(
     }
 
 
-FORKS = multiprocessing.get_context("forkserver")
-
-
 def run_apart(clips: Path, out: Path, weights: Path, fuse: int, points: str, end: float) -> int:
     """Run in a process that is killed at the `fuse`-th call of `points`, or after `end` seconds."""
-    FORKS.set_forkserver_preload(
-        ["melcap.bulk.tokenize", "melcap.pretrained", "tests.bulk.helpers"]
-    )
     process = FORKS.Process(target=tokenize_until, args=(clips, out, weights, fuse, points))
     process.start()
     process.join(end)
-    process.kill()
+    if process.exitcode is None:
+        os.killpg(process.pid or 0, signal.SIGKILL)
     process.join()
     assert process.exitcode is not None
     return process.exitcode
 
 
 @pytest.fixture(scope="module")
-def apart(clips: Path, small_weights: Path) -> Path:
-    """Return the token set of an undisturbed run in a process of its own."""
+def apart(clips: Path, small_weights: Path) -> tuple[Path, float]:
+    """Return the token set of an undisturbed run in a process of its own, and its seconds."""
     out = clips.parent / "apart"
+    began = time.perf_counter()
     assert run_apart(clips, out, small_weights, 0, "", 600) == 0
-    return out
+    return out, time.perf_counter() - began
 
 
 @pytest.mark.parametrize(
     ("point", "fuse"),
-    [
-        *(("plan", 1), ("fail", 1), ("finish", 1), ("finish", 4), ("commit", 1), ("commit", 3)),
-        *(("write_shard", 1), ("write_shard", 2), ("written", 1), ("written", 2)),
-    ],
+    [("plan", 1), ("fail", 1), ("finish", 4), ("commit", 3), ("write_shard", 1), ("written", 2)],
 )
 def test_a_run_killed_while_it_writes_goes_on(
-    clips: Path, apart: Path, small_weights: Path, tmp_path: Path, point: str, fuse: int
+    clips: Path,
+    apart: tuple[Path, float],
+    small_weights: Path,
+    tmp_path: Path,
+    point: str,
+    fuse: int,
 ) -> None:
     assert run_apart(clips, tmp_path, small_weights, fuse, point, 600) == -signal.SIGKILL
     assert run_apart(clips, tmp_path, small_weights, 0, "", 600) == 0
-    assert files_of(tmp_path) == files_of(apart)
+    assert files_of(tmp_path) == files_of(apart[0])
 
 
 @pytest.mark.slow
 def test_a_run_killed_again_and_again_goes_on(
-    clips: Path, undisturbed: Path, apart: Path, small_weights: Path, tmp_path: Path
+    clips: Path, undisturbed: Path, apart: tuple[Path, float], small_weights: Path, tmp_path: Path
 ) -> None:
     chance = random.Random(5)
-    began = time.perf_counter()
-    assert run_apart(clips, tmp_path / "timed", small_weights, 0, "", 600) == 0
-    whole = time.perf_counter() - began
-    for number in range(2):
-        out = tmp_path / f"{number}"
-        ends = [
-            run_apart(clips, out, small_weights, 0, "", chance.uniform(0, whole)) for _ in range(3)
-        ]
-        assert set(ends) <= {0, -signal.SIGKILL}
-        assert run_apart(clips, out, small_weights, 0, "", 600) == 0
-        assert files_of(out) == files_of(apart)
-        assert ids_and_tokens(out) == ids_and_tokens(undisturbed)
+    files, whole = files_of(apart[0]), apart[1]
+    ends = [
+        run_apart(clips, tmp_path, small_weights, 0, "", chance.uniform(0, whole)) for _ in range(3)
+    ]
+    assert set(ends) <= {0, -signal.SIGKILL}
+    assert run_apart(clips, tmp_path, small_weights, 0, "", 600) == 0
+    assert files_of(tmp_path) == files
+    assert ids_and_tokens(tmp_path) == ids_and_tokens(undisturbed)
 
 
 @pytest.mark.slow

@@ -41,5 +41,21 @@ def names(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
+def transcode_all(folder: Path, clips: list[str], options: list[str]) -> None:
+    """Transcode clips, one after the other; write Linux's peak KiB after each to a file."""
+    from melcap.cli.commands import app
+
+    os.chdir(folder)
+    peaks = []
+    for name in clips:
+        app(
+            ["transcode", f"{name}.wav", "-o", f"{name}.flac", "-q", *options],
+            standalone_mode=False,
+        )
+        status = Path("/proc/self/status").read_text().splitlines()
+        peaks.append(next(line for line in status if "VmHWM" in line).split()[1])
+    Path("peaks").write_text("\n".join(peaks))
+
+
 def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

@@ -54,7 +54,7 @@ def test_a_run_resumes_and_goes_on_past_a_bad_clip(
     out, scores = tmp_path / "out", tmp_path / "out" / "scores.jsonl"
     (folder / "music" / "c_0001.wav").write_bytes(b"RIFF")
     arguments = (folder, "--codecs", "original", "--out", out)
-    first = run(*arguments)
+    first = run(*arguments, "--processes", 1)
     assert first.exit_code == 1
     assert "c_0001.wav" in first.stderr
     rows = [json.loads(line) for line in scores.read_text().splitlines()]
@@ -85,7 +85,13 @@ def test_a_run_resumes_and_goes_on_past_a_bad_clip(
     third = run(*arguments)
     assert [json.loads(line) for line in scores.read_text().splitlines()] == again
     assert second.stdout == third.stdout == (out / "scorecard.md").read_text() + "\n"
-    assert json.loads(run(*arguments, "--json").stdout)["table"] == summary["table"]
+
+    # A worker process fails at a bad clip.
+    (folder / "music" / "c_0001.wav").write_bytes(b"RIFF")
+    last = run(*arguments, "--processes", 2, "--json")
+    assert last.exit_code == 1
+    assert "c_0001.wav" in last.stderr
+    assert json.loads(last.stdout)["table"] == summary["table"]
 
 
 @pytest.mark.slow

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +17,8 @@ from melcap.cli import exits
 from melcap.codec import Codec
 from melcap.io import container
 from melcap.streaming import StreamDecoder, StreamEncoder
-from tests.cli.helpers import DATA, Cli, environment, names
+from tests.cli.helpers import DATA, Cli, names
+from tests.forks import start_melcap
 from tests.helpers import SMALL
 
 
@@ -73,22 +72,15 @@ class TestInterrupted:
             codec.model, codec.tokenizer_id, 44100, 1, samples, *grid.shape[1:], 9
         )
         container.write(tmp_path / "long.melcap", header, grid)
-        command = [sys.executable, "-m", "melcap", "decode", "long.melcap"]
-        process = subprocess.Popen(
-            [*command, "--weights", small_weights],
-            cwd=tmp_path,
-            env=environment(),
-            stderr=subprocess.PIPE,
-            # A shell's background job ignores SIGINT, and hands that down.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
-        with process:
-            deadline = time.monotonic() + 120
-            while not list(tmp_path.glob(".melcap-*")):  # until it writes
-                assert process.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
-            process.send_signal(signal.SIGINT)
-            _, stderr = process.communicate(timeout=120)
-        assert (process.returncode, stderr) == (130, b"interrupted\n")
-        assert names(tmp_path) == ["long.melcap"]
+        words = ("decode", "long.melcap", "--weights", small_weights)
+        process = start_melcap(*words, folder=tmp_path, stderr="said")
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob(".melcap-*")):  # until it writes
+            assert process.is_alive()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert process.pid
+        os.kill(process.pid, signal.SIGINT)
+        process.join(120)
+        assert (process.exitcode, (tmp_path / "said").read_text()) == (130, "interrupted\n")
+        assert names(tmp_path) == ["long.melcap", "said"]

@@ -20,7 +20,8 @@ import soundfile
 
 from tests.bulk.helpers import wave
 
-HOURS = 1
+LONG = 15 * 60 * 8000
+"""The samples of the longest clip, a quarter of an hour at 8 kHz."""
 GOOD: dict[str, tuple[int, int, int]] = {
     "a flac.wav": (44100, 1, 4410),
     "an mp3.flac": (44100, 1, 4410),
@@ -33,7 +34,7 @@ GOOD: dict[str, tuple[int, int, int]] = {
     "crashed recorder.wav": (44100, 1, 4410),
     "tagged.flac": (44100, 1, 4410),
     "two in one.ogg": (44100, 1, 8820),
-    "an hour.wav": (8000, 1, HOURS * 3600 * 8000),
+    "long.wav": (8000, 1, LONG),
     "new\nline.wav": (44100, 1, 4410),
     "😀 émoji.wav": (44100, 1, 4410),
     " -rf.wav": (44100, 1, 4410),
@@ -58,7 +59,7 @@ BAD: dict[str, str] = {
     "picture.mp3": "not audio",
     "zip.opus": "not audio",
     "gone.wav": "No such file",
-    "pipe.wav": "pipe or device",
+    "pipe.wav": "a pipe, not a regular file",
     "7 GHz.wav": "sample rate",
     "shard.tar/text.flac": "not audio",
     "cut.tar": "damaged",
@@ -92,7 +93,7 @@ def make(folder: Path) -> tuple[dict[str, tuple[int, int, int]], dict[str, str]]
         encoded(wave(0.1, 44100, 2).T, kind="FLAC", subtype="PCM_24")
     )
     (folder / "louder than full scale.wav").write_bytes(encoded(short * 1e30, subtype="FLOAT"))
-    _write_silence(folder / "an hour.wav", HOURS * 3600 * 8000, 8000)
+    _write_silence(folder / "long.wav", LONG, 8000)
     (folder / "link.wav").symlink_to("a flac.wav")
 
     (folder / "empty.wav").write_bytes(b"")

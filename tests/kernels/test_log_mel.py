@@ -102,8 +102,9 @@ def test_frames_that_just_reach_beyond_the_clip(left: int, right: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("below", [60, 80, 100, 120])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("below", "seed"), [(60, 0), (80, 1), (100, 2), (120, 0), (80, 2), (100, 1)]
+)
 def test_noise_far_under_a_loud_tone(below: int, seed: int) -> None:
     """Ln-mel errs by 1e-3 within 80 dB of the loudest bin, 3e-3 within 90, 1e-2 within 100."""
     spec = replace(LITE, floor=1e-12)
@@ -178,14 +179,14 @@ def test_a_sample_that_is_no_number_is_seen() -> None:
 @pytest.mark.slow
 @settings(max_examples=examples(6))
 @given(
-    lengths=st.lists(st.integers(-3, 700), min_size=1, max_size=3),
+    lengths=st.lists(st.integers(-3, 350), min_size=1, max_size=2),
     dtype=st.sampled_from([torch.int32, torch.int64]),
-    left=st.integers(0, 300),
+    left=st.integers(0, 150),
 )
-@example([0, 600, 601, 1], torch.int64, 0)
-@example([600, 500 - 2**40], torch.int64, 100)  # a positive int32 if cut off
+@example([0, 300, 301, 1], torch.int64, 0)
+@example([300, 250 - 2**40], torch.int64, 100)  # a positive int32 if cut off
 def test_nothing_behind_a_length_counts(lengths: list[int], dtype: torch.dtype, left: int) -> None:
-    wave = noise(len(lengths), 601, seed=left)
+    wave = noise(len(lengths), 301, seed=left)
     silent = torch.zeros_like(wave)
     for index, length in enumerate(lengths):
         silent[index, : max(0, length)] = wave[index, : max(0, length)]
@@ -193,9 +194,9 @@ def test_nothing_behind_a_length_counts(lengths: list[int], dtype: torch.dtype, 
     given_lengths = torch.tensor(lengths, dtype=dtype)
     if dtype == torch.int64:  # every other number of a larger tensor
         given_lengths = given_lengths.repeat_interleave(2)[::2]
-    found = on_triton(wave, TINY, (left, 200), given_lengths)
-    assert torch.equal(found, on_triton(silent, TINY, (left, 200)))
-    assert_close(found, silent, TINY, (left, 200))
+    found = on_triton(wave, TINY, (left, 100), given_lengths)
+    assert torch.equal(found, on_triton(silent, TINY, (left, 100)))
+    assert_close(found, silent, TINY, (left, 100))
 
 
 @pytest.mark.slow

@@ -301,11 +301,11 @@ def test_a_tie_is_measured_far_beyond_float32(bits: int) -> None:
 @pytest.mark.parametrize("apart", [1, 16])
 def test_ties_that_float32_takes_for_none(dim: int, apart: int) -> None:
     """Pairs around each row, in one group or two, have distances that differ by about a tie."""
-    x, steps = 3 * noise(32, dim, seed=6, amplitude=1), noise(2, 32, dim, seed=7)
+    x, steps = 3 * noise(16, dim, seed=6, amplitude=1), noise(2, 16, dim, seed=7)
     steps = steps / steps.norm(dim=2, keepdim=True)
-    steps[0] *= 1 + torch.linspace(0.9e-6, 1.1e-6, 32)[:, None]
+    steps[0] *= 1 + torch.linspace(0.9e-6, 1.1e-6, 16)[:, None]
     pairs = (x + steps).unflatten(1, (-1, apart)).movedim(0, 1)
-    check(x, pairs.reshape(64, dim))
+    check(x, pairs.reshape(32, dim))
 
 
 @pytest.mark.slow

@@ -1,12 +1,13 @@
-"""A codec whose tokens cover twice as many frames as mel bins keeps every promise of a codec."""
+"""A codec whose tokens cover twice as many frames as mel bins keeps every promise of a codec.
+
+`tests/onnx` exports it.
+"""
 
 from __future__ import annotations
 
 import math
-import runpy
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ from melcap.training.config import TrainingConfig
 from melcap.training.stage1 import Stage1
 from melcap.transcode import decode_file, encode_file
 from tests.helpers import (
-    SMALL,
+    HALF,
     at_codec_rate,
     chunks_of,
     count_ties,
@@ -47,19 +48,7 @@ from tests.helpers import (
 )
 from tests.model.test_budget import BUDGET, PARAMETERS, operations
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "onnx_codec.py"
 FULL = Path(__file__).parents[2] / "profiling" / "half_rate.json"
-HALF = replace(
-    SMALL,
-    name="small-half",
-    tokenizer=replace(
-        SMALL.tokenizer,
-        channels=(6, 8, 12, 12),
-        encoder_blocks=(1, 1, 1, 1),
-        decoder_blocks=(1, 1, 1, 1),
-        time_levels=1,
-    ),
-)
 UNIT = HALF.column_samples
 CLOSE = 1e-4  # as in test_codec
 
@@ -240,27 +229,6 @@ def test_a_decoded_file_has_the_length_of_the_original(
     assert (found_rate, found.shape) == (rate, (channels, samples))
     codes = Codes(torch.from_numpy(tokens), whole.columns, whole.lengths, rate, half.tokenizer_id)
     assert np.abs(found - half.decode(codes).numpy()).max() <= 2**-15 + CLOSE
-
-
-@pytest.mark.slow
-def test_onnx(half: Codec, tmp_path: Path) -> None:
-    """The exported graphs give the tokens and samples, in pieces with the context they ask for."""
-    pytest.importorskip("onnxscript")
-    pytest.importorskip("onnxruntime")
-    from melcap.onnx import export
-
-    example = SimpleNamespace(**runpy.run_path(str(EXAMPLE)))
-    encoder, decoder = (example.Graph(path, threads=1) for path in export(half, tmp_path))
-    assert (encoder.facts["column_samples"], encoder.facts["rows"]) == (UNIT, HALF.rows)
-    wave = noise(2, 29 * UNIT + 100)
-    codes = half.encode(wave, 44100)
-    for piece in (256, 1):
-        tokens = example.encode(encoder, wave.numpy(), piece)
-        for clip, own, found in zip(wave, codes.tokens, torch.from_numpy(tokens), strict=True):
-            count_ties(half, clip.clamp(-1, 1), own, found)
-        samples = example.decode(decoder, codes.tokens.numpy(), piece)
-        assert samples.shape == (2, 30 * UNIT)
-        assert np.abs(samples[:, : wave.shape[1]] - half.decode(codes).numpy()).max() <= CLOSE
 
 
 def test_stage_1_compares_whole_columns() -> None:

@@ -1,4 +1,8 @@
-"""Compare the exported graphs in ONNX Runtime with the codec itself."""
+"""Compare the exported graphs in ONNX Runtime with the codec itself.
+
+An export takes half a minute, so there are two: a small codec at half the rate of tokens, and the
+weights that ship, at the full rate.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +31,8 @@ from melcap.errors import InputError, OutputExistsError
 from melcap.evaluation.measures.signals import Wave
 from melcap.model.griffin_lim import FirstGuess
 from melcap.onnx.graphs import Part, decoder_parts
-from tests.helpers import SMALL, count_ties, draw_weights, examples, noise, waves
+from melcap.pretrained import save
+from tests.helpers import HALF, SMALL, count_ties, draw_weights, examples, noise, waves
 
 onnx = pytest.importorskip("onnx")
 soundfile = pytest.importorskip("soundfile")
@@ -36,11 +41,26 @@ pytest.importorskip("onnxruntime")
 
 from melcap.onnx import export  # noqa: E402
 
-pytestmark = pytest.mark.slow  # an export takes most of a minute
+pytestmark = pytest.mark.slow
 
+UNIT = HALF.column_samples
 EXAMPLE = Path(__file__).parents[2] / "examples" / "onnx_codec.py"
 
 # ---- the graphs
+
+
+@pytest.fixture(scope="module")
+def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("half") / "half.safetensors"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save(draw_weights(Codec(HALF)), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def codec(small_weights: Path) -> Codec:
+    return melcap.load(small_weights)
 
 
 @pytest.fixture(scope="module")
@@ -77,12 +97,12 @@ def test_the_files(codec: Codec, graphs: Path) -> None:
         told = json.loads(described)
         assert told["model"] == codec.model
         assert told["silence"] == codec.silence.tolist()
-        assert (told["sample_rate"], told["column_samples"], told["rows"]) == (44100, 1024, 3)
+        assert (told["sample_rate"], told["column_samples"], told["rows"]) == (44100, UNIT, 3)
         assert not any(node.metadata_props or node.doc_string for node in model.graph.node)
         assert str(Path(melcap.__file__).parent).encode() not in model.SerializeToString()
 
 
-@given(waves(longest=9000, batch=4), st.integers(1, 5))
+@given(waves(longest=9 * UNIT, batch=4), st.integers(1, 5))
 @settings(max_examples=examples(40))
 def test_encoding(
     codec: Codec, graphs: Path, example: SimpleNamespace, wave: Tensor, piece: int
@@ -109,7 +129,7 @@ def test_decoding(
     """Any tokens, in one piece and in several, give the codec's samples within 1e-4."""
     random = np.random.default_rng(seed)
     tokens = random.integers(0, 300, (batch, 3, columns), dtype=np.int32)
-    samples = columns * 1024
+    samples = columns * UNIT
     codes = Codes(
         torch.from_numpy(tokens),
         (columns,) * batch,
@@ -130,7 +150,7 @@ def test_columns_beyond_the_context_have_no_effect(graphs: Path, example: Simple
     """It changes no bit of the samples; columns within the context do."""
     decoder = example.Graph(graphs / "decoder.onnx", threads=1)
     before, after = decoder.facts["decoder_context"]
-    middle = slice(20 * 1024, 21 * 1024)
+    middle = slice(20 * UNIT, 21 * UNIT)
     tokens = np.random.default_rng(0).integers(0, 300, (1, 3, 41), dtype=np.int32)
     right = decoder.run(tokens)[:, middle]
     for column in range(41):
@@ -144,14 +164,14 @@ def test_a_padded_batch(codec: Codec, graphs: Path, example: SimpleNamespace) ->
     """A shorter clip, padded with zeros and columns of silence, comes out as when alone."""
     encoder = example.Graph(graphs / "encoder.onnx", threads=1)
     decoder = example.Graph(graphs / "decoder.onnx", threads=1)
-    clip = noise(1, 5000).numpy()
-    batch = np.zeros((2, 20000), np.float32)
-    batch[0], batch[1, :5000] = noise(20000, seed=1).numpy(), clip
+    clip = noise(1, 10000).numpy()
+    batch = np.zeros((2, 40000), np.float32)
+    batch[0], batch[1, :10000] = noise(40000, seed=1).numpy(), clip
     alone = encoder.run(clip)
     tokens = encoder.run(batch)
     assert np.array_equal(tokens[1, :, :5], alone[0])
     tokens[1, :, 5:] = np.array(encoder.facts["silence"])[:, None]
-    assert np.abs(decoder.run(tokens)[1, : 5 * 1024] - decoder.run(alone)[0]).max() <= 1e-4
+    assert np.abs(decoder.run(tokens)[1, : 5 * UNIT] - decoder.run(alone)[0]).max() <= 1e-4
 
 
 def test_loud_output_is_clipped(small_weights: Path) -> None:
@@ -160,7 +180,7 @@ def test_loud_output_is_clipped(small_weights: Path) -> None:
     (guess,) = (stage for stage in loud.vocoder if isinstance(stage, FirstGuess))
     guess.magnitude.bias += 6
     tokens = torch.arange(90, dtype=torch.int32).view(1, 3, 30)
-    codes = Codes(tokens, (30,), (30 * 1024,), 44100, loud.tokenizer_id)
+    codes = Codes(tokens, (30,), (30 * UNIT,), 44100, loud.tokenizer_id)
     heard = run_parts(decoder_parts(loud), tokens)
     assert heard.abs().max() == 1
     torch.testing.assert_close(heard, loud.decode(codes), rtol=0, atol=1e-3)
@@ -190,7 +210,7 @@ def run_parts(parts: list[Part], x: Tensor) -> Tensor:
 
 def test_loud_input_is_clipped(codec: Codec, graphs: Path, example: SimpleNamespace) -> None:
     encoder = example.Graph(graphs / "encoder.onnx", threads=1)
-    loud = noise(1, 9000, amplitude=3).numpy()
+    loud = noise(1, 9 * UNIT, amplitude=3).numpy()
     assert np.array_equal(encoder.run(loud), encoder.run(loud.clip(-1, 1)))
 
 

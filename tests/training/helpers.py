@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,7 +56,8 @@ def states_for_stage_2(first: Stage1) -> dict[str, Any]:
 
 
 def train_to(step: int, recipe: Recipe, cache: AudioCache, path: Path, **options: Any) -> None:
-    """Train until the run at `path` is at this step."""
+    """Train until the run at `path` is at this step, without pictures unless they are asked for."""
+    options = {"picture_minutes": math.inf, **options}
     sampler = CropSampler(cache, recipe.samples, recipe.config.batch, recipe.config.seed)
     loop = LoopOptions(minutes=1e9, schedule_minutes=1e9, steps=step, **options)
     train(recipe, sampler, path, loop)

@@ -7,6 +7,7 @@ save, the checkpoint before is whole. Missing files are reported, damaged ones r
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -87,14 +88,29 @@ def test_tensors_that_share_memory_are_kept_apart() -> None:
     assert len(addresses) == 2
 
 
+@pytest.fixture(scope="module")
+def trained(cache: AudioCache, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the checkpoint of a vocoder after one step."""
+    path = tmp_path_factory.mktemp("trained") / "vocoder"
+    train_to(1, stage_2(), cache, path)
+    return path
+
+
+@pytest.fixture
+def path(trained: Path, tmp_path: Path) -> Path:
+    """Return a copy of that checkpoint."""
+    return Path(shutil.copytree(trained, tmp_path / "vocoder"))
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_discriminators")
 def test_files_are_of_limited_size(
     cache: AudioCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = stage_2(discriminators=2)
-    train_to(2, recipe, cache, tmp_path / "whole")
+    settings = {"discriminators": 2, "warmup": 1}
+    train_to(2, stage_2(**settings), cache, tmp_path / "whole")
     monkeypatch.setattr(saving, "FILE_BYTES", 4096)
-    train_to(2, stage_2(discriminators=2), cache, tmp_path / "parts")
+    train_to(2, stage_2(**settings), cache, tmp_path / "parts")
     index = Checkpoint(tmp_path / "parts").index
     assert all(len(files) > 1 for part, files in index["files"].items() if part != "random")
     largest = max(tensor.nbytes for tensor in flat(states_of(tmp_path / "parts")).values())
@@ -110,11 +126,9 @@ def test_files_are_of_limited_size(
 @pytest.mark.slow
 @pytest.mark.parametrize("writes", range(5))
 def test_a_save_that_is_interrupted_leaves_the_checkpoint_before(
-    cache: AudioCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
+    cache: AudioCache, path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
 ) -> None:
     """A save is killed before any file, between any two, and before the index."""
-    path = tmp_path / "vocoder"
-    train_to(2, stage_2(), cache, path)
     before = flat(states_of(path))
     done = 0
     replacing = saving.replacing
@@ -130,12 +144,12 @@ def test_a_save_that_is_interrupted_leaves_the_checkpoint_before(
     monkeypatch.setattr(saving, "_remove_unlisted", lambda path: None)
     monkeypatch.setattr(saving, "replacing", killed)
     with pytest.raises(KeyboardInterrupt):
-        train_to(3, stage_2(), cache, path)
+        train_to(2, stage_2(), cache, path)
     monkeypatch.undo()
-    assert Checkpoint(path).step == 2
+    assert Checkpoint(path).step == 1
     after = flat(states_of(path))
     assert all(torch.equal(after[name], value) for name, value in before.items())
-    train_to(3, stage_2(), cache, path)
+    train_to(2, stage_2(), cache, path)
     listed = {file["name"] for part in Checkpoint(path).index["files"].values() for file in part}
     assert set(files_of(path)) == {INDEX} | listed, "files of other checkpoints are left"
 
@@ -145,11 +159,12 @@ def file_of(path: Path, part: str) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_discriminators")
 def test_parts_that_are_missing_begin_anew(
     cache: AudioCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "vocoder"
-    train_to(3, stage_2(discriminators=2, warmup=1), cache, path)
+    train_to(2, stage_2(discriminators=2, warmup=1), cache, path)
     for part in ("averages", "optimisers", "discriminators", "discriminator_optimisers"):
         file_of(path, part).unlink()
     found = Checkpoint(path)
@@ -163,7 +178,7 @@ def test_parts_that_are_missing_begin_anew(
     assert found.exported()["vocoder"].keys() == found.modules["vocoder"].keys()
     capsys.readouterr()
     recipe = stage_2(discriminators=2, warmup=1)
-    train_to(3, recipe, cache, path)
+    train_to(2, recipe, cache, path)
     said = capsys.readouterr().err
     assert "vocoder has no file for its averages: they begin anew" in said
     assert "vocoder has no file for its discriminators: they begin anew" in said
@@ -172,9 +187,7 @@ def test_parts_that_are_missing_begin_anew(
 
 
 @pytest.mark.slow
-def test_weights_that_are_missing_are_refused(cache: AudioCache, tmp_path: Path) -> None:
-    path = tmp_path / "vocoder"
-    train_to(1, stage_2(), cache, path)
+def test_weights_that_are_missing_are_refused(cache: AudioCache, path: Path) -> None:
     file_of(path, "weights").unlink()
     with pytest.raises(InputError, match=r"weights-1-\w+\.safetensors: cannot read"):
         train_to(2, stage_2(), cache, path)
@@ -182,9 +195,7 @@ def test_weights_that_are_missing_are_refused(cache: AudioCache, tmp_path: Path)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["weights", "averages", "optimisers", "random"])
-def test_a_damaged_file_is_refused(cache: AudioCache, tmp_path: Path, part: str) -> None:
-    path = tmp_path / "vocoder"
-    train_to(1, stage_2(), cache, path)
+def test_a_damaged_file_is_refused(cache: AudioCache, path: Path, part: str) -> None:
     file = file_of(path, part)
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
