@@ -55,12 +55,14 @@ def test_the_last_thread_puts_back() -> None:
             leave.wait()
 
     thread = threading.Thread(target=other)
-    with exact_float32():
-        thread.start()
-        entered.wait()
-    assert now() == EXACT
-    leave.set()
-    thread.join()
+    try:
+        with exact_float32():
+            thread.start()
+            entered.wait()
+        assert now() == EXACT
+    finally:
+        leave.set()
+        thread.join()
     assert now() == before
 
 
