@@ -13,10 +13,8 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 FORKS = multiprocessing.get_context("forkserver")
-# Without torch._dynamo, which takes two seconds, `melcap.load` imports it.
 FORKS.set_forkserver_preload(
     [
-        "torch._dynamo",
         "melcap.bulk.tokenize",
         "melcap.cli.commands",
         "melcap.pretrained",
