@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,6 +26,17 @@ class BaseCodec(BaseNetwork, AudioCodec):  # type: ignore[misc]  # its config is
         config: every size of the codec.
         model: name and hash of the weights, for information.
     """
+
+    def use_graphs(self, enabled: bool = True) -> NoReturn:
+        """Raise an error: CUDA graphs are for codecs of melcap's own architecture.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(
+            f"CUDA graphs cannot work with {self.model}, a codec of the published MelCap "
+            "architecture: they are for melcap's own"
+        )
 
     def _apply(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # `fn` is tried on an empty tensor first, so that a refusal leaves the codec unchanged.

@@ -8,6 +8,7 @@ import torch
 
 from melcap import hub
 from melcap.audio_codec import AudioCodec
+from melcap.errors import InputError
 from melcap.model.network import Network
 from melcap.model.quality import Quality
 
@@ -82,3 +83,21 @@ class Codec(Network, AudioCodec):  # type: ignore[misc]  # its config is a narro
             WeightsError: for weights that are not finite, or a folder that cannot be written.
         """
         hub.save_pretrained(self, folder, license, card)
+
+
+def require_own(codec: AudioCodec, what: str) -> Codec:
+    """Return a codec of melcap's own architecture, and raise an error for another.
+
+    Args:
+        codec: any codec.
+        what: the name of what needs this architecture, for the error.
+
+    Raises:
+        InputError: for a codec of the published architecture.
+    """
+    if not isinstance(codec, Codec):
+        raise InputError(
+            f"{what} cannot work with {codec.model}, a codec of the published MelCap architecture, "
+            "whose tokens and samples depend on whole windows of audio"
+        )
+    return codec

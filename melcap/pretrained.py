@@ -9,12 +9,16 @@ import os
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
+from typing import overload
 
 import torch
 
 from melcap import stored_weights
+from melcap.audio_codec import AudioCodec
+from melcap.base_codec import BaseCodec
 from melcap.codec import Codec
-from melcap.errors import ModelMismatchError, WeightsError
+from melcap.config import BaseConfig, CodecConfig
+from melcap.errors import InputError, ModelMismatchError, WeightsError
 from melcap.io import weights_file
 from melcap.io.weights_file import DECODER, WeightsFile
 from melcap.model.network import UNTRAINED
@@ -23,13 +27,33 @@ from melcap.model.quality import Quality
 DEFAULT = "melcap-lite.safetensors"
 
 
+@overload
+def load(
+    path: None = None,
+    device: torch.device | str = "cpu",
+    *,
+    quality: Quality = "default",
+    decoder: str | os.PathLike[str] | None = None,
+) -> Codec: ...
+
+
+@overload
+def load(
+    path: str | os.PathLike[str],
+    device: torch.device | str = "cpu",
+    *,
+    quality: Quality = "default",
+    decoder: str | os.PathLike[str] | None = None,
+) -> AudioCodec: ...
+
+
 def load(
     path: str | os.PathLike[str] | None = None,
     device: torch.device | str = "cpu",
     *,
     quality: Quality = "default",
     decoder: str | os.PathLike[str] | None = None,
-) -> Codec:
+) -> AudioCodec:
     """Return a codec with trained weights.
 
     Args:
@@ -40,11 +64,14 @@ def load(
         decoder: a weights file whose mel decoder and vocoder replace those of `path`: a decoder
             alone, which `save_decoder` wrote, or a whole codec.
 
+    Returns:
+        A `Codec`, or a `BaseCodec` where the file holds weights of the published architecture.
+
     Raises:
         WeightsError: if there is no such file, it does not hold a codec's weights, or some of these
             are NaN or infinite.
         ModelMismatchError: for a decoder of another tokenizer.
-        InputError: for a quality that the codec does not have.
+        InputError: for a quality that the codec does not have, or a decoder for a `BaseCodec`.
 
     Example:
         >>> import melcap
@@ -57,6 +84,13 @@ def load(
         weights = weights_file.read(source, _recorded_hash(source.with_suffix(".sha256")))
     else:
         weights = weights_file.read(Path(path))
+    if isinstance(weights.config, BaseConfig):
+        if quality != "default" or decoder is not None:
+            raise InputError(
+                f"{weights.path}: a codec of the published MelCap architecture has one quality and "
+                "one decoder: leave out quality and decoder"
+            )
+        return stored_weights.base_network_of(BaseCodec, weights).to(device)
     codec = stored_weights.network_of(Codec, weights, quality)
     if decoder is not None:
         other = _with_decoder(codec, weights, weights_file.read(Path(decoder)))
@@ -69,11 +103,12 @@ def default_file() -> Path:
     return Path(str(resources.files("melcap") / "weights" / DEFAULT))
 
 
-def save(codec: Codec, path: str | os.PathLike[str]) -> str:
+def save(codec: AudioCodec, path: str | os.PathLike[str]) -> str:
     """Write the weights and the configuration of a codec to a file, for `load` to read.
 
-    The weights are rounded to half precision, and the silence column is computed again from the
-    rounded weights. The codec itself does not change.
+    The weights of a `Codec` are rounded to half precision, and the silence column is computed again
+    from the rounded weights. Those of a `BaseCodec` are written as they are. The codec itself does
+    not change.
 
     Args:
         codec: the codec.
@@ -96,6 +131,7 @@ def save(codec: Codec, path: str | os.PathLike[str]) -> str:
         ...     pretrained.load(path).tokenizer_id == codec.tokenizer_id
         True
     """
+    assert isinstance(codec, Codec | BaseCodec)
     return stored_weights.save(codec, Path(path))
 
 
@@ -129,7 +165,7 @@ def save_decoder(codec: Codec, path: str | os.PathLike[str]) -> str:
     return stored_weights.save_decoder(codec, Path(path))
 
 
-def require_file(codec: Codec) -> None:
+def require_file(codec: AudioCodec) -> None:
     """Raise an error for a codec whose weights are in no file; call it before writing its tokens.
 
     Saving the codec later would round the weights, and so give another tokenizer, which cannot
@@ -147,6 +183,10 @@ def require_file(codec: Codec) -> None:
 
 def _with_decoder(codec: Codec, weights: WeightsFile, other: WeightsFile) -> WeightsFile:
     """Return the codec's weights with the mel decoder and the vocoder of another file."""
+    if not isinstance(weights.config, CodecConfig) or not isinstance(other.config, CodecConfig):
+        raise WeightsError(
+            f"{other.path}: a decoder of the published MelCap architecture cannot be exchanged"
+        )
     found = other.tokenizer_id or stored_weights.network_of(Codec, other).tokenizer_id
     if found != codec.tokenizer_id:
         raise ModelMismatchError(
@@ -154,10 +194,10 @@ def _with_decoder(codec: Codec, weights: WeightsFile, other: WeightsFile) -> Wei
             f"{codec.tokenizer_id}: load it with weights of tokenizer {found}"
         )
     tokenizer = replace(
-        codec.config.tokenizer, decoder_blocks=other.config.tokenizer.decoder_blocks
+        weights.config.tokenizer, decoder_blocks=other.config.tokenizer.decoder_blocks
     )
     config = replace(
-        codec.config, name=other.config.name, tokenizer=tokenizer, vocoder=other.config.vocoder
+        weights.config, name=other.config.name, tokenizer=tokenizer, vocoder=other.config.vocoder
     )
     state = {name: value for name, value in weights.state.items() if not name.startswith(DECODER)}
     state |= {name: value for name, value in other.state.items() if name.startswith(DECODER)}

@@ -1,7 +1,8 @@
 """Networks from weights files, and weights files from networks.
 
-A file holds half precision, and a network computes in float32. `melcap.pretrained` has the public
-functions. Here the class of the network is an argument, so that `melcap.Codec` can use these too.
+A file holds half precision, and a network computes in float32. For the published architecture half
+precision is too coarse, and its files hold float32. `melcap.pretrained` has the public functions.
+Here the class of the network is an argument, so that `melcap.Codec` can use these too.
 """
 
 from __future__ import annotations
@@ -13,13 +14,17 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from melcap.config import BaseConfig, CodecConfig
 from melcap.errors import WeightsError
 from melcap.io import weights_file
 from melcap.io.weights_file import DECODER, WeightsFile
+from melcap.model.base.network import BaseNetwork
 from melcap.model.network import Network
 from melcap.model.quality import Quality, griffin_lim_steps
 
 N = TypeVar("N", bound=Network)
+B = TypeVar("B", bound=BaseNetwork)
+Built = TypeVar("Built", bound=Network | BaseNetwork)
 
 
 def network_of(kind: type[N], weights: WeightsFile, quality: Quality = "default") -> N:
@@ -31,25 +36,53 @@ def network_of(kind: type[N], weights: WeightsFile, quality: Quality = "default"
         quality: the quality of decoding.
 
     Raises:
-        WeightsError: for a decoder alone, or weights that do not fit their configuration.
+        WeightsError: for a decoder alone, another architecture, or weights that do not fit their
+            configuration.
         InputError: for a quality that the vocoder does not have.
     """
+    config = weights.config
+    if not isinstance(config, CodecConfig):
+        raise WeightsError(
+            f"{weights.path}: is of the published MelCap architecture, which cannot be used here"
+        )
+    griffin_lim_steps(config, quality)  # a wrong quality is not an error of the weights
+    return _fitted(weights, lambda: kind(config, weights.model, quality))
+
+
+def base_network_of(kind: type[B], weights: WeightsFile) -> B:
+    """Return a network of the published architecture, for inference on the CPU.
+
+    Raises:
+        WeightsError: for another architecture, or weights that do not fit their configuration.
+    """
+    config = weights.config
+    if not isinstance(config, BaseConfig):
+        raise WeightsError(f"{weights.path}: is not of the published architecture")
+    return _fitted(weights, lambda: kind(config, weights.model))
+
+
+def _fitted(weights: WeightsFile, make: Callable[[], Built]) -> Built:
+    """Return a network of a file's configuration with the weights of the file."""
     if weights.tokenizer_id is not None:
         raise WeightsError(
             f"{weights.path}: holds a decoder alone, for tokenizer {weights.tokenizer_id}: load it "
             f'with melcap.load(decoder="{weights.path}"), which adds an encoder and a codebook'
         )
-    griffin_lim_steps(weights.config, quality)  # a wrong quality is not an error of the weights
     try:
-        network = _built(lambda: kind(weights.config, weights.model, quality), weights.state)
+        network = _built(make, weights.state)
         network.codebook.check(network.silence)
     except (RuntimeError, TypeError, ValueError) as error:
         raise WeightsError(f"{weights.path}: the weights do not fit their configuration") from error
-    return network.eval().requires_grad_(False)
+    network.eval().requires_grad_(False)
+    return network
 
 
-def save(network: Network, path: Path) -> str:
+def save(network: Network | BaseNetwork, path: Path) -> str:
     """Write a network, and return the SHA-256 of the file; see `melcap.pretrained.save`."""
+    if isinstance(network, BaseNetwork):
+        state = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
+        weights_file.check_finite(state, f"{path}: cannot write the weights")
+        return weights_file.write(path, network.config, state)
     rounded = _rounded(network, path)
     rounded.learn_silence()
     state = weights_file.halved(rounded.state_dict(), path)
@@ -71,7 +104,7 @@ def _rounded(network: Network, path: Path) -> Network:
 
 
 @torch.inference_mode(False)
-def _built(make: Callable[[], N], state: Mapping[str, Tensor]) -> N:
+def _built(make: Callable[[], Built], state: Mapping[str, Tensor]) -> Built:
     """Return a new network with copies of these weights, in float32 and on the CPU.
 
     The process's default dtype and device, and inference mode, have no effect.

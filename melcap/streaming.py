@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from melcap.codec import Codec
+from melcap.codec import Codec, require_own
 from melcap.errors import InputError
 from melcap.inputs import Tokens, Wave, as_tensor, as_tokens, described
 from melcap.io.resample import Resampler, resampled_length
@@ -47,7 +47,7 @@ class StreamEncoder:
     def __init__(self, codec: Codec, sample_rate: int | None = None, batch: int = 1) -> None:
         if not 1 <= batch <= MAX_CHANNELS:
             raise InputError(f"batch must be in 1..{MAX_CHANNELS}, not {batch}")
-        codec.require_float32()
+        require_own(codec, "a stream").require_float32()
         rate = codec.config.mel.sample_rate
         self.codec, self.batch = codec, batch
         self.sample_rate = rate if sample_rate is None else checked_rate(sample_rate)
@@ -166,6 +166,7 @@ class StreamDecoder:
     def __init__(self, codec: Codec, sample_rate: int | None = None, batch: int = 1) -> None:
         if not 1 <= batch <= MAX_CHANNELS:
             raise InputError(f"batch must be in 1..{MAX_CHANNELS}, not {batch}")
+        require_own(codec, "a stream")
         rate = codec.config.mel.sample_rate
         self.codec, self.batch = codec, batch
         self.sample_rate = rate if sample_rate is None else checked_rate(sample_rate)

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from melcap.audio import AudioReader, AudioWriter
-from melcap.codec import Codec
+from melcap.audio_codec import AudioCodec
+from melcap.base_codec import BaseCodec
+from melcap.codec import require_own
 from melcap.errors import (
     AudioFileError,
     ContainerError,
@@ -29,6 +31,7 @@ from melcap.io.resample import resampled_length
 from melcap.limits import checked_rate
 from melcap.pretrained import load, require_file
 from melcap.streaming import StreamDecoder, StreamEncoder
+from melcap.windowed import WindowedDecoder, WindowedEncoder
 
 Advance = Callable[[float], None]
 """A function that is called with the seconds of audio done since its last call."""
@@ -67,7 +70,7 @@ class Transcoded:
 def encode_file(
     source: PathLike,
     target: PathLike | None = None,
-    codec: Codec | None = None,
+    codec: AudioCodec | None = None,
     *,
     compact: bool = False,
     force: bool = False,
@@ -116,7 +119,7 @@ def encode_file(
         row_tables.find(codec.tokenizer_id)  # fails before the audio is read
     with AudioReader(source) as reader:
         rate, groups = reader.sample_rate, _groups(codec, reader.channels)
-        streams = [StreamEncoder(codec, rate, each.stop - each.start) for each in groups]
+        streams = [_encoder(codec, rate, each.stop - each.start) for each in groups]
         parts: list[list[Tensor]] = [[] for _ in groups]
         for block in reader.blocks(max(1, int(_piece_seconds(reader.channels) * rate))):
             for group, stream, done in zip(groups, streams, parts, strict=True):
@@ -146,7 +149,7 @@ def encode_file(
 def decode_file(
     source: PathLike,
     target: PathLike | None = None,
-    codec: Codec | None = None,
+    codec: AudioCodec | None = None,
     *,
     sample_rate: int | None = None,
     force: bool = False,
@@ -192,7 +195,7 @@ def write_audio(
     target: Path,
     header: container.Header,
     tokens: npt.NDArray[np.integer[Any]],
-    codec: Codec,
+    codec: AudioCodec,
     sample_rate: int,
     progress: Advance = lambda _: None,
 ) -> int:
@@ -213,7 +216,7 @@ def write_audio(
     unit, rate = codec.config.column_samples, codec.config.mel.sample_rate
     step = max(1, int(_piece_seconds(header.channels) * rate) // unit)
     groups = _groups(codec, header.channels)
-    streams = [StreamDecoder(codec, sample_rate, each.stop - each.start) for each in groups]
+    streams = [_decoder(codec, sample_rate, each.stop - each.start) for each in groups]
     with AudioWriter(target, sample_rate, header.channels, samples=samples) as writer:
         for first in range(0, header.columns, step):
             piece = tokens[..., first : first + step]
@@ -225,12 +228,26 @@ def write_audio(
     return writer.clipped
 
 
+def _encoder(codec: AudioCodec, sample_rate: int, batch: int) -> StreamEncoder | WindowedEncoder:
+    """Return an encoder for a file, which takes it in pieces."""
+    if isinstance(codec, BaseCodec):
+        return WindowedEncoder(codec, sample_rate, batch)
+    return StreamEncoder(require_own(codec, "encoding a file"), sample_rate, batch)
+
+
+def _decoder(codec: AudioCodec, sample_rate: int, batch: int) -> StreamDecoder | WindowedDecoder:
+    """Return a decoder for a file, which takes it in pieces."""
+    if isinstance(codec, BaseCodec):
+        return WindowedDecoder(codec, sample_rate, batch)
+    return StreamDecoder(require_own(codec, "decoding a file"), sample_rate, batch)
+
+
 def _piece_seconds(channels: int) -> float:
     """Return how many seconds of each channel are in memory at once, 10 s over all channels."""
     return max(1, 10 / channels)
 
 
-def _groups(codec: Codec, channels: int) -> list[slice]:
+def _groups(codec: AudioCodec, channels: int) -> list[slice]:
     """Return the groups of channels that are computed together.
 
     A GPU computes all channels together. A CPU computes one at a time, because the activations of
@@ -241,7 +258,7 @@ def _groups(codec: Codec, channels: int) -> list[slice]:
     return [slice(channel, channel + 1) for channel in range(channels)]
 
 
-def check_model(source: str | Path, header: container.Header, codec: Codec) -> None:
+def check_model(source: str | Path, header: container.Header, codec: AudioCodec) -> None:
     """Refuse a file that a codec cannot decode.
 
     Args:

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+import melcap
+from melcap import audio
 from melcap.base_codec import BaseCodec
+from melcap.cli.commands import app
+from melcap.config import from_json
 from melcap.config.base import SHORTEST_WINDOW
-from melcap.errors import InputError, ModelMismatchError
+from melcap.errors import InputError, ModelMismatchError, WeightsError
 from melcap.model.base.windows import signal_of, windows_of
 from melcap.ops.precision import exact_float32
+from melcap.pretrained import save
+from melcap.transcode import decode_file, encode_file
+from melcap.windowed import WindowedDecoder, WindowedEncoder
 from tests.helpers import examples, noise
 from tests.model.base.published import TINY, codec_of
 
@@ -124,6 +135,121 @@ def test_other_dtypes_are_refused(base: BaseCodec, dtype: torch.dtype) -> None:
     with pytest.raises(InputError, match="computes in float32"):
         base.to(dtype)
     assert base.codebook.vectors.dtype == torch.float32
+
+
+@pytest.fixture(scope="module")
+def weights(base: BaseCodec, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("base") / "base.safetensors"
+    save(with_windows(base, 12), path)
+    return path
+
+
+def test_a_saved_codec_is_the_same(base: BaseCodec, weights: Path) -> None:
+    """Nothing is rounded, so tokens, id and samples stay."""
+    short, loaded = with_windows(base, 12), melcap.load(weights)
+    assert isinstance(loaded, BaseCodec)
+    assert loaded.config == short.config
+    assert loaded.tokenizer_id == short.tokenizer_id != base.tokenizer_id
+    assert loaded.model.startswith("tiny-tanh-24320-")
+    for name, value in short.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+    codes = loaded.encode(noise(30_000), RATE)
+    assert torch.equal(loaded.decode(codes), short.decode(codes))
+
+
+def test_one_quality_and_one_decoder(weights: Path) -> None:
+    with pytest.raises(InputError, match="one quality and one decoder"):
+        melcap.load(weights, quality="fast")
+    with pytest.raises(InputError, match="one quality and one decoder"):
+        melcap.load(weights, decoder=weights)
+    with pytest.raises(WeightsError, match="cannot be exchanged"):
+        melcap.load(decoder=weights)
+
+
+def test_weights_of_an_architecture_that_is_not_known(base: BaseCodec) -> None:
+    text = base.config.to_json().replace('"base"', '"next"')
+    with pytest.raises(WeightsError, match="lite or base, not 'next'"):
+        from_json(text)
+
+
+@pytest.mark.parametrize("rate", [44100, 16000])
+@pytest.mark.parametrize("columns", [1, 11, 12, 23, 24, 25, 50])
+def test_files_are_coded_as_clips_are(
+    weights: Path, tmp_path: Path, columns: int, rate: int
+) -> None:
+    """Encoder and decoder for files take pieces of 10 s, and windows here have 12 columns."""
+    codec = melcap.load(weights)
+    samples = (columns * UNIT - 500) * rate // RATE
+    source, coded, target = (tmp_path / name for name in ("a.wav", "a.melcap", "b.wav"))
+    audio.write(source, noise(2, samples, seed=columns).numpy(), rate, "FLOAT")
+    wave, _ = audio.read(source)
+    encode_file(source, coded, codec)
+    codes = codec.encode(wave, rate)
+    assert np.array_equal(melcap.Codes.load(coded).tokens.numpy(), codes.tokens.numpy())
+    decode_file(coded, target, codec)
+    found, found_rate = audio.read(target)
+    assert found_rate == rate
+    assert found.shape == (2, samples)
+    assert np.abs(found - codec.decode(codes).numpy()).max() <= 2**-15 + CLOSE
+
+
+@given(st.lists(st.integers(0, 30_000), min_size=1, max_size=6), st.sampled_from([44100, 48000]))
+@settings(max_examples=examples(15))
+def test_pieces_of_any_size(weights: Path, sizes: list[int], rate: int) -> None:
+    codec = melcap.load(weights)
+    assert isinstance(codec, BaseCodec)
+    total = max(1, sum(sizes))
+    wave = noise(2, total)
+    encoder = WindowedEncoder(codec, rate, 2)
+    tokens = [encoder.push(piece) for piece in wave.split([*sizes, total - sum(sizes)], dim=1)]
+    found = torch.cat([*tokens, encoder.flush()], dim=-1)
+    codes = codec.encode(wave, rate)
+    assert torch.equal(found, codes.tokens)
+    decoder = WindowedDecoder(codec, rate, 2)
+    parts = [decoder.push(piece) for piece in found.split(7, dim=-1)]
+    joined = torch.cat([*parts, decoder.flush(total)], dim=-1)
+    assert joined.shape == wave.shape
+    assert (joined - codec.decode(codes)).abs().max() <= CLOSE
+
+
+def test_the_commands(weights: Path, tmp_path: Path) -> None:
+    source = tmp_path / "a.wav"
+    audio.write(source, noise(1, 90_000).numpy(), RATE)
+    for words in (["encode", source], ["decode", tmp_path / "a.melcap", "-o", tmp_path / "b.wav"]):
+        done = CliRunner().invoke(app, [*map(str, words), "--weights", str(weights), "--json"])
+        assert done.exit_code == 0, done.output
+    assert audio.read(tmp_path / "b.wav")[0].shape == (1, 90_000)
+    done = CliRunner().invoke(app, ["info", str(weights), "--json"])
+    assert json.loads(done.stdout)["window_columns"] == 12
+    assert "published MelCap, tanh" in CliRunner().invoke(app, ["info", str(weights)]).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["tokenize", "a.wav", "--out", "set"], "melcap tokenize"),
+        (["plot", "a.wav"], "melcap plot"),
+        (["bench", "--seconds", "1"], "melcap bench"),
+    ],
+)
+def test_commands_that_need_streams_are_refused(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    audio.write(tmp_path / "a.wav", noise(1, 9000).numpy(), RATE)
+    done = CliRunner().invoke(app, [*words, "--weights", str(weights)])
+    assert done.exit_code == 1
+    assert f"{name} cannot work with tiny-tanh-24320-" in done.output
+    assert "published MelCap architecture" in done.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav"]
+
+
+def test_streams_and_graphs_are_refused(base: BaseCodec) -> None:
+    for stream in (melcap.StreamEncoder, melcap.StreamDecoder):
+        with pytest.raises(InputError, match="a stream cannot work with"):
+            stream(base)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="CUDA graphs cannot work with"):
+        base.use_graphs()
 
 
 def with_windows(codec: BaseCodec, columns: int) -> BaseCodec:

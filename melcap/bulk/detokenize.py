@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from melcap.audio_codec import AudioCodec
 from melcap.bulk.files.names import file_key
 from melcap.bulk.token_sets.rows import TokenRow
 from melcap.bulk.token_sets.shards import read_rows, token_files
-from melcap.codec import Codec
 from melcap.errors import MelcapError
 from melcap.transcode import check_model, write_audio
 
@@ -36,7 +36,7 @@ class DecodedRow:
 def detokenize(
     sets: Sequence[Path],
     out: Path,
-    codec: Codec,
+    codec: AudioCodec,
     *,
     suffix: str = ".wav",
     sample_rate: int | None = None,
@@ -84,7 +84,7 @@ def _decode(
     row: TokenRow,
     target: Path,
     out: Path,
-    codec: Codec,
+    codec: AudioCodec,
     sample_rate: int | None,
     force: bool,
 ) -> DecodedRow:

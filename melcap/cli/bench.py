@@ -60,13 +60,15 @@ def bench(
     from melcap.bench import clips, speed
     from melcap.bench.kernels import compare
     from melcap.bench.origin import origin
+    from melcap.codec import require_own
     from melcap.ops.registry import choose
 
     lengths, sizes = seconds or [1.0, 10.0], batch or [1, 8]
     if threads is not None:
         torch.set_num_threads(threads)
     clip = clips.of_file(file, max(lengths)) if file else clips.synthetic
-    with open_codec(weights, device, backend) as codec, torch.no_grad():
+    with open_codec(weights, device, backend) as found, torch.no_grad():
+        codec = require_own(found, "melcap bench")
         if graphs:
             codec.use_graphs()
         data: dict[str, Any] = {
@@ -85,7 +87,9 @@ def bench(
                 speed.Setting(length, size, rounds, data["threads"])
                 for length, size in product(lengths, sizes)
             ]
-            rows, left_out = speed.measure(codec, backend.value, load(weights), settings, clip)
+            rows, left_out = speed.measure(
+                codec, backend.value, require_own(load(weights), "melcap bench"), settings, clip
+            )
             data |= {"rows": rows, "left_out": left_out}
     if as_json:
         print_json(data)

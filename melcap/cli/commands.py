@@ -15,6 +15,7 @@ import typer.core
 from melcap.cli.ablate import ablate
 from melcap.cli.bench import bench
 from melcap.cli.bulk import detokenize, row_tables, stats, tokenize
+from melcap.cli.convert import convert
 from melcap.cli.doctor import doctor
 from melcap.cli.evaluate import evaluate
 from melcap.cli.exits import exit_on_errors, prepare_process
@@ -26,7 +27,7 @@ from melcap.cli.train import train, train_curves, train_decode
 from melcap.cli.transcode import decode, encode, transcode
 
 PANELS = {
-    "Files": (encode, decode, transcode, info, plot),
+    "Files": (encode, decode, transcode, info, plot, convert),
     "Collections": (tokenize, detokenize, stats, row_tables),
     "Measure": (doctor, bench, evaluate, probe),
     "Train": (train, train_decode, train_curves, export, ablate),

@@ -9,8 +9,10 @@ from typing import Any
 from torch import nn
 
 from melcap.audio import AUDIO_SUFFIXES
+from melcap.audio_codec import AudioCodec
 from melcap.cli.output import columns
 from melcap.codec import Codec
+from melcap.config import BaseConfig
 from melcap.errors import AudioFileError, ContainerError
 from melcap.io import container, weights_file
 from melcap.io.files import require_regular
@@ -105,19 +107,15 @@ def _tokens(path: Path) -> tuple[dict[str, Any], str]:
     )
 
 
-def _codec(path: Path, codec: Codec) -> tuple[dict[str, Any], str]:
+def _codec(path: Path, codec: AudioCodec) -> tuple[dict[str, Any], str]:
     config, mel = codec.config, codec.config.mel
     rate, unit = mel.sample_rate, config.column_samples
-    first, last = inputs_for(codec.encode_stages, 0, 1)
-    earliest, latest = inputs_for(codec.decode_stages, 0, unit)
-    encoding = StreamEncoder(codec).latency
-    decoding = StreamDecoder(codec).latency
+    parts = {"encoder": "encoder", "codebook": "codebook", "mel_decoder": "decoder"}
     sizes = {
-        "encoder": _numbers(codec.encoder),
-        "codebook": _numbers(codec.codebook),
-        "mel_decoder": _numbers(codec.decoder),
-        "vocoder": _numbers(codec.vocoder),
+        name: _numbers(codec.get_submodule(part))
+        for name, part in {**parts, "vocoder": "vocoder"}.items()
     }
+    reach, reach_text = _reach(codec) if isinstance(codec, Codec) else _window(codec)
     data: dict[str, Any] = {
         "file": str(path),
         "bytes": path.stat().st_size,
@@ -135,13 +133,7 @@ def _codec(path: Path, codec: Codec) -> tuple[dict[str, Any], str]:
         "codebook_dim": config.tokenizer.codebook_dim,
         "parameters": {**sizes, "total": sum(sizes.values())},
         "column_seconds": unit / rate,
-        "encoder_sees_seconds": {"before": -first / rate, "after": (last - unit) / rate},
-        "decoder_sees_columns": {"before": -earliest, "after": latest - 1},
-        "latency_seconds": {
-            "encoder": encoding,
-            "decoder": decoding,
-            "together": unit / rate + encoding + decoding,
-        },
+        **reach,
     }
     millions = ", ".join(f"{name.replace('_', ' ')} {n / 1e6:.2f}" for name, n in sizes.items())
     return data, columns(
@@ -155,6 +147,24 @@ def _codec(path: Path, codec: Codec) -> tuple[dict[str, Any], str]:
         ("tokens", f"{config.tokens_per_second:.1f} a second, {config.tokenizer.bits} bits each"),
         ("bit rate", f"{data['kbps']:.2f} kbps for each channel"),
         ("codebook", f"{config.tokenizer.codebook_size} x {config.tokenizer.codebook_dim}"),
+        *reach_text,
+    )
+
+
+def _reach(codec: Codec) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Describe the receptive fields of a codec, and the latency that follows from them."""
+    rate, unit = codec.sample_rate, codec.config.column_samples
+    first, last = inputs_for(codec.encode_stages, 0, 1)
+    earliest, latest = inputs_for(codec.decode_stages, 0, unit)
+    encoding = StreamEncoder(codec).latency
+    decoding = StreamDecoder(codec).latency
+    together = unit / rate + encoding + decoding
+    data = {
+        "encoder_sees_seconds": {"before": -first / rate, "after": (last - unit) / rate},
+        "decoder_sees_columns": {"before": -earliest, "after": latest - 1},
+        "latency_seconds": {"encoder": encoding, "decoder": decoding, "together": together},
+    }
+    return data, [
         (
             "encoder reads",
             f"{-1000 * first / rate:.0f} ms of audio before a column, "
@@ -163,10 +173,27 @@ def _codec(path: Path, codec: Codec) -> tuple[dict[str, Any], str]:
         ("decoder reads", f"{-earliest} columns before a column, {latest - 1} after it"),
         (
             "live latency",
-            f"{1000 * (unit / rate + encoding + decoding):.0f} ms: column {1000 * unit / rate:.0f},"
+            f"{1000 * together:.0f} ms: column {1000 * unit / rate:.0f},"
             f" encoder {1000 * encoding:.0f}, decoder {1000 * decoding:.0f}",
         ),
-    )
+    ]
+
+
+def _window(codec: AudioCodec) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Describe the windows of a codec of the published architecture."""
+    assert isinstance(codec.config, BaseConfig)
+    columns_at_once = codec.config.tokenizer.window_columns
+    seconds = columns_at_once / codec.frame_rate
+    data = {
+        "architecture": "base",
+        "activation": codec.config.tokenizer.activation,
+        "window_columns": columns_at_once,
+        "window_seconds": seconds,
+    }
+    return data, [
+        ("architecture", f"published MelCap, {codec.config.tokenizer.activation}"),
+        ("window", f"{columns_at_once} columns, {seconds:.1f} s, which are coded together"),
+    ]
 
 
 def _numbers(module: nn.Module) -> int:

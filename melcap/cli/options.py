@@ -14,7 +14,7 @@ import typer
 from melcap.errors import BackendError
 
 if TYPE_CHECKING:
-    from melcap.codec import Codec
+    from melcap.audio_codec import AudioCodec
 
 
 class Backend(str, Enum):
@@ -129,7 +129,7 @@ def open_codec(
     backend: Backend,
     quality: QualityName = QualityName.default,
     decoder: Path | None = None,
-) -> Iterator[Codec]:
+) -> Iterator[AudioCodec]:
     """Load the codec that the options ask for, and use their backend while the block runs.
 
     Raises:

@@ -49,12 +49,14 @@ def plot(
     A .melcap file holds tokens alone, so its picture has no spectrogram before.
     """
     from melcap.cli.picture import picture_of_file
+    from melcap.codec import require_own
     from melcap.transcode import refuse_existing
 
     target = out or file.with_suffix(".png")
     refuse_existing(file, target, force)
     with open_codec(weights, device, backend, quality, decoder) as codec, folder_for(target):
-        picture_of_file(file, target, codec, start=start, seconds=seconds, channel=channel)
+        own = require_own(codec, "melcap plot")
+        picture_of_file(file, target, own, start=start, seconds=seconds, channel=channel)
     if as_json:
         print_json({"source": str(file), "target": str(target)})
     elif not quiet:

@@ -74,8 +74,11 @@ def progress_bar(passes: int, *, visible: bool, to_stderr: bool) -> Iterator[Bar
 
 
 @contextmanager
-def progress_of_parts() -> Iterator[Begin]:
+def progress_of_parts(visible: bool = True) -> Iterator[Begin]:
     """Show a progress bar on a terminal for each part of a run.
+
+    Args:
+        visible: False shows no bar.
 
     Yields:
         The function that begins a part, given its name and the number of its jobs. It returns the
@@ -85,7 +88,7 @@ def progress_of_parts() -> Iterator[Begin]:
     from rich.progress import Progress
 
     console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal) as progress:
+    with Progress(console=console, disable=not (visible and console.is_terminal)) as progress:
 
         def begin(part: str, total: int) -> Callable[[], object]:
             task = progress.add_task(part, total=total)

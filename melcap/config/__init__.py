@@ -3,8 +3,10 @@
 from melcap.config.base import BaseConfig, BaseTokenizerConfig, BaseVocoderConfig
 from melcap.config.lite import CodecConfig, TokenizerConfig, VocoderConfig
 from melcap.config.mel import MelSpec
+from melcap.config.stored import AnyConfig, from_json
 
 __all__ = [
+    "AnyConfig",
     "BaseConfig",
     "BaseTokenizerConfig",
     "BaseVocoderConfig",
@@ -12,4 +14,5 @@ __all__ = [
     "MelSpec",
     "TokenizerConfig",
     "VocoderConfig",
+    "from_json",
 ]

@@ -1,4 +1,4 @@
-"""Weights on disk: a safetensors file in half precision that includes the configuration.
+"""Weights on disk: a safetensors file that includes the configuration.
 
 A file holds a whole codec, or only its mel decoder and vocoder. In that case its metadata name the
 tokenizer that they belong to.
@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as packed
 from torch import Tensor
 
-from melcap.config import CodecConfig
+from melcap.config import AnyConfig, from_json
 from melcap.errors import WeightsError
 from melcap.io.files import replacing, require_regular
 
@@ -39,7 +39,7 @@ class WeightsFile:
     """
 
     path: Path
-    config: CodecConfig
+    config: AnyConfig
     state: dict[str, Tensor]
     digest: str
     tokenizer_id: str | None
@@ -66,7 +66,7 @@ def read(path: Path, expected: str | None = None) -> WeightsFile:
         digest = sha256_of(path)
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            config = CodecConfig.from_json(metadata["config"])
+            config = from_json(metadata["config"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except OSError as error:
         raise WeightsError(f"{path}: cannot read the weights: {error.strerror}") from error
@@ -96,14 +96,14 @@ def halved(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
 
 
 def write(
-    path: Path, config: CodecConfig, state: dict[str, Tensor], tokenizer_id: str | None = None
+    path: Path, config: AnyConfig, state: dict[str, Tensor], tokenizer_id: str | None = None
 ) -> str:
     """Write a weights file, whole or not at all, and return its SHA-256.
 
     Args:
         path: The file.
         config: The configuration of the codec.
-        state: The tensors, as `halved` returns them.
+        state: The tensors, contiguous and on the CPU.
         tokenizer_id: The tokenizer, where the state is only a decoder.
 
     Raises:

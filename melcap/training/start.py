@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from melcap.codec import Codec
+from melcap.codec import Codec, require_own
 from melcap.config import CodecConfig, VocoderConfig
 from melcap.errors import InputError
 from melcap.pretrained import default_file, load
@@ -72,7 +72,10 @@ def prepare(out: Path, given: Mapping[str, Any], weights: str | None, batch: int
     """
     name = TrainingConfig.of(**given).recipe
     path = out / name
-    trained = None if weights is None else load(None if weights == "default" else weights)
+    trained = None
+    if weights is not None:
+        loaded = load(None if weights == "default" else weights)
+        trained = require_own(loaded, "melcap train --weights")
     before = Checkpoint(path, name) if path.exists() else None
     first = None
     if before is None and name == "stage2" and (trained is None or (out / "stage1").exists()):

@@ -17,6 +17,7 @@ from melcap.errors import WeightsError
 IMPOSSIBLE = {
     "ablate": ["missing.json", "--data", "a.tar", "--valid", "b.tar", "--out", "runs"],
     "bench": ["missing.wav"],
+    "convert": ["--stage1", "missing", "--stage2", "missing", "--out", "x.safetensors"],
     "decode": ["missing.melcap"],
     "detokenize": ["missing", "--out", "audio"],
     "doctor": [],

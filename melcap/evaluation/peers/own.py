@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from melcap.audio_codec import AudioCodec
 from melcap.codec import Codec
 from melcap.codes import Codes
 from melcap.evaluation.peers.base import Audio, Coded, Peer
@@ -11,12 +12,12 @@ from melcap.io import container
 class Melcap(Peer):
     """melcap with the weights of a codec, through the bytes of a `.melcap` file."""
 
-    def __init__(self, name: str, codec: Codec) -> None:
+    def __init__(self, name: str, codec: AudioCodec) -> None:
         self.name = name
         self.codec = codec
         self.config = codec.config
         self.identity = codec.model
-        if codec.quality != "default":
+        if isinstance(codec, Codec) and codec.quality != "default":
             self.identity += f" {codec.quality}"
         self.codebook_size = codec.vocab_size
         self.tokenizer_id = codec.tokenizer_id

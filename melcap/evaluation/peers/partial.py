@@ -25,6 +25,8 @@ class WithoutVocoder(Melcap):
         InputError: for a codec whose log-mel is not the one that `GriffinLimOracle` inverts.
     """
 
+    codec: Codec
+
     def __init__(self, name: str, codec: Codec) -> None:
         super().__init__(name, codec)
         self.griffin_lim = GriffinLimOracle()

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from melcap.codec import Codec
+from melcap.codec import Codec, require_own
 from melcap.errors import InputError
 from melcap.evaluation.clips import RATE, Clip
 from melcap.evaluation.peers.registry import FindPeer, peer
@@ -173,4 +173,4 @@ def _read(clip: Clip, seconds: float) -> npt.NDArray[np.float32]:
 
 @cache
 def _codec(weights: str) -> Codec:
-    return load(weights or None)
+    return require_own(load(weights or None), "melcap probe")

@@ -20,14 +20,26 @@ PROJECTION = "feature_extractor.mel_decoder.0."
 MEL_DECODER = "feature_extractor.mel_decoder.1."
 _BAND_ORDER = [0, 2, 1, 3]
 """Their Haar transform has the bands LH and HL the other way round, and halves all of them."""
-_VOCODER = {
-    r"^backbone\.": "",
-    r"^head\.": "",
+READ_OF_STAGE_1 = ("encoder.", "quant_conv.", "quantizer.")
+"""How the names of the tensors begin that are read of stage 1."""
+READ_OF_STAGE_2 = (PROJECTION, MEL_DECODER, "backbone.", "head.")
+"""How the names of the tensors begin that are read of stage 2."""
+MEL_FILTERS = "feature_extractor.mel_spec.mel_scale.fb"
+WINDOWS = ("feature_extractor.mel_spec.spectrogram.window", "head.istft.window")
+TABLES = (MEL_FILTERS, *WINDOWS)
+"""Tensors that are computed here."""
+_NAMES = {
+    rf"^{re.escape(CODEBOOK)}$": "codebook.vectors",
+    r"^quant_conv\.": "encoder.quant_conv.",
+    rf"^{re.escape(PROJECTION)}": "decoder.post_quant_conv.",
+    rf"^{re.escape(MEL_DECODER)}": "decoder.",
+    r"^(backbone|head)\.": "vocoder.",
     r"\bgamma$": "scale",
     r"\bdwconv\b": "depthwise",
     r"\bpwconv1\b": "expand",
     r"\bpwconv2\b": "contract",
 }
+"""What replaces a part of a name that matches a pattern."""
 
 
 def config_of(stage1: State, stage2: State, activation: str, name: str) -> BaseConfig:
@@ -73,18 +85,14 @@ def state_of(stage1: State, stage2: State) -> dict[str, Tensor]:
 
     Tensors that it does not use are left out: the mel decoder of stage 1, discriminators, and
     tables that are computed.
+
+    Raises:
+        KeyError: for a missing tensor, by its name in `BaseNetwork`.
     """
-    state = {"codebook.vectors": stage1[CODEBOOK]}
-    for name, value in stage1.items():
-        if name.startswith(("encoder.", "quant_conv.")):
-            state[f"encoder.{name.removeprefix('encoder.')}"] = value
+    state = {own_name(name): stage1[name] for name in stage1 if name.startswith(READ_OF_STAGE_1)}
     for name, value in stage2.items():
-        if name.startswith(PROJECTION):
-            state[f"decoder.post_quant_conv.{name.removeprefix(PROJECTION)}"] = value
-        elif name.startswith(MEL_DECODER):
-            state[f"decoder.{name.removeprefix(MEL_DECODER)}"] = value
-        elif name.startswith(("backbone.", "head.out.")):
-            state[f"vocoder.{_vocoder_name(name)}"] = value
+        if name.startswith(READ_OF_STAGE_2) and name not in TABLES:
+            state[own_name(name)] = value
     state["encoder.conv_in.weight"] = state["encoder.conv_in.weight"][:, _BAND_ORDER] / 2
     for name in ("decoder.conv_out.weight", "decoder.conv_out.bias"):
         state[name] = state[name][_BAND_ORDER] * 2
@@ -92,8 +100,15 @@ def state_of(stage1: State, stage2: State) -> dict[str, Tensor]:
     return state
 
 
-def _vocoder_name(name: str) -> str:
-    for pattern, replacement in _VOCODER.items():
+def own_name(name: str) -> str:
+    """Return the name in `BaseNetwork` of a tensor of a checkpoint.
+
+    Example:
+        >>> from melcap.model.base.published import own_name
+        >>> own_name("backbone.convnext.0.pwconv1.weight")
+        'vocoder.convnext.0.expand.weight'
+    """
+    for pattern, replacement in _NAMES.items():
         name = re.sub(pattern, replacement, name)
     return name
 
