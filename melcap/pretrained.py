@@ -16,7 +16,7 @@ import torch
 from melcap import stored_weights
 from melcap.audio_codec import AudioCodec
 from melcap.base_codec import BaseCodec
-from melcap.codec import Codec
+from melcap.codec import Codec, require_own
 from melcap.config import BaseConfig, CodecConfig
 from melcap.errors import InputError, ModelMismatchError, WeightsError
 from melcap.io import weights_file
@@ -135,7 +135,7 @@ def save(codec: AudioCodec, path: str | os.PathLike[str]) -> str:
     return stored_weights.save(codec, Path(path))
 
 
-def save_decoder(codec: Codec, path: str | os.PathLike[str]) -> str:
+def save_decoder(codec: AudioCodec, path: str | os.PathLike[str]) -> str:
     """Write the mel decoder and the vocoder of a codec to a file, for `load(decoder=path)`.
 
     The weights are rounded to half precision. The file has the id of the tokenizer that `save`
@@ -151,6 +151,7 @@ def save_decoder(codec: Codec, path: str | os.PathLike[str]) -> str:
     Raises:
         WeightsError: for weights that are not finite in half precision, or a file that cannot be
             written.
+        InputError: for a codec of the published architecture, which has one decoder.
 
     Example:
         >>> import pathlib, tempfile, melcap
@@ -162,7 +163,8 @@ def save_decoder(codec: Codec, path: str | os.PathLike[str]) -> str:
         ...     melcap.load(decoder=path).tokenizer_id == codec.tokenizer_id
         True
     """
-    return stored_weights.save_decoder(codec, Path(path))
+    own = require_own(codec, "a decoder alone")
+    return stored_weights.save_decoder(own, Path(path))
 
 
 def require_file(codec: AudioCodec) -> None:

@@ -22,7 +22,7 @@ from melcap.config.base import SHORTEST_WINDOW
 from melcap.errors import InputError, ModelMismatchError, WeightsError
 from melcap.model.base.windows import signal_of, windows_of
 from melcap.ops.precision import exact_float32
-from melcap.pretrained import save
+from melcap.pretrained import save, save_decoder
 from melcap.transcode import decode_file, encode_file
 from melcap.windowed import WindowedDecoder, WindowedEncoder
 from tests.helpers import examples, noise
@@ -244,12 +244,23 @@ def test_commands_that_need_streams_are_refused(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav"]
 
 
-def test_streams_and_graphs_are_refused(base: BaseCodec) -> None:
+def test_streams_and_graphs_are_refused(base: BaseCodec, tmp_path: Path) -> None:
     for stream in (melcap.StreamEncoder, melcap.StreamDecoder):
         with pytest.raises(InputError, match="a stream cannot work with"):
             stream(base)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="CUDA graphs cannot work with"):
         base.use_graphs()
+    with pytest.raises(InputError, match="a decoder alone cannot work with"):
+        save_decoder(base, tmp_path / "x.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_export_to_onnx_is_refused(base: BaseCodec, tmp_path: Path) -> None:
+    from melcap.onnx import export
+
+    with pytest.raises(InputError, match="the export to ONNX cannot work with"):
+        export(base, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def with_windows(codec: BaseCodec, columns: int) -> BaseCodec:

@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from time import perf_counter
 
+from melcap.audio_codec import AudioCodec
 from melcap.bulk import INSTALL
 from melcap.bulk.encoding.assembler import Assembler, EncodedClip
 from melcap.bulk.encoding.encode import EncodedWindow
@@ -24,7 +25,7 @@ from melcap.bulk.run_state import RunState
 from melcap.bulk.token_sets.journal import Finished, Journal
 from melcap.bulk.token_sets.rows import TokenRow
 from melcap.bulk.token_sets.shards import write_shard
-from melcap.codec import Codec
+from melcap.codec import Codec, require_own
 from melcap.errors import ContainerError, MelcapError
 from melcap.extras import import_extra
 from melcap.io.container import Header, row_tables
@@ -42,7 +43,7 @@ _DEFAULTS = Options()
 def tokenize(
     sources: Sequence[str],
     out: Path,
-    codec: Codec,
+    codec: AudioCodec,
     options: Options = _DEFAULTS,
     *,
     retry: bool = False,
@@ -67,9 +68,9 @@ def tokenize(
         The state at the end of the run.
 
     Raises:
-        InputError: for a source that does not exist or holds no clip, and for a token set that was
-            made with another tokenizer, format, compact, mono or keep, or has files that are not
-            in its journal.
+        InputError: for a codec of the published architecture, a source that does not exist or holds
+            no clip, and a token set that was made with another tokenizer, format, compact, mono or
+            keep, or has files that are not in its journal.
         MelcapError: if the token set cannot be written. What is done stays done.
 
     Example:
@@ -79,6 +80,7 @@ def tokenize(
         >>> end.clips, end.done, end.bad  # doctest: +SKIP
         (1200, 1199, 1)
     """
+    codec = require_own(codec, "melcap tokenize")
     require_file(codec)
     if options.format == "parquet":
         import_extra("pyarrow.parquet", INSTALL)

@@ -115,7 +115,6 @@ def tokenize(
     from melcap.bulk.manifests.passed_over import in_words
     from melcap.bulk.tokenize import ERRORS, Options
     from melcap.bulk.tokenize import tokenize as run
-    from melcap.codec import require_own
 
     options = Options(
         format=token_format.value,
@@ -133,8 +132,7 @@ def tokenize(
     if engine is Engine.ray:  # both are for the actors; the head of a cluster may have no GPU
         device, backend = "cpu", Backend.auto
     with open_codec(weights, device, backend) as codec, show_progress(as_json, quiet) as show:
-        own = require_own(codec, "melcap tokenize")
-        end = run(sources, out, own, options, retry=retry, progress=show)
+        end = run(sources, out, codec, options, retry=retry, progress=show)
     if as_json:
         print_event("end", end)
     elif not quiet:

@@ -84,9 +84,7 @@ def export(
 
 def _export_onnx(source: Path | None, folder: Path, force: bool) -> dict[str, str]:
     from melcap import load
-    from melcap.codec import require_own
     from melcap.onnx import export as export_onnx
 
-    codec = require_own(load(source), "melcap export --onnx")
-    encoder, decoder = export_onnx(codec, folder, force=force)
+    encoder, decoder = export_onnx(load(source), folder, force=force)
     return {"encoder": str(encoder), "decoder": str(decoder)}

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from melcap.codec import Codec
+from melcap.audio_codec import AudioCodec
+from melcap.codec import Codec, require_own
 from melcap.errors import InputError, MelcapError, OutputExistsError
 from melcap.extras import import_extra
 from melcap.io.files import replacing
@@ -35,7 +36,7 @@ OPSET = 18
 
 
 def export(
-    codec: Codec, folder: str | os.PathLike[str], *, force: bool = False
+    codec: AudioCodec, folder: str | os.PathLike[str], *, force: bool = False
 ) -> tuple[Path, Path]:
     """Write `encoder.onnx` and `decoder.onnx` into a folder, which is created if it is missing.
 
@@ -57,9 +58,11 @@ def export(
 
     Raises:
         OutputExistsError: if a file exists and `force` is not set.
-        InputError: if the window of the front end is not a whole number of hops.
+        InputError: for a codec of the published architecture, or if the window of the front end is
+            not a whole number of hops.
         MelcapError: if the extra `onnx` is not installed, or a file cannot be written.
     """
+    codec = require_own(codec, "the export to ONNX")
     for package in ("onnx", "onnxscript"):
         import_extra(package, 'pip install "melcap[onnx]"')
     mel = codec.config.mel
