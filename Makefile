@@ -14,8 +14,7 @@
 # PyTorch for the CPU alone: PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 
 VENV := .venv
-# One more than the cores of a small machine, because some tests wait.
-WORKERS ?= 3
+WORKERS ?= 2
 GPU_WORKERS ?= 4
 
 # The triton of PyTorch 2.11, with which the kernels ran on a GPU. It compiles to other code than the

@@ -178,9 +178,27 @@ def _plain_process() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
     try:
         with torch.inference_mode(False), without_autocast(), torch.device("cpu"):
-            yield
+            with _readable_switches():
+                yield
     finally:
         torch.set_default_dtype(dtype)
+
+
+@contextmanager
+def _readable_switches() -> Iterator[None]:
+    """Let the exporter read cuDNN's old switch for TF32, which fails where the new ones differ."""
+    cudnn: Any = torch.backends.cudnn
+    try:
+        _ = cudnn.allow_tf32
+    except RuntimeError:
+        before = cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision
+        cudnn.allow_tf32 = True  # sets all of them; the export computes on the CPU
+        try:
+            yield
+        finally:
+            cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision = before
+    else:
+        yield
 
 
 @contextmanager

@@ -256,6 +256,23 @@ def test_the_example(
                 example.main()
 
 
+def test_switches_that_differ_do_not_stop_the_exporter() -> None:
+    """The process may have set the precision of cuDNN's convolutions alone."""
+    module = importlib.import_module("melcap.onnx.export")
+    conv = torch.backends.cudnn.conv
+    before = conv.fp32_precision
+    conv.fp32_precision = "ieee" if before == "tf32" else "tf32"
+    try:
+        with pytest.raises(RuntimeError, match="different TF32 flags"):
+            assert torch.backends.cudnn.allow_tf32
+        with module._plain_process():
+            model = module._exported(torch.nn.Conv1d(2, 3, 3), (torch.zeros(2, 2, 9),))
+        assert [node.op_type for node in model.graph.node] == ["Conv"]
+    finally:
+        conv.fp32_precision = before
+    assert torch.backends.cudnn.allow_tf32 in (True, False)
+
+
 # ---- what is refused
 
 
