@@ -259,18 +259,17 @@ def test_the_example(
 def test_switches_that_differ_do_not_stop_the_exporter() -> None:
     """The process may have set the precision of cuDNN's convolutions alone."""
     module = importlib.import_module("melcap.onnx.export")
-    conv = torch.backends.cudnn.conv
-    before = conv.fp32_precision
-    conv.fp32_precision = "ieee" if before == "tf32" else "tf32"
+    torch.backends.cudnn.allow_tf32 = True  # as in a fresh process
+    torch.backends.cudnn.conv.fp32_precision = "ieee"
     try:
         with pytest.raises(RuntimeError, match="different TF32 flags"):
             assert torch.backends.cudnn.allow_tf32
         with module._plain_process():
             model = module._exported(torch.nn.Conv1d(2, 3, 3), (torch.zeros(2, 2, 9),))
         assert [node.op_type for node in model.graph.node] == ["Conv"]
+        assert torch.backends.cudnn.conv.fp32_precision == "ieee"
     finally:
-        conv.fp32_precision = before
-    assert torch.backends.cudnn.allow_tf32 in (True, False)
+        torch.backends.cudnn.allow_tf32 = True
 
 
 # ---- what is refused
