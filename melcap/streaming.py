@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from melcap.codec import Codec, require_own
+from melcap.audio_codec import AudioCodec
+from melcap.codec import require_own
 from melcap.errors import InputError
 from melcap.inputs import Tokens, Wave, as_tensor, as_tokens, described
 from melcap.io.resample import Resampler, resampled_length
@@ -44,10 +45,11 @@ class StreamEncoder:
         torch.Size([1, 12, 22])
     """
 
-    def __init__(self, codec: Codec, sample_rate: int | None = None, batch: int = 1) -> None:
+    def __init__(self, codec: AudioCodec, sample_rate: int | None = None, batch: int = 1) -> None:
         if not 1 <= batch <= MAX_CHANNELS:
             raise InputError(f"batch must be in 1..{MAX_CHANNELS}, not {batch}")
-        require_own(codec, "a stream").require_float32()
+        codec = require_own(codec, "a stream")
+        codec.require_float32()
         rate = codec.config.mel.sample_rate
         self.codec, self.batch = codec, batch
         self.sample_rate = rate if sample_rate is None else checked_rate(sample_rate)
@@ -163,10 +165,10 @@ class StreamDecoder:
         torch.Size([1, 20000])
     """
 
-    def __init__(self, codec: Codec, sample_rate: int | None = None, batch: int = 1) -> None:
+    def __init__(self, codec: AudioCodec, sample_rate: int | None = None, batch: int = 1) -> None:
         if not 1 <= batch <= MAX_CHANNELS:
             raise InputError(f"batch must be in 1..{MAX_CHANNELS}, not {batch}")
-        require_own(codec, "a stream")
+        codec = require_own(codec, "a stream")
         rate = codec.config.mel.sample_rate
         self.codec, self.batch = codec, batch
         self.sample_rate = rate if sample_rate is None else checked_rate(sample_rate)

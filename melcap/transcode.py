@@ -17,7 +17,6 @@ from torch import Tensor
 from melcap.audio import AudioReader, AudioWriter
 from melcap.audio_codec import AudioCodec
 from melcap.base_codec import BaseCodec
-from melcap.codec import require_own
 from melcap.errors import (
     AudioFileError,
     ContainerError,
@@ -232,14 +231,14 @@ def _encoder(codec: AudioCodec, sample_rate: int, batch: int) -> StreamEncoder |
     """Return an encoder for a file, which takes it in pieces."""
     if isinstance(codec, BaseCodec):
         return WindowedEncoder(codec, sample_rate, batch)
-    return StreamEncoder(require_own(codec, "encoding a file"), sample_rate, batch)
+    return StreamEncoder(codec, sample_rate, batch)
 
 
 def _decoder(codec: AudioCodec, sample_rate: int, batch: int) -> StreamDecoder | WindowedDecoder:
     """Return a decoder for a file, which takes it in pieces."""
     if isinstance(codec, BaseCodec):
         return WindowedDecoder(codec, sample_rate, batch)
-    return StreamDecoder(require_own(codec, "decoding a file"), sample_rate, batch)
+    return StreamDecoder(codec, sample_rate, batch)
 
 
 def _piece_seconds(channels: int) -> float:

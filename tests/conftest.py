@@ -124,17 +124,9 @@ def poisoned_memory() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the weights file of a small codec with random weights."""
-    import torch
+    from tests.helpers import SMALL, save_drawn
 
-    from melcap.codec import Codec
-    from melcap.pretrained import save
-    from tests.helpers import SMALL, draw_weights
-
-    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    with torch.random.fork_rng():  # fresh layers are drawn from the global generator
-        torch.manual_seed(0)
-        save(draw_weights(Codec(SMALL)), path)
-    return path
+    return save_drawn(SMALL, tmp_path_factory.mktemp("weights") / "small.safetensors")
 
 
 @pytest.fixture(scope="session")

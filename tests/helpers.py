@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from melcap.config import CodecConfig, MelSpec, TokenizerConfig, VocoderConfig
 from melcap.io.resample import resample
 from melcap.model.stages import inputs_for, run
 from melcap.ops.precision import SETTINGS
+from melcap.pretrained import save
 
 SMALL = CodecConfig(
     name="small",
@@ -87,16 +89,26 @@ def draw_weights(codec: Codec, seed: int = 0) -> Codec:
     return codec.eval().requires_grad_(False)
 
 
+def save_drawn(config: CodecConfig, path: Path) -> Path:
+    """Write the weights file of a codec with random weights, always the same, and return it."""
+    with torch.random.fork_rng():  # fresh layers are drawn from the global generator
+        torch.manual_seed(0)
+        save(draw_weights(Codec(config)), path)
+    return path
+
+
 @contextmanager
 def reduced_precision() -> Iterator[None]:
     """Let the process trade precision for speed wherever PyTorch allows it."""
     before = [getattr(place, name) for place, name, _ in SETTINGS]
+    allowed = torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("medium")
     torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
     try:
         yield
     finally:
         torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = allowed  # of recurrent layers too
         for (place, name, _), value in zip(SETTINGS, before, strict=True):
             setattr(place, name, value)
 

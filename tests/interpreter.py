@@ -1,8 +1,8 @@
 """Let Triton's interpreter prepare the language once a launch instead of at each function call.
 
 The interpreter replaces the functions of `triton.language` before each launch, and again before
-each call of a device function inside the kernel, where nothing is left to replace. The second is a
-third of the time of kernels that call many such functions.
+each call of a device function inside the kernel, where nothing is left to replace. That takes a
+large part of the time of kernels that call many such functions.
 """
 
 from __future__ import annotations

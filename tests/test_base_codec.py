@@ -247,7 +247,7 @@ def test_commands_that_need_streams_are_refused(
 def test_streams_and_graphs_are_refused(base: BaseCodec, tmp_path: Path) -> None:
     for stream in (melcap.StreamEncoder, melcap.StreamDecoder):
         with pytest.raises(InputError, match="a stream cannot work with"):
-            stream(base)  # type: ignore[arg-type]
+            stream(base)
     with pytest.raises(InputError, match="CUDA graphs cannot work with"):
         base.use_graphs()
     with pytest.raises(InputError, match="a decoder alone cannot work with"):

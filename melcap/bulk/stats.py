@@ -18,7 +18,7 @@ from melcap.io.files import replacing
 from melcap.plot.figures import new_figure
 
 EntryCounts = npt.NDArray[np.int64]
-"""How often each codebook entry occurs."""
+"""The number of occurrences of each codebook entry."""
 
 
 @dataclass

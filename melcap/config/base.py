@@ -141,10 +141,7 @@ class BaseConfig(TokenRates):
 
     def __post_init__(self) -> None:
         require_name(self.name)
-        require(
-            self.mel.n_mels % self.tokenizer.patch_bins == 0,
-            f"n_mels must be a multiple of {self.tokenizer.patch_bins}, not {self.mel.n_mels}",
-        )
+        self.require_whole_rows()
         require(
             self.mel.n_fft == 4 * self.mel.hop,
             f"n_fft must be 4 hops, not {self.mel.n_fft} with hop {self.mel.hop}",

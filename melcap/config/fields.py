@@ -1,4 +1,4 @@
-"""What all configurations have in common: fields with bounds, and checks that name the field."""
+"""Share fields with bounds, and checks that name the field, among all configurations."""
 
 from __future__ import annotations
 

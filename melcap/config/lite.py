@@ -154,10 +154,7 @@ class CodecConfig(TokenRates):
 
     def __post_init__(self) -> None:
         require_name(self.name)
-        require(
-            self.mel.n_mels % self.tokenizer.patch_bins == 0,
-            f"n_mels must be a multiple of {self.tokenizer.patch_bins}, not {self.mel.n_mels}",
-        )
+        self.require_whole_rows()
         upsampled = 1
         for stride in self.vocoder.strides:
             upsampled *= stride

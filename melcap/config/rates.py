@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from melcap.config.fields import require
 from melcap.config.mel import MelSpec
 
 
@@ -33,6 +34,14 @@ class TokenRates:
 
     mel: MelSpec
     tokenizer: Grid
+
+    def require_whole_rows(self) -> None:
+        """Raise a WeightsError unless the mel bins make up whole rows of tokens."""
+        bins = self.tokenizer.patch_bins
+        require(
+            self.mel.n_mels % bins == 0,
+            f"n_mels must be a multiple of {bins}, not {self.mel.n_mels}",
+        )
 
     @property
     def rows(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from melcap.base_codec import BaseCodec
@@ -14,7 +14,7 @@ from melcap.conversion.checks import checked
 from melcap.conversion.training_settings import check_settings
 from melcap.errors import InputError, OutputExistsError
 from melcap.io.files import write_text
-from melcap.io.weights_file import sha256_of
+from melcap.io.weights_file import model_name, sha256_of
 from melcap.pretrained import save
 
 __all__ = ["STEPS", "Converted", "convert"]
@@ -25,7 +25,7 @@ STEPS = ("reading stage 1", "reading stage 2", "checking", "trying the activatio
 
 @dataclass(frozen=True)
 class Converted:
-    """What a conversion did.
+    """The result of a conversion.
 
     Attributes:
         target: the weights file; its model card is beside it, with the suffix .md.
@@ -63,31 +63,34 @@ def convert(
         config: config.yaml of the training of stage 2, to compare.
         activation: "tanh" or "silu"; None takes the one with which a clip comes out clearly better.
         name: of the model.
-        force: replace an existing target, and accept a stage 1 of another name than in `config`.
+        force: replace an existing target and card, and accept a stage 1 of another name than in
+            `config`.
         progress: is called with the name of each step of `STEPS` as it begins.
 
     Raises:
         WeightsError: for files that cannot be converted, with the reason.
-        OutputExistsError: for an existing target without `force`.
+        OutputExistsError: for an existing target or card without `force`.
         InputError: for a target of another suffix.
     """
     if target.suffix != ".safetensors":
         raise InputError(f"{target}: the name of a weights file must end in .safetensors")
-    if target.exists() and not force:
-        raise OutputExistsError(f"{target} exists: use --force to replace it")
+    described = target.with_suffix(".md")
+    for path in (target, described):
+        if path.exists() and not force:
+            raise OutputExistsError(f"{path} exists: use --force to replace it")
     progress(STEPS[0])
     tokenizer = read_stage1(stage1)
     progress(STEPS[1])
     decoder = read_stage2(stage2)
     progress(STEPS[2])
     paths = stage1, stage2
-    found, _ = checked(tokenizer, decoder, paths, activation or "tanh", name)
+    found, state = checked(tokenizer, decoder, paths, activation or "tanh", name)
     if config is not None:
         check_settings(config, found, stage1, force)
 
     def codec_with(activation: str) -> BaseCodec:
-        sizes, state = checked(tokenizer, decoder, paths, activation, name)
-        codec = BaseCodec(sizes)
+        tokenizer = replace(found.tokenizer, activation=activation)
+        codec = BaseCodec(replace(found, tokenizer=tokenizer))
         codec.load_state_dict({**state, "silence": codec.silence})
         return codec.eval().requires_grad_(False)
 
@@ -100,6 +103,6 @@ def convert(
     progress(STEPS[4])
     codec.learn_silence()
     digest = save(codec, target)
-    text = card(codec, target, digest, errors, {path.name: sha256_of(path) for path in paths})
-    write_text(target.with_suffix(".md"), text)
-    return Converted(target, digest, f"{name}-{digest[:16]}", kind, errors)
+    sources = [(path.name, sha256_of(path)) for path in paths]
+    write_text(described, card(codec, target, digest, errors, sources))
+    return Converted(target, digest, model_name(name, digest), kind, errors)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from melcap.base_codec import BaseCodec
@@ -18,7 +18,7 @@ def card(
     target: Path,
     digest: str,
     errors: Mapping[str, float],
-    sources: Mapping[str, str],
+    sources: Sequence[tuple[str, str]],
 ) -> str:
     """Return a model card in Markdown: where the weights are from, and how they were converted.
 
@@ -27,10 +27,10 @@ def card(
         target: its weights file.
         digest: the SHA-256 of that file.
         errors: the mean absolute error of ln-mel on a clip, by activation.
-        sources: the SHA-256 of each file that was converted, by its name.
+        sources: the name and the SHA-256 of each file that was converted.
     """
     config = codec.config
-    files = "\n".join(f"- `{name}`: `{value}`" for name, value in sources.items())
+    files = "\n".join(f"- `{name}`: `{value}`" for name, value in sources)
     tried = ", ".join(f"{name} {error:.2f}" for name, error in errors.items())
     parts = [
         front_matter(),

@@ -54,8 +54,12 @@ def checked(
         state = state_of(stage1, stage2)
     except KeyError as error:
         raise WeightsError(f"{' and '.join(map(str, paths))}: lack the tensor {error}") from error
-    except (ValueError, IndexError) as error:
-        raise WeightsError(f"{paths[0]}: tensors have other shapes than published ones") from error
+    except (ValueError, IndexError, ZeroDivisionError) as error:
+        raise WeightsError(
+            f"{paths[0]} and {paths[1]}: tensors have other shapes than published ones"
+        ) from error
+    except WeightsError as error:
+        raise WeightsError(f"{paths[0]} and {paths[1]}: {error}") from error
     with torch.device("meta"):
         expected = {
             key: value.shape

@@ -47,7 +47,12 @@ class WeightsFile:
     @property
     def model(self) -> str:
         """The name in the configuration, and the beginning of the file's hash."""
-        return f"{self.config.name}-{self.digest[: 2 * HASH_BYTES]}"
+        return model_name(self.config.name, self.digest)
+
+
+def model_name(name: str, digest: str) -> str:
+    """Return a model's name: that of its configuration, and the beginning of its file's hash."""
+    return f"{name}-{digest[: 2 * HASH_BYTES]}"
 
 
 def read(path: Path, expected: str | None = None) -> WeightsFile:

@@ -30,7 +30,7 @@ _open_blocks = 0
 _values_before: list[object] = []
 """The settings before the first of the open blocks was entered."""
 _thread_pool_is_lost = False
-"""Whether this process was forked, so that the threads of torch's pool do not exist in it."""
+"""True in a forked process, in which the threads of torch's pool do not exist."""
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What tests of collections share."""
+"""Fixtures that tests of collections share."""
 
 from __future__ import annotations
 

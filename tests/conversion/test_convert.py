@@ -68,7 +68,7 @@ def write(
     "case", [*TINY, pytest.param(FULL, marks=pytest.mark.slow)], ids=lambda case: case.file
 )
 def test_from_checkpoints_to_audio(case: Case, tmp_path: Path) -> None:
-    """What the command makes of the published files gives what the published code gives."""
+    """The converted weights give the tokens and the samples of the published code."""
     expected = arrays(case)
     words = ["convert", *write(tmp_path, case), "--activation", case.activation]
     done = CliRunner().invoke(app, [*words, "-o", str(tmp_path / "base.safetensors"), "--json"])
@@ -134,6 +134,8 @@ def put(stage: int, name: str, value: Tensor) -> Callable[[State, State], object
             put(0, "encoder.conv_out.bias", torch.full((32,), torch.nan)),
             "vae_00620000: cannot be converted: encoder.conv_out.bias has NaN",
         ),
+        (put(0, "encoder.conv_in.weight", torch.zeros(0, 4, 3, 3)), "have other shapes"),
+        (put(0, "encoder.conv_in.weight", torch.zeros(5, 4, 3, 3)), "multiple of 32, not 5"),
         (put(1, WINDOWS[0], torch.hamming_window(1024)), "spectrogram.window is not that of"),
         (put(1, MEL_FILTERS, torch.zeros(513, 96)), "mel_scale.fb is not that of"),
         (put(1, WINDOWS[1], torch.hann_window(2048)), "head.istft.window is not that of"),
@@ -185,9 +187,12 @@ def test_files_in_each_others_place(tmp_path: Path) -> None:
         convert(tmp_path / "missing", second, target)
     with pytest.raises(InputError, match=r"must end in \.safetensors"):
         convert(first, second, tmp_path / "x.bin")
-    target.touch()
-    with pytest.raises(OutputExistsError):
-        convert(first, second, target)
+    for existing in (target, tmp_path / "x.md"):
+        existing.write_text("kept")
+        with pytest.raises(OutputExistsError, match=existing.name):
+            convert(first, second, target)
+        assert existing.read_text() == "kept"
+        existing.unlink()
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ from tests.helpers import examples
 DATA = Path(__file__).parents[1] / "data"
 SAID = "he might even have been made amiable himself"
 BEGINNING = "he might even"
-"""What is said in the first second."""
+"""The words of the first second."""
 
 needs_eval = pytest.mark.skipif(
     not all(map(importlib.util.find_spec, ("pocketsphinx", "jiwer"))),

@@ -44,6 +44,7 @@ from tests.helpers import (
     noise,
     piece_sizes,
     sample_rates,
+    save_drawn,
     waves,
 )
 from tests.model.test_budget import BUDGET, PARAMETERS, operations
@@ -55,11 +56,7 @@ CLOSE = 1e-4  # as in test_codec
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("half") / "half.safetensors"
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        save(draw_weights(Codec(HALF)), path)
-    return path
+    return save_drawn(HALF, tmp_path_factory.mktemp("half") / "half.safetensors")
 
 
 @pytest.fixture(scope="module")

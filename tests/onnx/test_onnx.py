@@ -31,8 +31,7 @@ from melcap.errors import InputError, OutputExistsError
 from melcap.evaluation.measures.signals import Wave
 from melcap.model.griffin_lim import FirstGuess
 from melcap.onnx.graphs import Part, decoder_parts
-from melcap.pretrained import save
-from tests.helpers import HALF, SMALL, count_ties, draw_weights, examples, noise, waves
+from tests.helpers import HALF, SMALL, count_ties, draw_weights, examples, noise, save_drawn, waves
 
 onnx = pytest.importorskip("onnx")
 soundfile = pytest.importorskip("soundfile")
@@ -53,11 +52,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "onnx_codec.py"
 
 @pytest.fixture(scope="module")
 def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("half") / "half.safetensors"
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        save(draw_weights(Codec(EXPORTED)), path)
-    return path
+    return save_drawn(EXPORTED, tmp_path_factory.mktemp("half") / "half.safetensors")
 
 
 @pytest.fixture(scope="module")

@@ -19,11 +19,11 @@ CODEBOOK = "quantizer.embedding.weight"
 PROJECTION = "feature_extractor.mel_decoder.0."
 MEL_DECODER = "feature_extractor.mel_decoder.1."
 _BAND_ORDER = [0, 2, 1, 3]
-"""Their Haar transform has the bands LH and HL the other way round, and halves all of them."""
+"""The order of the bands. The published Haar transform exchanges LH and HL, and halves all four."""
 READ_OF_STAGE_1 = ("encoder.", "quant_conv.", "quantizer.")
-"""How the names of the tensors begin that are read of stage 1."""
+"""The beginnings of the names of the tensors that are read of stage 1."""
 READ_OF_STAGE_2 = (PROJECTION, MEL_DECODER, "backbone.", "head.")
-"""How the names of the tensors begin that are read of stage 2."""
+"""The beginnings of the names of the tensors that are read of stage 2."""
 MEL_FILTERS = "feature_extractor.mel_spec.mel_scale.fb"
 WINDOWS = ("feature_extractor.mel_spec.spectrogram.window", "head.istft.window")
 TABLES = (MEL_FILTERS, *WINDOWS)
@@ -39,7 +39,7 @@ _NAMES = {
     r"\bpwconv1\b": "expand",
     r"\bpwconv2\b": "contract",
 }
-"""What replaces a part of a name that matches a pattern."""
+"""Patterns of parts of names, and their replacements."""
 
 
 def config_of(stage1: State, stage2: State, activation: str, name: str) -> BaseConfig:
