@@ -78,9 +78,12 @@ def test_from_checkpoints_to_audio(case: Case, tmp_path: Path) -> None:
     assert told["sha256"] == sha256_of(weights)
     assert told["activation"] == case.activation
     codec = melcap.load(weights)
+    assert isinstance(codec, BaseCodec)
     assert codec.model == told["model"]
     codes = codec.encode(expected["wave"], 44100)
     assert np.array_equal(codes.tokens.numpy(), expected["tokens"])
+    decoded = codec.ln_mel_of(codes.tokens[None])[0].numpy()
+    assert np.abs(decoded - expected["recon"]).max() <= 1e-3
     samples = codec.decode(codes).numpy()
     common = min(len(samples), len(expected["audio"]))
     error = samples[:common] - expected["audio"][:common].clip(-1, 1)
