@@ -88,7 +88,9 @@ def test_a_folder_that_cannot_be_written(codec: Codec, tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "precious"
 
 
-@pytest.mark.parametrize("name", ["nowhere", "./nowhere", "/no/where", "a/b/c", "user/", "../no-such-folder"])
+@pytest.mark.parametrize(
+    "name", ["nowhere", "./nowhere", "/no/where", "a/b/c", "user/", "../no-such-folder"]
+)
 def test_wrong_names_are_refused(name: str) -> None:
     with pytest.raises(
         WeightsError, match=f"{name}: there is no such folder, and it is not a name"
