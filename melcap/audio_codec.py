@@ -66,6 +66,19 @@ class AudioCodec(nn.Module, ABC):
             samples: the samples of the longest clip, at the codec's rate.
         """
 
+    @abstractmethod
+    def needed_columns(self, first: int, last: int, columns: int) -> tuple[int, int]:
+        """Return the columns that the decoder needs for a part of a clip, as (first, last).
+
+        Decoded by themselves, they give the samples of the part that the whole clip gives, up to
+        rounding.
+
+        Args:
+            first: the first column of the part.
+            last: the column after its last.
+            columns: the columns of the clip.
+        """
+
     @property
     def sample_rate(self) -> int:
         """Return the sample rate of the audio that the networks process, in Hz."""

@@ -11,6 +11,8 @@ from melcap.audio_codec import AudioCodec
 from melcap.errors import InputError
 from melcap.model.network import Network
 from melcap.model.quality import Quality
+from melcap.model.stages import inputs_for
+from melcap.stored_weights import network_of
 
 
 class Codec(Network, AudioCodec):  # type: ignore[misc]  # its config is a narrower one
@@ -51,8 +53,8 @@ class Codec(Network, AudioCodec):  # type: ignore[misc]  # its config is a narro
             revision: branch, tag or commit of a repository on the Hub; None for a local folder.
 
         Raises:
-            WeightsError: if there is no such folder or repository, if it holds no codec, or for a
-                revision of a local folder.
+            WeightsError: if there is no such folder or repository, if it holds no codec or a
+                `BaseCodec`, or for a revision of a local folder.
             InputError: for a quality that the codec does not have.
             MelcapError: for a name on the Hub if `huggingface_hub` is not installed.
 
@@ -65,7 +67,10 @@ class Codec(Network, AudioCodec):  # type: ignore[misc]  # its config is a narro
             >>> again.tokenizer_id == codec.tokenizer_id
             True
         """
-        return hub.load_pretrained(cls, name, quality, revision).to(device)
+        codec = hub.load_pretrained(
+            name, revision, lambda weights: network_of(cls, weights, quality)
+        )
+        return codec.to(device)
 
     def save_pretrained(
         self, folder: str | os.PathLike[str], license: str | None = None, card: str = ""
@@ -76,13 +81,20 @@ class Codec(Network, AudioCodec):  # type: ignore[misc]  # its config is a narro
 
         Args:
             folder: it is created if it does not exist.
-            license: the name of the weights' licence, as the Hub spells it, such as "mit".
+            license: the name of the weights' licence, as the Hub spells it, such as "mit"; None
+                for a card that names none.
             card: Markdown for the end of the model card.
 
         Raises:
             WeightsError: for weights that are not finite, or a folder that cannot be written.
         """
         hub.save_pretrained(self, folder, license, card)
+
+    def needed_columns(self, first: int, last: int, columns: int) -> tuple[int, int]:
+        """Return the columns that the decoder needs for a part of a clip; see `AudioCodec`."""
+        unit = self.config.column_samples
+        earliest, latest = inputs_for(self.decode_stages, first * unit, last * unit)
+        return max(0, earliest), min(columns, latest)
 
 
 def require_own(codec: AudioCodec, what: str) -> Codec:

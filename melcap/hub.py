@@ -8,32 +8,35 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from melcap.config import BaseConfig
 from melcap.errors import WeightsError
 from melcap.extras import import_extra
 from melcap.io import weights_file
 from melcap.io.files import require_regular, write_text
+from melcap.io.weights_file import WeightsFile
+from melcap.model.base.network import BaseNetwork
 from melcap.model.network import Network
-from melcap.model.quality import Quality
-from melcap.stored_weights import N, network_of, save
+from melcap.stored_weights import Built, any_network_of, save
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 _TAGS = ("audio", "audio-codec", "neural-audio-codec", "audio-tokenizer", "melcap")
 
 
 def load_pretrained(
-    kind: type[N], name: str | os.PathLike[str], quality: Quality, revision: str | None
-) -> N:
-    """Return a network of the class `kind`; see `melcap.Codec.from_pretrained`."""
+    name: str | os.PathLike[str], revision: str | None, build: Callable[[WeightsFile], Built]
+) -> Built:
+    """Return what `build` makes of a folder's weights; see `melcap.Codec.from_pretrained`."""
     folder = Path(name)
     if not folder.is_dir():
         folder = _downloaded(os.fspath(name), revision)
     elif revision is not None:
         raise WeightsError(f"{folder}: a local folder has no revisions: leave out {revision!r:.80}")
     config = _read_config(folder)
-    network = network_of(kind, weights_file.read(folder / WEIGHTS), quality)
+    network = build(weights_file.read(folder / WEIGHTS))
     if config != json.loads(network.config.to_json()):
         raise WeightsError(
             f"{folder / CONFIG}: is not the configuration of {WEIGHTS} beside it: save the codec "
@@ -43,15 +46,18 @@ def load_pretrained(
 
 
 def save_pretrained(
-    network: Network, folder: str | os.PathLike[str], license: str | None, card: str
+    network: Network | BaseNetwork,
+    folder: str | os.PathLike[str],
+    license: str | None,
+    card: str,
 ) -> None:
     """Write a network to a folder; see `melcap.Codec.save_pretrained`."""
     target = Path(folder)
     try:
         target.mkdir(parents=True, exist_ok=True)
         save(network, target / WEIGHTS)
-        # Saving has rounded the weights, so they have another hash, and perhaps another tokenizer.
-        saved = network_of(Network, weights_file.read(target / WEIGHTS))
+        # Saving may have rounded the weights: another hash, and perhaps another tokenizer.
+        saved = any_network_of(weights_file.read(target / WEIGHTS))
         write_text(target / CONFIG, json.dumps(_config_content(saved), indent=2) + "\n")
         if not (target / CARD).exists():
             write_text(target / CARD, _card(saved, license, card))
@@ -59,7 +65,7 @@ def save_pretrained(
         raise WeightsError(f"{target}: cannot write the codec: {error.strerror}") from error
 
 
-def _config_content(network: Network) -> dict[str, Any]:
+def _config_content(network: Network | BaseNetwork) -> dict[str, Any]:
     """Return the content of config.json: the configuration, and numbers that users look up."""
     config = network.config
     return {
@@ -120,18 +126,22 @@ def front_matter(license: str | None = None) -> str:
     return "\n".join([*lines, "tags:", *(f"- {tag}" for tag in _TAGS), "---"])
 
 
-def _card(network: Network, license: str | None, text: str) -> str:
+def _card(network: Network | BaseNetwork, license: str | None, text: str) -> str:
     """Return a model card: YAML front matter, what the codec is, how to use it, and `text`."""
     config = network.config
+    kind, module, name = "A neural audio codec", "melcap", "Codec"
+    if isinstance(config, BaseConfig):
+        kind += " of the published MelCap architecture (arXiv 2510.01903)"
+        module, name = "melcap.base_codec", "BaseCodec"
     facts = (
-        f"A neural audio codec for {config.mel.sample_rate} Hz with one codebook of "
+        f"{kind} for {config.mel.sample_rate} Hz with one codebook of "
         f"{config.tokenizer.codebook_size} entries: {config.tokens_per_second:.1f} tokens a second,"
         f" {config.bits_per_second / 1000:.2f} kbps. Model `{network.model}`, tokenizer "
         f"`{network.tokenizer_id}`."
     )
     use = (
-        "```python\nimport melcap\n\n"
-        'codec = melcap.Codec.from_pretrained("PATH_OR_NAME")\n'
+        f"```python\nimport {module}\n\n"
+        f'codec = {module}.{name}.from_pretrained("PATH_OR_NAME")\n'
         "codes = codec.encode(wave, sample_rate)\nwave = codec.decode(codes)\n```"
     )
     parts = [front_matter(license), f"# {config.name}", facts, use, text.strip()]

@@ -43,7 +43,8 @@ def network_of(kind: type[N], weights: WeightsFile, quality: Quality = "default"
     config = weights.config
     if not isinstance(config, CodecConfig):
         raise WeightsError(
-            f"{weights.path}: is of the published MelCap architecture, which cannot be used here"
+            f"{weights.path}: is of the published MelCap architecture: load the file with "
+            "melcap.load, or its folder with melcap.base_codec.BaseCodec.from_pretrained"
         )
     griffin_lim_steps(config, quality)  # a wrong quality is not an error of the weights
     return _fitted(weights, lambda: kind(config, weights.model, quality))
@@ -57,8 +58,22 @@ def base_network_of(kind: type[B], weights: WeightsFile) -> B:
     """
     config = weights.config
     if not isinstance(config, BaseConfig):
-        raise WeightsError(f"{weights.path}: is not of the published architecture")
+        raise WeightsError(
+            f"{weights.path}: is not of the published MelCap architecture: load the file with "
+            "melcap.load, or its folder with melcap.Codec.from_pretrained"
+        )
     return _fitted(weights, lambda: kind(config, weights.model))
+
+
+def any_network_of(weights: WeightsFile) -> Network | BaseNetwork:
+    """Return a network of the architecture of a file, for inference on the CPU.
+
+    Raises:
+        WeightsError: as `network_of` and `base_network_of`.
+    """
+    if isinstance(weights.config, BaseConfig):
+        return base_network_of(BaseNetwork, weights)
+    return network_of(Network, weights)
 
 
 def _fitted(weights: WeightsFile, make: Callable[[], Built]) -> Built:

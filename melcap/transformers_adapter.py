@@ -7,13 +7,15 @@ does not import transformers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from melcap.codec import Codec
+from melcap.audio_codec import AudioCodec
 from melcap.errors import InputError
 
 
@@ -71,7 +73,7 @@ class TransformersAdapter(nn.Module):
         torch.Size([3, 1, 45056])
     """
 
-    def __init__(self, codec: Codec, audio_channels: int = 1) -> None:
+    def __init__(self, codec: AudioCodec, audio_channels: int = 1) -> None:
         super().__init__()
         self.codec = codec
         self.config = AdapterConfig(
@@ -113,7 +115,7 @@ class TransformersAdapter(nn.Module):
                 f"input_values must be [batch, {self.config.audio_channels}, samples], not "
                 f"{list(input_values.shape)}"
             )
-        lengths = None if padding_mask is None else _lengths(padding_mask, input_values)
+        lengths = None if padding_mask is None else _lengths(padding_mask, input_values.shape)
         codes = self.codec.encode(input_values, self.config.sampling_rate, lengths)
         return AdapterOutput(codes.tokens.long().flatten(1, 2)[None], [None])
 
@@ -130,16 +132,17 @@ class TransformersAdapter(nn.Module):
         Args:
             audio_codes: integers [1, batch, channels * rows, columns], as `encode` returns them.
             audio_scales: None, or the list of None that `encode` returns; melcap has no scales.
-            padding_mask: as for `encode`; the audio is cut to its length.
+            padding_mask: as for `encode`. A clip is decoded from the columns of its own samples.
             return_dict: None or True.
             last_frame_pad_length: 0, which is its value in EnCodec without chunks.
 
         Returns:
             `audio_values`, float32 [batch, channels, samples]: all samples of the columns, or as
-            many as the mask has.
+            many as the mask has. With a mask, zeros follow a clip's own samples.
 
         Raises:
-            InputError: for tokens of another shape, or outside the codebook, or for scales.
+            InputError: for tokens of another shape, or outside the codebook, for scales, or for a
+                mask that does not fit.
         """
         _require_defaults(None, return_dict)
         if last_frame_pad_length or any(scale is not None for scale in audio_scales or ()):
@@ -156,11 +159,15 @@ class TransformersAdapter(nn.Module):
                 f"audio_codes must be [1, batch, {rows * channels}, columns], not "
                 f"{list(audio_codes.shape)}"
             )
-        grid = audio_codes[0].unflatten(1, (channels, rows))
-        wave = self.codec.decode(self.codec.codes_of(grid))
+        codes = self.codec.codes_of(audio_codes[0].unflatten(1, (channels, rows)))
+        samples = codes.lengths[0]
         if padding_mask is not None:
-            wave = wave[..., : padding_mask.shape[-1]]
-        return AdapterOutput(audio_values=wave)
+            lengths = _lengths(padding_mask, (*codes.shape, padding_mask.shape[-1]))
+            own = tuple(lengths.clamp(max=samples).flatten().tolist())
+            codes = replace(codes, columns=tuple(map(self.codec.columns, own)), lengths=own)
+            samples = padding_mask.shape[-1]
+        wave = self.codec.decode(codes)
+        return AdapterOutput(audio_values=F.pad(wave, (0, samples - wave.shape[-1])))
 
     def forward(
         self,
@@ -189,7 +196,7 @@ class TransformersAdapter(nn.Module):
         if codes is None:
             codes = self.encode(input_values, padding_mask).audio_codes
             assert codes is not None
-        values = self.decode(codes, audio_scales).audio_values
+        values = self.decode(codes, audio_scales, padding_mask).audio_values
         assert values is not None
         return AdapterOutput(codes, [None], values[..., : input_values.shape[-1]])
 
@@ -202,16 +209,19 @@ def _require_defaults(bandwidth: float | None, return_dict: bool | None) -> None
         raise InputError("results are objects with named fields: leave out return_dict=False")
 
 
-def _lengths(padding_mask: Tensor, input_values: Tensor) -> Tensor:
-    """Return the samples of each channel of each clip, [batch, channels]."""
+def _lengths(padding_mask: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return the samples of each channel of each clip, [batch, channels].
+
+    Args:
+        padding_mask: the mask.
+        shape: (batch, channels, samples) of the audio.
+    """
     mask = padding_mask.bool()
     mask = mask[:, None] if mask.ndim == 2 else mask
-    batch, channels, samples = input_values.shape
+    batch, channels, samples = shape
     if mask.shape not in ((batch, 1, samples), (batch, channels, samples)):
-        raise InputError(
-            f"padding_mask {list(padding_mask.shape)} does not fit {list(input_values.shape)}"
-        )
-    mask = mask.expand(input_values.shape)
+        raise InputError(f"padding_mask {list(padding_mask.shape)} does not fit {list(shape)}")
+    mask = mask.expand(batch, channels, samples)
     lengths = mask.sum(-1)
     after = torch.arange(mask.shape[-1], device=mask.device) >= lengths[..., None]
     if (mask & after).any():

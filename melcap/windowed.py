@@ -78,10 +78,8 @@ class WindowedEncoder:
 
     @exact_float32()
     def _tokens_of(self, window: Window, total: int) -> Tensor:
-        signals = [
-            signal_of(self.codec.config, clip, self._offset, total, window) for clip in self._held
-        ]
-        return self.codec.tokens_of(torch.stack(signals))
+        signals = signal_of(self.codec.config, self._held.numpy(), self._offset, total, window)
+        return self.codec.tokens_of(torch.from_numpy(signals))
 
     def _columns(self) -> int:
         """Return the number of columns of the audio up to now."""

@@ -1,8 +1,8 @@
 """The codecs that are timed: melcap on every backend, and its peers, each as two calls on a batch.
 
-Peers are built from their published configurations with random weights, which take the same time.
-Each gets audio at its own rate, and encodes at the setting that is nearest to melcap's bit rate or
-cheaper.
+The published MelCap architecture ("base") and peers are built from their published configurations
+with random weights, which take the same time. Each gets audio at its own rate, and encodes at the
+setting that is nearest to melcap's bit rate or cheaper.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ from paths import ROOT
 from torch import Tensor
 
 import melcap
+from melcap.audio_codec import AudioCodec
+from melcap.base_codec import BaseCodec
 from melcap.bench.speed import Contender, contender_of
+from melcap.codec import require_own
+from melcap.config import BaseConfig
 from melcap.errors import MelcapError
 from melcap.ops.registry import switched_off, unavailable
 
@@ -27,11 +31,41 @@ class Skipped(Exception):
     """The reason why a contender cannot be timed here."""
 
 
-def melcap_on(backend: str) -> Callable[[str], Contender]:
-    """Return a function that builds melcap on a device.
+def lite() -> AudioCodec:
+    """Return the codec that ships, on a CPU."""
+    return melcap.load()
+
+
+def base() -> AudioCodec:
+    """Return a codec of the published architecture and size on a CPU, with random weights.
+
+    The weights are the same in every call. PyTorch's defaults would give latents so small that few
+    entries of the codebook are nearest to any, so the last layer of the encoder is louder.
+    """
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        codec = BaseCodec(BaseConfig(), "melcap-base, random weights")
+    codec.eval().requires_grad_(False)
+    codec.encoder.quant_conv.weight.mul_(8)
+    return codec
+
+
+CODECS: dict[str, Callable[[], AudioCodec]] = {"melcap": lite, "melcap base": base}
+"""Functions that build melcap's codecs, by the names that their contenders begin with."""
+
+
+def codec_of(contender: str) -> str | None:
+    """Return which of `CODECS` a contender of this name runs, or None for a peer."""
+    name = contender.partition(",")[0]
+    return name if name in CODECS else None
+
+
+def melcap_on(backend: str, codec: str = "melcap") -> Callable[[str], Contender]:
+    """Return a function that builds a codec of melcap on a device.
 
     Args:
         backend: "torch", "triton", or "triton + CUDA graphs".
+        codec: one of `CODECS`.
     """
 
     def build(device: str) -> Contender:
@@ -39,13 +73,13 @@ def melcap_on(backend: str) -> Callable[[str], Contender]:
             reasons = unavailable("triton") or ([] if device != "cpu" else ["this is a CPU"])
             if reasons:
                 raise Skipped("; ".join(reasons))
-        codec = melcap.load(device=device)
+        built = CODECS[codec]().to(device)
         if backend.endswith("graphs"):
-            codec.use_graphs()
-        used, name = backend.partition(" ")[0], f"melcap, {backend}"
+            require_own(built, "CUDA graphs").use_graphs()
+        used, name = backend.partition(" ")[0], f"{codec}, {backend}"
         if used == "triton" and switched_off():  # by name, it refuses what is switched off
             used, name = "auto", f"{name} without {', '.join(sorted(switched_off()))}"
-        return contender_of(codec, used, name)
+        return contender_of(built, used, name)
 
     return build
 
@@ -170,6 +204,8 @@ MELCAP: dict[str, Callable[[str], Contender]] = {
     "melcap-triton": melcap_on("triton"),
     "melcap-graphs": melcap_on("triton + CUDA graphs"),
     "melcap-onnx": melcap_onnx,
+    "base-torch": melcap_on("torch", "melcap base"),
+    "base-triton": melcap_on("triton", "melcap base"),
 }
 PEERS: dict[str, Callable[[str], Contender]] = {
     "encodec": encodec,
@@ -178,6 +214,8 @@ PEERS: dict[str, Callable[[str], Contender]] = {
     "dac": dac,
     "vocos": vocos,
 }
+SLOW = ("base-torch", "snac", "dac")
+"""Contenders that take about real time on a CPU."""
 
 
 def build(names: list[str], device: str) -> Iterator[tuple[str, Contender | Skipped]]:

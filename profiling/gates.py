@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
+from contenders import CODECS, codec_of
 from torch import Tensor
 
-import melcap
 from melcap.bench.agreement import disagreement
 from melcap.bench.speed import Contender
 
@@ -16,14 +16,15 @@ LONGER = 4096
 def agreement(contender: Contender, wave: Tensor) -> str | None:
     """Return why a contender must not be timed, or None.
 
-    Tokens and samples of melcap are compared with the reference's (melcap.bench.agreement). A peer
-    has random weights: its waves must be finite, and about as long as what went in.
+    Tokens and samples of melcap's codecs, base among them, are compared with those of the same
+    codec on the reference backend of a CPU (melcap.bench.agreement). A peer has random weights: its
+    waves must be finite, and about as long as what went in.
     """
     wave = wave[None].to(contender.device)
     made = contender.encode(wave)
     decoded = contender.decode(made)
-    if contender.name.startswith("melcap"):
-        return disagreement(made, decoded, wave, melcap.load())
+    if (codec := codec_of(contender.name)) is not None:
+        return disagreement(made, decoded, wave, CODECS[codec]())
     length = decoded.numel()
     if not torch.isfinite(decoded).all() or abs(length - wave.numel()) > LONGER:
         return f"gave {length} samples for {wave.numel()}, or some that are not finite"

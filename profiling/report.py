@@ -57,6 +57,15 @@ def _speeds(found: Found) -> str:
         reasons = [f"{name}: {reason}" for name, reason in found["skipped"].items()]
         text += "\nLeft out:\n\n"
         text += "".join(f"- {reason}\n" for reason in [*reasons, *found["left_out"]])
+    if found.get("gflop"):
+        text += "\n## Work\n\nGFLOP for each second of audio, of one clip of 10 s.\n\n"
+        text += table(
+            ("codec", "encode", "decode"),
+            [
+                (row["codec"], *(f"{row[way]:.3g}" for way in ("encode", "decode")))
+                for row in found["gflop"]
+            ],
+        )
     if "rates" in found:
         rates = ", ".join(f"{name} {rate / 1e9:.0f}" for name, rate in found["rates"].items())
         text += f"\nWhat this machine reaches, in GFLOP/s of float32: {rates}.\n"

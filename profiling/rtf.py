@@ -1,7 +1,8 @@
 """Measure how many times faster than real time melcap and its peers encode and decode, in one run.
 
     python profiling/rtf.py                    # clips of 1, 10 and 60 s, threads 1 and 2, peers
-    python profiling/rtf.py --quick            # one clip of 10 s, about a minute
+    python profiling/rtf.py --quick            # one clip of 10 s, about a minute, no slow codecs
+    python profiling/rtf.py --codec melcap-torch --codec base-torch     # melcap's two codecs
     python profiling/rtf.py --profile          # melcap stage by stage, against this machine's rates
     python profiling/rtf.py --growth           # melcap alone, from 1 s to 3 h and batches to 64
     python profiling/rtf.py --streams          # melcap alone: first audio, live load, cold start
@@ -10,6 +11,9 @@ All take turns, so that a drift of the machine's speed affects all alike (melcap
 is the median of the rounds with the quartiles, after one round that does not count. Clips are real
 audio from examples/audio. Before anything is timed, every backend of melcap must give the tokens
 and the samples of the reference. Tables, JSON and pictures go to profiling/results.
+
+"base" is the published MelCap architecture in its published size, with random weights. It, SNAC and
+DAC code in about real time on a CPU, so --quick leaves them out unless --codec names them.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from typing import Annotated, Any
 import torch
 import typer
 from clips import clip
-from contenders import MELCAP, PEERS, Skipped, build
+from contenders import CODECS, MELCAP, PEERS, SLOW, Skipped, build, codec_of
 from gates import agreement
 from growth import growth
 from layers import profile
@@ -35,10 +39,14 @@ from rich.console import Console
 from rich.progress import track
 from streams import streaming
 
+from melcap.audio_codec import AudioCodec
 from melcap.bench.speed import Row, Setting, in_turns
+from melcap.ops import flops
 
 CHECKED_SECONDS = 10.0
 """Seconds of audio on which results are compared before anything is timed."""
+COUNTED_SECONDS = 10.0
+"""Seconds of audio on which operations are counted."""
 BATCH_SECONDS = 10.0
 """The length of clips in a batch: of the lengths that are asked for, the nearest to this one."""
 
@@ -100,6 +108,28 @@ def measure(plan: Plan, keep: Callable[[dict[str, Any]], object]) -> dict[str, A
     return {"rows": rows, "skipped": skipped, "left_out": left_out}
 
 
+def work(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """Return GFLOP for each second of audio, both ways, of melcap's codecs in the rows."""
+    names = dict.fromkeys(codec_of(row["codec"]) for row in rows)
+    return [{"codec": name} | gflop(CODECS[name]()) for name in names if name is not None]
+
+
+def gflop(codec: AudioCodec) -> dict[str, float]:
+    """Return GFLOP for each second of one clip, which is coded as it is when it is timed.
+
+    `melcap.ops.flops` says what is counted. Peers are left out, because PyTorch's counter does not
+    know all of their operations.
+
+    Args:
+        codec: a codec on a CPU.
+    """
+    wave = clip(COUNTED_SECONDS, codec.sample_rate)
+    encoding, codes = flops.count(lambda x: codec.encode(x, codec.sample_rate), wave)
+    decoding, _ = flops.count(lambda _: codec.decode(codes), codes.tokens)
+    kinds = {"encode": encoding, "decode": decoding}
+    return {way: found.total() / COUNTED_SECONDS / 1e9 for way, found in kinds.items()}
+
+
 def keep_known(stem: Path, origin: dict[str, Any], known: dict[str, Any]) -> None:
     """Write what has been measured so far: a run that is stopped loses nothing."""
     write(stem, "rtf", origin | known)
@@ -134,10 +164,14 @@ def main(
     device: Annotated[list[str] | None, typer.Option(help="cpu or cuda. Default: all.")] = None,
     codec: Annotated[
         list[str] | None,
-        typer.Option(help=f"Codecs: {', '.join([*MELCAP, *PEERS])}. Default: all."),
+        typer.Option(
+            help=f"Codecs: {', '.join([*MELCAP, *PEERS])}. Default: all; with --quick all but the "
+            f"slow ones, {', '.join(SLOW)}."
+        ),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Time one clip of 10 s, in 5 rounds.")
+        bool,
+        typer.Option("--quick", help="Time one clip of 10 s, in 5 rounds, without slow codecs."),
     ] = False,
     profiled: Annotated[
         bool, typer.Option("--profile", help="Time each stage of melcap instead.")
@@ -167,8 +201,9 @@ def main(
                 kind, found = "streams", found | {"rows": streaming()}
             else:
                 kind = "rtf"
+                every = [name for name in [*MELCAP, *PEERS] if not (quick and name in SLOW)]
                 plan = Plan(
-                    names=codec or [*MELCAP, *PEERS],
+                    names=codec or every,
                     device=where,
                     lengths=seconds or ([10.0] if quick else [1.0, 10.0, 60.0]),
                     batches=batch or ([1] if quick else [1, 8] if where == "cpu" else [1, 64]),
@@ -177,6 +212,7 @@ def main(
                 )
                 keep = partial(keep_known, out / f"rtf-{kind_of(where)}", origin)
                 found |= measure(plan, keep)
+                found["gflop"] = work(found["rows"])
                 if where == "cpu" and not quick:
                     torch.set_num_threads(counts[0])
                     found["rates"] = rates()

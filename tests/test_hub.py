@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,9 +13,23 @@ from typing import Any
 import pytest
 import torch
 
+from melcap.audio_codec import AudioCodec
+from melcap.base_codec import BaseCodec
 from melcap.codec import Codec
 from melcap.errors import MelcapError, WeightsError
 from tests.helpers import SMALL, draw_weights, noise
+from tests.model.base.published import TINY, codec_of, with_windows
+
+
+@pytest.fixture(scope="module")
+def base() -> BaseCodec:
+    return with_windows(codec_of(TINY[0]), 12)
+
+
+@pytest.fixture
+def base_folder(base: BaseCodec, tmp_path: Path) -> Path:
+    base.save_pretrained(tmp_path / "base")
+    return tmp_path / "base"
 
 
 @pytest.fixture
@@ -34,6 +49,28 @@ def test_there_and_back(codec: Codec, folder: Path, tmp_path: Path) -> None:
     for name in ("config.json", "model.safetensors"):
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
     assert Codec.from_pretrained(folder, quality="fast").quality == "fast"
+
+
+def test_a_base_codec_there_and_back(base: BaseCodec, base_folder: Path, tmp_path: Path) -> None:
+    """Nothing is rounded, so tokens and samples are the same, over several windows."""
+    again = BaseCodec.from_pretrained(base_folder)
+    assert (again.config, again.tokenizer_id) == (base.config, base.tokenizer_id)
+    wave = noise(2, 80_000)
+    codes = base.encode(wave, 44100)
+    assert torch.equal(again.encode(wave, 44100).tokens, codes.tokens)
+    assert torch.equal(again.decode(codes), base.decode(codes))
+    described = json.loads((base_folder / "config.json").read_text())
+    assert (described["model"], described["tokenizer_id"]) == (again.model, base.tokenizer_id)
+    again.save_pretrained(tmp_path / "again")
+    for name in ("config.json", "model.safetensors"):
+        assert (tmp_path / "again" / name).read_bytes() == (base_folder / name).read_bytes()
+
+
+def test_folders_of_the_other_architecture_are_refused(folder: Path, base_folder: Path) -> None:
+    with pytest.raises(WeightsError, match=r"with melcap\.base_codec\.BaseCodec\.from_pretrained$"):
+        Codec.from_pretrained(base_folder)
+    with pytest.raises(WeightsError, match=r"with melcap\.Codec\.from_pretrained$"):
+        BaseCodec.from_pretrained(folder)
 
 
 def test_a_codec_that_is_in_no_file_yet(tmp_path: Path) -> None:
@@ -56,6 +93,28 @@ def test_the_card_has_front_matter(folder: Path, codec: Codec) -> None:
     (folder / "README.md").write_text("mine")
     codec.save_pretrained(folder)
     assert (folder / "README.md").read_text() == "mine"
+
+
+def test_the_card_of_a_base_codec(base: BaseCodec, base_folder: Path) -> None:
+    card = (base_folder / "README.md").read_text()
+    for words in ("the published MelCap architecture", base.tokenizer_id, "one codebook of 512"):
+        assert words in card
+    assert "license" not in card
+    (base_folder / "README.md").write_text("mine")
+    base.save_pretrained(base_folder, license="mit")
+    assert (base_folder / "README.md").read_text() == "mine"
+
+
+def test_the_code_on_the_card_runs(
+    codec: Codec, base: BaseCodec, folder: Path, base_folder: Path
+) -> None:
+    made: list[tuple[AudioCodec, Path]] = [(codec, folder), (base, base_folder)]
+    for own, path in made:
+        (code,) = re.findall("```python\n(.*?)```", (path / "README.md").read_text(), re.DOTALL)
+        names = {"wave": noise(5000), "sample_rate": 44100}
+        expected = own.decode(own.encode(names["wave"], 44100))
+        exec(code.replace("PATH_OR_NAME", str(path)), names)
+        assert torch.equal(names["wave"], expected)
 
 
 @pytest.mark.parametrize(

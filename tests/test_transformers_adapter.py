@@ -9,10 +9,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from melcap.audio_codec import AudioCodec
+from melcap.base_codec import BaseCodec
 from melcap.codec import Codec
 from melcap.errors import InputError
 from melcap.transformers_adapter import TransformersAdapter
 from tests.helpers import noise
+from tests.model.base.published import TINY, codec_of, with_windows
+
+
+@pytest.fixture(scope="module")
+def base() -> BaseCodec:
+    return with_windows(codec_of(TINY[0]), 12)
 
 
 def train(model: Any, features: Any, clips: list[np.ndarray[Any, Any]]) -> tuple[float, Tensor]:
@@ -95,8 +103,37 @@ def test_it_returns_what_the_codec_returns(codec: Codec, channels: int, axes: in
     assert torch.equal(forward.audio_values, values)
     assert torch.equal(forward.audio_codes, encoded.audio_codes)
     given = model(wave[..., :4000], audio_codes=encoded.audio_codes)
-    assert torch.equal(given.audio_values, values[..., :4000])
+    whole = model.decode(encoded.audio_codes).audio_values
+    assert whole is not None
+    assert torch.equal(given.audio_values, whole[..., :4000])
+    assert torch.equal(values[0], whole[0, :, :5000])
     assert model.encode(wave).audio_codes is not None
+
+
+def test_a_padded_batch_is_decoded_as_the_codec_decodes_it(codec: Codec, base: BaseCodec) -> None:
+    """The silence after a clip's own columns is no part of the clip.
+
+    What a `BaseCodec` decodes depends on all of a window.
+    """
+    wave, lengths = noise(3, 2, 60_000), [40_000, 9000, 50_000]
+    mask = torch.arange(60_000) < torch.tensor(lengths)[:, None]
+    each: AudioCodec
+    for each in (codec, base):
+        model = TransformersAdapter(each, 2)
+        expected = each.encode(wave, 44100, lengths)
+        found = model(wave, mask)
+        assert torch.equal(found.audio_codes, expected.tokens.long().flatten(1, 2)[None])
+        assert found.audio_values.shape == wave.shape
+        assert torch.equal(found.audio_values[..., :50_000], each.decode(expected))
+        assert not found.audio_values[..., 50_000:].any()
+        (alone,) = model(wave[1:2, :, :9000]).audio_values
+        torch.testing.assert_close(found.audio_values[1, :, :9000], alone, atol=1e-5, rtol=0)
+        fewer = model.decode(found.audio_codes[..., :3], padding_mask=mask).audio_values
+        assert fewer is not None
+        assert fewer.shape == wave.shape
+        samples = 3 * each.config.column_samples
+        assert fewer[0, :, :samples].any()
+        assert not fewer[..., samples:].any()
 
 
 def test_arguments_that_do_not_fit(codec: Codec) -> None:
@@ -121,6 +158,8 @@ def test_arguments_that_do_not_fit(codec: Codec) -> None:
         (lambda: model.decode(codes[0]), r"audio_codes must be \[1, batch, 6, columns\]"),
         (lambda: model.decode(codes[:, :, :3]), r"not \[1, 3, 3, 4\]"),
         (lambda: model.decode(codes + 300), r"0\.\.299"),
+        (lambda: model.decode(codes, None, left), "padding before samples"),
+        (lambda: model.decode(codes, None, left[:2]), r"padding_mask \[2, 4000\] does not fit"),
     ]
     for call, words in refused:
         with pytest.raises(InputError, match=words) as caught:

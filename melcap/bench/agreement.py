@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
+from melcap.audio_codec import AudioCodec
 from melcap.codec import Codec
 from melcap.codes import Codes
 from melcap.ops import use_backend
@@ -21,8 +25,13 @@ CHUNK_COLUMNS = 37
 """Columns of the reference's chunks, which are not those of any codec that is timed."""
 
 
-def disagreement(made: Codes | Tensor, decoded: Tensor, wave: Tensor, codec: Codec) -> str | None:
+def disagreement(
+    made: Codes | Tensor, decoded: Tensor, wave: Tensor, codec: AudioCodec
+) -> str | None:
     """Compare tokens and samples with those of the reference, which works in other chunks.
+
+    Only melcap's own architecture has chunks. A `BaseCodec` works in the same windows as its
+    reference, because its tokens depend on them.
 
     A few samples may differ by more than the others. Where bins have hardly a phase, Griffin-Lim
     steps amplify rounding noise, and float32 does not agree with float64 either.
@@ -36,19 +45,14 @@ def disagreement(made: Codes | Tensor, decoded: Tensor, wave: Tensor, codec: Cod
     Returns:
         What differs, or None where the two agree.
     """
-    before = codec.chunk_columns
-    codec.chunk_columns = CHUNK_COLUMNS
-    try:
-        with use_backend("torch"):
-            expected = codec.encode(wave.cpu(), codec.sample_rate)
-            tokens = torch.as_tensor(made.tokens if isinstance(made, Codes) else made).cpu()
-            differing = int((tokens != expected.tokens).sum())
-            own = Codes(
-                tokens, expected.columns, expected.lengths, codec.sample_rate, codec.tokenizer_id
-            )
-            reference = codec.decode(own)
-    finally:
-        codec.chunk_columns = before
+    with use_backend("torch"), _other_chunks(codec):
+        expected = codec.encode(wave.cpu(), codec.sample_rate)
+        tokens = torch.as_tensor(made.tokens if isinstance(made, Codes) else made).cpu()
+        differing = int((tokens != expected.tokens).sum())
+        own = Codes(
+            tokens, expected.columns, expected.lengths, codec.sample_rate, codec.tokenizer_id
+        )
+        reference = codec.decode(own)
     samples = decoded.cpu().flatten()[: reference.numel()]
     errors = (samples - reference.flatten()).abs().sort().values
     error = float(errors[: int(RMS_SHARE * len(errors))].square().mean().sqrt())
@@ -63,3 +67,17 @@ def disagreement(made: Codes | Tensor, decoded: Tensor, wave: Tensor, codec: Cod
         f"{differing} of {tokens.numel()} tokens differ, {RMS_SHARE:.0%} of the samples by "
         f"{error:.1e} (rms), one by {float(errors[-1]):.1e}"
     )
+
+
+@contextmanager
+def _other_chunks(codec: AudioCodec) -> Iterator[None]:
+    """Let a codec work in chunks of `CHUNK_COLUMNS` in the block, if it has chunks."""
+    if not isinstance(codec, Codec):
+        yield
+        return
+    before = codec.chunk_columns
+    codec.chunk_columns = CHUNK_COLUMNS
+    try:
+        yield
+    finally:
+        codec.chunk_columns = before

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from melcap.codec import Codec
+from melcap.audio_codec import AudioCodec
 from melcap.errors import BackendError
 from melcap.ops import use_backend
 from melcap.ops.library import run_exactly
@@ -74,7 +74,7 @@ class Call:
             return run_exactly(self.operation, *map(_in_float64, self.arguments))
 
 
-def calls_of(codec: Codec, wave: Tensor) -> list[Call]:
+def calls_of(codec: AudioCodec, wave: Tensor) -> list[Call]:
     """Return the calls of operations by which a codec encodes and decodes a wave [samples]."""
     with torch.no_grad(), use_backend("torch"), _recording() as calls:
         codec.decode(codec.encode(wave, codec.sample_rate))
@@ -114,7 +114,7 @@ def reasons_against_timing(device: str) -> list[str]:
     return reasons
 
 
-def compare(codec: Codec, wave: Tensor) -> list[Row]:
+def compare(codec: AudioCodec, wave: Tensor) -> list[Row]:
     """Check and time every operation that a codec uses, on both backends.
 
     Args:

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from melcap.audio_codec import AudioCodec
 from melcap.bench.agreement import disagreement
 from melcap.bench.clips import Clip
-from melcap.codec import Codec
 from melcap.codes import Codes
 from melcap.errors import MelcapError
 from melcap.ops import use_backend
@@ -70,7 +70,11 @@ class Setting:
 
 
 def measure(
-    codec: Codec, backend: str, reference: Codec, settings: Iterable[Setting], clip: Clip
+    codec: AudioCodec,
+    backend: str,
+    reference: AudioCodec,
+    settings: Iterable[Setting],
+    clip: Clip,
 ) -> tuple[list[Row], list[str]]:
     """Compare a codec with the reference, and time it in every setting.
 
@@ -100,7 +104,7 @@ def measure(
     return rows, left_out
 
 
-def contender_of(codec: Codec, backend: str, name: str) -> Contender:
+def contender_of(codec: AudioCodec, backend: str, name: str) -> Contender:
     """Return a codec of melcap as a contender that runs on this backend."""
     rate = codec.sample_rate
 

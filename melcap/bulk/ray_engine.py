@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from melcap.audio_codec import AudioCodec
 from melcap.bulk.encoding.batches import Batcher
 from melcap.bulk.encoding.encode import EncodedWindow, encode_windows
 from melcap.bulk.manifests.entries import Entry
@@ -25,7 +26,6 @@ from melcap.bulk.reading.decoding import read_task
 from melcap.bulk.reading.messages import Bad, End, Window
 from melcap.bulk.reading.tasks import tasks
 from melcap.bulk.reading.windows import Framing
-from melcap.codec import Codec
 from melcap.errors import MelcapError
 from melcap.extras import import_extra
 from melcap.ops import set_backend
@@ -58,7 +58,12 @@ class RayEncoder:
     """
 
     def __init__(
-        self, codec: Codec, framing: Framing, options: Options, device: str, batch_seconds: float
+        self,
+        codec: AudioCodec,
+        framing: Framing,
+        options: Options,
+        device: str,
+        batch_seconds: float,
     ) -> None:
         self._ray = import_extra("ray", INSTALL)
         self._data = import_extra("ray.data", INSTALL)
@@ -110,6 +115,7 @@ class RayEncoder:
                     self._backend,
                     self._threads,
                     self._batch_samples,
+                    framing.one_length,
                 ),
                 concurrency=(1, self._actors),
                 **self._needs,
@@ -130,20 +136,26 @@ class _EncodingActor:
     """An actor that holds the codec on the device that Ray gave it."""
 
     def __init__(
-        self, codec: Any, device: str, backend: str, threads: int, batch_samples: int
+        self,
+        codec: Any,
+        device: str,
+        backend: str,
+        threads: int,
+        batch_samples: int,
+        one_length: bool,
     ) -> None:
         import ray
         import torch
 
         torch.set_num_threads(threads)
         set_backend(backend)
-        self._codec: Codec = ray.get(codec).to(device)
-        self._batch_samples = batch_samples
+        self._codec: AudioCodec = ray.get(codec).to(device)
+        self._batch_samples, self._one_length = batch_samples, one_length
 
     def __call__(self, batch: Batch) -> Batch:
         messages = [pickle.loads(message) for message in batch[_COLUMN]]
         results = [message for message in messages if not isinstance(message, Window)]
-        batcher = Batcher(self._batch_samples, sys.maxsize)
+        batcher = Batcher(self._batch_samples, sys.maxsize, one_length=self._one_length)
         for message in messages:
             if isinstance(message, Window):
                 batcher.put(message)

@@ -25,7 +25,6 @@ from melcap.bulk.run_state import RunState
 from melcap.bulk.token_sets.journal import Finished, Journal
 from melcap.bulk.token_sets.rows import TokenRow
 from melcap.bulk.token_sets.shards import write_shard
-from melcap.codec import Codec, require_own
 from melcap.errors import ContainerError, MelcapError
 from melcap.extras import import_extra
 from melcap.io.container import Header, row_tables
@@ -68,9 +67,9 @@ def tokenize(
         The state at the end of the run.
 
     Raises:
-        InputError: for a codec of the published architecture, a source that does not exist or holds
-            no clip, and a token set that was made with another tokenizer, format, compact, mono or
-            keep, or has files that are not in its journal.
+        InputError: for a source that does not exist or holds no clip, and a token set that was made
+            with another tokenizer, format, compact, mono or keep, or has files that are not in its
+            journal.
         MelcapError: if the token set cannot be written. What is done stays done.
 
     Example:
@@ -80,7 +79,6 @@ def tokenize(
         >>> end.clips, end.done, end.bad  # doctest: +SKIP
         (1200, 1199, 1)
     """
-    codec = require_own(codec, "melcap tokenize")
     require_file(codec)
     if options.format == "parquet":
         import_extra("pyarrow.parquet", INSTALL)
@@ -128,7 +126,7 @@ class _Run:
         self,
         out: Path,
         journal: Journal,
-        codec: Codec,
+        codec: AudioCodec,
         options: Options,
         report: Callable[[RunState], None],
         passed: Mapping[str, int],

@@ -42,7 +42,11 @@ def bench(
         ),
     ] = False,
     graphs: Annotated[
-        bool, typer.Option("--graphs", help="Capture encode and decode as CUDA graphs.")
+        bool,
+        typer.Option(
+            "--graphs",
+            help="Capture encode and decode as CUDA graphs. Not for the published architecture.",
+        ),
     ] = False,
     weights: Weights = None,
     device: Device = "cpu",
@@ -67,10 +71,9 @@ def bench(
     if threads is not None:
         torch.set_num_threads(threads)
     clip = clips.of_file(file, max(lengths)) if file else clips.synthetic
-    with open_codec(weights, device, backend) as found, torch.no_grad():
-        codec = require_own(found, "melcap bench")
+    with open_codec(weights, device, backend) as codec, torch.no_grad():
         if graphs:
-            codec.use_graphs()
+            require_own(codec, "melcap bench --graphs").use_graphs()
         data: dict[str, Any] = {
             "origin": origin(device, codec.model),
             "device": device,
@@ -87,9 +90,7 @@ def bench(
                 speed.Setting(length, size, rounds, data["threads"])
                 for length, size in product(lengths, sizes)
             ]
-            rows, left_out = speed.measure(
-                codec, backend.value, require_own(load(weights), "melcap bench"), settings, clip
-            )
+            rows, left_out = speed.measure(codec, backend.value, load(weights), settings, clip)
             data |= {"rows": rows, "left_out": left_out}
     if as_json:
         print_json(data)

@@ -8,11 +8,9 @@ import numpy as np
 import torch
 
 from melcap.audio import AudioReader, resample
-from melcap.codec import Codec
-from melcap.codes import Codes
+from melcap.audio_codec import AudioCodec
 from melcap.errors import InputError
 from melcap.io import container
-from melcap.model.stages import inputs_for
 from melcap.plot.spectrogram import Tokens, Wave, write_picture
 from melcap.transcode import check_model
 
@@ -20,13 +18,16 @@ from melcap.transcode import check_model
 def picture_of_file(
     source: Path,
     target: Path,
-    codec: Codec,
+    codec: AudioCodec,
     *,
     start: float = 0,
     seconds: float = 10,
     channel: int = 1,
 ) -> None:
     """Draw a part of a file.
+
+    A part of audio is coded by itself. With a `BaseCodec` its tokens are therefore not those of the
+    whole file. A part of a `.melcap` file is decoded as it is in the whole file.
 
     Args:
         source: an audio file, or a `.melcap` file, for which no spectrogram before is drawn.
@@ -60,7 +61,7 @@ def picture_of_file(
 
 
 def _coded_part(
-    source: Path, codec: Codec, start: float, seconds: float, channel: int
+    source: Path, codec: AudioCodec, start: float, seconds: float, channel: int
 ) -> tuple[Wave, Wave, Tokens]:
     rate = codec.config.mel.sample_rate
     with AudioReader(source) as reader:
@@ -80,7 +81,7 @@ def _coded_part(
 
 
 def _decoded_part(
-    source: Path, codec: Codec, start: float, seconds: float, channel: int
+    source: Path, codec: AudioCodec, start: float, seconds: float, channel: int
 ) -> tuple[Wave, Tokens]:
     """Decode a part as it is in the whole file, with the columns around it that affect it."""
     header, stored = container.read(source)
@@ -90,12 +91,9 @@ def _decoded_part(
     rate, unit = codec.config.mel.sample_rate, codec.config.column_samples
     begin = int(start * rate) // unit
     end = min(header.columns, begin + max(1, round(seconds * rate / unit)))
-    earliest, latest = inputs_for(codec.decode_stages, begin * unit, end * unit)
-    earliest, latest = max(0, earliest), min(header.columns, latest)
-    tokens = torch.from_numpy(stored[channel - 1, :, earliest:latest])[None]
-    columns = latest - earliest
-    codes = Codes(tokens, (columns,), (columns * unit,), rate, codec.tokenizer_id, codec.model)
-    wave = codec.decode(codes)[0, (begin - earliest) * unit : (end - earliest) * unit]
+    earliest, latest = codec.needed_columns(begin, end, header.columns)
+    codes = codec.codes_of(torch.from_numpy(stored[channel - 1, :, earliest:latest]))
+    wave = codec.decode(codes)[(begin - earliest) * unit : (end - earliest) * unit]
     return wave.cpu().numpy(), stored[channel - 1, :, begin:end]
 
 

@@ -46,17 +46,19 @@ def plot(
 ) -> None:
     """Draw the log-mel spectrogram before and after, and the tokens.
 
-    A .melcap file holds tokens alone, so its picture has no spectrogram before.
+    The part of an audio file is coded by itself. With weights of the published MelCap architecture
+    it has other tokens than in the whole file.
+
+    A .melcap file holds tokens alone, so its picture has no spectrogram before. Its part is decoded
+    as in the whole file.
     """
     from melcap.cli.picture import picture_of_file
-    from melcap.codec import require_own
     from melcap.transcode import refuse_existing
 
     target = out or file.with_suffix(".png")
     refuse_existing(file, target, force)
     with open_codec(weights, device, backend, quality, decoder) as codec, folder_for(target):
-        own = require_own(codec, "melcap plot")
-        picture_of_file(file, target, own, start=start, seconds=seconds, channel=channel)
+        picture_of_file(file, target, codec, start=start, seconds=seconds, channel=channel)
     if as_json:
         print_json({"source": str(file), "target": str(target)})
     elif not quiet:

@@ -62,5 +62,8 @@ def errors_of(codec: Callable[[str], BaseCodec]) -> dict[str, float]:
 
 def _ln_mel(codec: BaseCodec, wave: torch.Tensor) -> torch.Tensor:
     window = (0, codec.columns(len(wave)))
-    signal = signal_of(codec.config, wave.cpu(), 0, len(wave), window)
-    return log_mel(signal[None], codec.config.mel, padding=(0, 0)) * codec.config.mel.std
+    signal = signal_of(codec.config, wave.cpu().numpy(), 0, len(wave), window)
+    return (
+        log_mel(torch.from_numpy(signal)[None], codec.config.mel, padding=(0, 0))
+        * codec.config.mel.std
+    )

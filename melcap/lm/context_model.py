@@ -15,7 +15,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 from torch.nn.functional import gelu, pad
 
-from melcap.codec import Codec
+from melcap.audio_codec import AudioCodec
 from melcap.errors import InputError, WeightsError
 from melcap.inputs import Tokens, as_tokens, described
 from melcap.io.files import replacing, require_regular
@@ -87,7 +87,7 @@ class ContextModel(nn.Module):
         self.softmax = TwoLevelSoftmax(vectors, width, config.classes, config.rank)
 
     @classmethod
-    def of(cls, codec: Codec, **sizes: Any) -> ContextModel:
+    def of(cls, codec: AudioCodec, **sizes: Any) -> ContextModel:
         """Return an untrained model of a codec's tokens.
 
         Args:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from melcap.codec import Codec
+from melcap.audio_codec import AudioCodec
 from melcap.errors import InputError
 from melcap.lm.vocabulary import Vocabulary, whole_number
 
 
 def initial_embedding(
-    codec: Codec, vocabulary: Vocabulary, width: int, std: float = 0.02, seed: int = 0
+    codec: AudioCodec, vocabulary: Vocabulary, width: int, std: float = 0.02, seed: int = 0
 ) -> Tensor:
     """Return an embedding matrix in which similar tokens start near each other.
 

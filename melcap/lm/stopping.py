@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from melcap.codec import Codec
+from melcap.audio_codec import AudioCodec
 from melcap.errors import InputError
 from melcap.inputs import Tokens, as_tokens, described
 from melcap.lm.vocabulary import Vocabulary
@@ -59,7 +59,7 @@ class SilenceStop:
 
     def __init__(
         self,
-        codec: Codec,
+        codec: AudioCodec,
         vocabulary: Vocabulary | None = None,
         seconds: float = 2.0,
         tolerance: float = SILENCE_TOLERANCE,
@@ -132,7 +132,7 @@ class SilenceStop:
         return (near & (grid >= 0) & (grid < size)).all(dim=-2)
 
 
-def _silent_tokens(codec: Codec, tolerance: float) -> Tensor:
+def _silent_tokens(codec: AudioCodec, tolerance: float) -> Tensor:
     """Return which tokens count as silent in each row, bool [rows, codebook size]."""
     vectors = codec.codebook.vectors.detach().to("cpu", torch.float64)
     quiet = vectors[codec.silence.to("cpu").long()]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from melcap.codec import Codec
+from melcap.audio_codec import AudioCodec
 from melcap.errors import InputError
 from melcap.inputs import Tokens, as_tokens, described
 
@@ -67,7 +67,7 @@ class Vocabulary:
     @classmethod
     def of(
         cls,
-        codec: Codec,
+        codec: AudioCodec,
         offset: int = 0,
         bos: int | None = None,
         eos: int | None = None,

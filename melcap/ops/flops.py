@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,8 +19,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from melcap.ops.numerics import fft_flops
 from melcap.ops.registry import OPERATIONS
 
+Result = TypeVar("Result")
 
-def count(step: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Counter[str], Tensor]:
+
+def count(step: Callable[[Tensor], Result], x: Tensor) -> tuple[Counter[str], Result]:
     """Return the operations of `step(x)` by kind, and its result.
 
     On the meta device nothing is computed.
@@ -38,9 +40,17 @@ def _inverse_fft(
     return round(math.prod(x[:-1]) * fft_flops(last))
 
 
+def _attention(
+    query: tuple[int, ...], key: tuple[int, ...], value: tuple[int, ...], *_: Any, **__: Any
+) -> int:
+    return 2 * math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
 FORMULAS: dict[Any, Callable[..., int]] = {
     getattr(torch.ops.melcap, name): operation.flops
     for name, operation in OPERATIONS.items()
     if operation.flops is not None
 }
 FORMULAS[torch.ops.aten._fft_c2r] = _inverse_fft
+# PyTorch's counter knows the fused attention of a GPU only.
+FORMULAS[torch.ops.aten._scaled_dot_product_flash_attention_for_cpu] = _attention

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,35 +18,42 @@ _LAYERS = {
     "lite 256/512": (256, 512, 44100 / 256),
     "lite 128/256": (128, 256, 44100 / 64),
     "Vocos 512/1536": (512, 1536, 24000 / 256),
+    "base 512/1536": (512, 1536, 44100 / 256),
 }
 """Channels, hidden channels, steps a second."""
+_MEASURED = [
+    *product(
+        ("lite 256/512", "lite 128/256", "Vocos 512/1536"),
+        (torch.float32, torch.float16, torch.bfloat16),
+        ((1, 0.1), (1, 10), (64, 30)),
+    ),
+    *product(("base 512/1536",), (torch.float32,), ((1, 1), (1, 10))),
+]
+"""Layers, dtypes, and batches with seconds. Base runs it in float32, on a window at a time."""
 
 
 def cases() -> list[Case]:
     """Return the cases that are measured."""
     found = []
-    for layer, (channels, hidden, rate) in _LAYERS.items():
-        for dtype in (torch.float32, torch.float16, torch.bfloat16):
-            for batch, seconds in ((1, 0.1), (1, 10), (64, 30)):
-                steps = round(seconds * rate)
-                weights = channels * (2 * hidden + _KERNEL + 5) + hidden
-                found.append(
-                    Case(
-                        "convnext1d",
-                        f"{layer}, {batch} x {seconds:g} s, {str(dtype).removeprefix('torch.')}",
-                        dtype,
-                        # Each number once; kernels/convnext1d/block.py has what launches move.
-                        dtype.itemsize * (batch * channels * (2 * steps + _KERNEL - 1) + weights),
-                        batch * steps * channels * (4.0 * hidden + 2 * _KERNEL),
-                        "tf32 FLOP/s" if dtype == torch.float32 else "float16 FLOP/s",
-                        lambda b=batch, c=channels, h=hidden, t=steps, d=dtype: _drawn(
-                            b, c, h, t, d
-                        ),
-                        convnext1d,
-                        _peers,
-                        _truth,
-                    )
-                )
+    for layer, dtype, (batch, seconds) in _MEASURED:
+        channels, hidden, rate = _LAYERS[layer]
+        steps = round(seconds * rate)
+        weights = channels * (2 * hidden + _KERNEL + 5) + hidden
+        found.append(
+            Case(
+                "convnext1d",
+                f"{layer}, {batch} x {seconds:g} s, {str(dtype).removeprefix('torch.')}",
+                dtype,
+                # Each number once; kernels/convnext1d/block.py has what launches move.
+                dtype.itemsize * (batch * channels * (2 * steps + _KERNEL - 1) + weights),
+                batch * steps * channels * (4.0 * hidden + 2 * _KERNEL),
+                "tf32 FLOP/s" if dtype == torch.float32 else "float16 FLOP/s",
+                lambda b=batch, c=channels, h=hidden, t=steps, d=dtype: _drawn(b, c, h, t, d),
+                convnext1d,
+                _peers,
+                _truth,
+            )
+        )
     return found
 
 

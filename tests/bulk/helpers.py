@@ -11,10 +11,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from melcap import Codec
+from melcap import load
 from melcap.audio import read, write
+from melcap.audio_codec import AudioCodec
 from melcap.bulk.token_sets.rows import TokenRow
 from melcap.bulk.token_sets.shards import read_rows, token_files
+from melcap.pretrained import save
+from tests.model.base.published import TINY, codec_of, with_windows
 
 Tokens = npt.NDArray[np.uint16]
 
@@ -40,10 +43,16 @@ def corpus(folder: Path, seconds: Sequence[float] = (0.3, 1.0, 0.05, 2.2, 12.5))
     return sorted(made)
 
 
-def tokens_of(codec: Codec, path: Path) -> Tokens:
-    """Return the tokens of `Codec.encode` in the order of a row: channel after channel."""
+def tokens_of(codec: AudioCodec, path: Path) -> Tokens:
+    """Return the tokens of the codec's `encode` in the order of a row: channel after channel."""
     samples, rate = read(path)
     return np.concatenate([each.numpy() for each in codec.encode(samples, rate).flatten()])
+
+
+def saved_base(path: Path, window_columns: int) -> AudioCodec:
+    """Return a small codec of the published architecture whose weights are in a file."""
+    save(with_windows(codec_of(TINY[0]), window_columns), path)
+    return load(path)
 
 
 def rows_of(folder: Path) -> list[TokenRow]:
@@ -61,7 +70,6 @@ def tokenize_until(sources: Path, out: Path, weights: Path, fuse: int, points: s
 
     These are names of what writes something: methods of the journal, or `write_shard`.
     """
-    from melcap import load
     from melcap.bulk import tokenize as run
     from melcap.bulk.reading import pool
     from melcap.bulk.token_sets.journal import Journal

@@ -17,7 +17,7 @@ from melcap.bulk.manifests.entries import Entry
 from melcap.bulk.reading.messages import Bad, End
 from melcap.bulk.tokenize import ERRORS, Options, tokenize
 from melcap.errors import MelcapError
-from tests.bulk.helpers import corpus, ids_and_tokens
+from tests.bulk.helpers import corpus, ids_and_tokens, saved_base
 
 ray = pytest.importorskip("ray")
 pytest.importorskip("ray.data")
@@ -59,6 +59,14 @@ def test_the_rows_are_those_of_one_machine(cluster: None, codec: Codec, tmp_path
     assert sorted(path.name for path in cloud.glob("*.parquet")) == sorted(
         path.name for path in local.glob("*.parquet")
     )
+
+
+def test_the_rows_of_a_published_codec(cluster: None, tmp_path: Path) -> None:
+    base = saved_base(tmp_path / "base.safetensors", 12)
+    corpus(tmp_path / "clips", [0.3, 1.2, 0.2, 0.3])
+    tokenize([str(tmp_path / "clips")], tmp_path / "local", base, LOCAL)
+    tokenize([str(tmp_path / "clips")], tmp_path / "cloud", base, replace(LOCAL, engine="ray"))
+    assert ids_and_tokens(tmp_path / "cloud") == ids_and_tokens(tmp_path / "local")
 
 
 class GivesUp:

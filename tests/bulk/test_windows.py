@@ -78,9 +78,12 @@ def windows_of(lengths: list[int]) -> list[Window]:
     lengths=st.lists(st.integers(1, 50), max_size=30),
     batch=st.integers(0, 120),
     room=st.integers(0, 200),
+    one_length=st.booleans(),
 )
-def test_every_window_is_in_one_batch(lengths: list[int], batch: int, room: int) -> None:
-    batcher = Batcher(batch, room)
+def test_every_window_is_in_one_batch(
+    lengths: list[int], batch: int, room: int, one_length: bool
+) -> None:
+    batcher = Batcher(batch, room, one_length=one_length)
     given_out: list[list[Window]] = []
 
     def take() -> None:
@@ -104,6 +107,7 @@ def test_every_window_is_in_one_batch(lengths: list[int], batch: int, room: int)
     for taken in given_out:
         longest = max(len(window.samples) for window in taken)
         assert len(taken) == 1 or len(taken) * longest <= batch
+        assert not one_length or len({len(window.samples) for window in taken}) == 1
 
 
 def test_a_batch_has_the_oldest_window_and_those_of_like_length() -> None:

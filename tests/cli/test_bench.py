@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,28 +20,45 @@ from torch import Tensor
 from typer.testing import CliRunner, Result
 
 from melcap import audio
-from melcap.bench import clips, kernels, speed
+from melcap.base_codec import BaseCodec
+from melcap.bench import agreement, clips, kernels, speed
+from melcap.bench.agreement import disagreement
 from melcap.cli import commands
 from melcap.codec import Codec
 from melcap.errors import AudioFileError
 from melcap.ops import registry
+from melcap.pretrained import save
+from tests.model.base.published import TINY, codec_of
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def bench(small_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Call the command with a small codec; threads stay as they are."""
+    """Call the command, with a small codec by default; threads stay as they are."""
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
 
-    def call(*arguments: object) -> Result:
-        words = ["bench", "--weights", str(small_weights), *map(str, arguments)]
+    def call(*arguments: object, weights: Path = small_weights) -> Result:
+        words = ["bench", "--weights", str(weights), *map(str, arguments)]
         result = CliRunner().invoke(commands.app, words)
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         return result
 
     return call
+
+
+@pytest.fixture(scope="module")
+def base() -> BaseCodec:
+    """Return a small codec of the published architecture."""
+    return codec_of(TINY[0])
+
+
+@pytest.fixture(scope="module")
+def base_weights(base: BaseCodec, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("base") / "base.safetensors"
+    save(base, path)
+    return path
 
 
 @pytest.mark.slow
@@ -121,6 +139,52 @@ def test_nothing_is_timed_whose_samples_are_not_the_references(
     assert done.exit_code == 1
     assert "nothing is timed" in json.loads(done.stdout)["error"]
     assert "0 of " in done.stderr
+
+
+class TestPublished:
+    """Codecs of the published architecture are measured as others are."""
+
+    def test_it_is_timed(self, bench: Callable[..., Result], base_weights: Path) -> None:
+        words = ("--seconds", 0.3, "--batch", 2, "--rounds", 3, "--json")
+        data = json.loads(bench(*words, weights=base_weights).stdout)
+        assert [row["way"] for row in data["rows"]] == ["encode", "decode"]
+        assert data["origin"]["model"].startswith("tiny-tanh-24320-")
+
+    def test_it_is_compared_with_itself(self, base: BaseCodec) -> None:
+        wave = clips.synthetic(1.0, base.sample_rate)[None]
+        codes = base.encode(wave, base.sample_rate)
+        decoded = base.decode(codes)
+        assert disagreement(codes, decoded, wave, base) is None
+        assert disagreement(codes, decoded + 1e-4, wave, base) is not None
+        codes.tokens[0, 3, 4] ^= 1
+        reason = disagreement(codes, decoded, wave, base)
+        assert reason is not None
+        assert reason.startswith("1 of 264 tokens")
+
+    def test_graphs_are_refused(self, bench: Callable[..., Result], base_weights: Path) -> None:
+        done = bench("--graphs", "--seconds", 0.3, weights=base_weights)
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert "melcap bench --graphs cannot work with tiny-tanh-24320-" in done.stderr
+
+    def test_its_kernels(self, base: BaseCodec) -> None:
+        calls = kernels.calls_of(base, clips.synthetic(0.5, base.sample_rate))
+        by = Counter[str]()
+        for call in calls:
+            by[call.operation] += call.count
+        blocks = base.config.vocoder.blocks
+        assert by == {"log_mel": 1, "nearest_code": 1, "channel_norm": 2, "convnext1d": blocks}
+
+
+def test_the_reference_works_in_other_chunks(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    wave = clips.synthetic(0.3, codec.sample_rate)[None]
+    codes = codec.encode(wave, codec.sample_rate)
+    decoded, before, seen = codec.decode(codes), codec.chunk_columns, []
+    monkeypatch.setattr(
+        Codec, "decode", lambda self, codes: seen.append(self.chunk_columns) or decoded
+    )
+    assert disagreement(codes, decoded, wave, codec) is None
+    assert seen == [agreement.CHUNK_COLUMNS]
+    assert codec.chunk_columns == before != agreement.CHUNK_COLUMNS
 
 
 class TestClips:

@@ -15,7 +15,8 @@ Rows = list[dict[str, str]]
 
 SCORECARD = ROOT / "docs" / "scorecard" / "scorecard.json"
 WHOLE = ROOT / "docs" / "scorecard" / "melcap-all.json"
-RTF = {device: ROOT / "profiling" / "results" / f"rtf-{device}.json" for device in ("cpu", "cuda")}
+RESULTS = ROOT / "profiling" / "results"
+RTF = {device: RESULTS / f"rtf-{device}.json" for device in ("cpu", "cuda")}
 
 CODECS = {
     "Opus 6 kbps": "opus-6",
@@ -93,6 +94,30 @@ def test_speeds_of_the_page() -> None:
             batch, seconds = re.fullmatch(r"(?:(\d+) x )?(\d+) s", length).groups()  # type: ignore[union-attr]
             found = speed("cuda", row["codec"], way, int(seconds), int(batch or 1), None)
             assert shown == with_quartiles(found), (row, column)
+
+
+def test_costs_of_the_published_size() -> None:
+    """The page has a table of costs if there are results, and its figures are theirs."""
+    path, column = RESULTS / "base" / "rtf-cpu.json", "encode, 2 threads"
+    assert path.exists() == (column in text_of("docs/published.md"))
+    if not path.exists():
+        return
+    results = read(path)
+    work = {row["codec"]: row for row in results["gflop"]}
+    rows = table("docs/published.md", column)
+    assert {row["codec"] for row in rows} == work.keys()
+    for row in rows:
+        for way in ("encode", "decode"):
+            assert row[f"{way}, GFLOP"] == f"{work[row['codec']][way]:.3g}", row
+            for threads in (2, 1):
+                (found,) = (
+                    each
+                    for each in results["rows"]
+                    if (each["codec"], each["way"]) == (f"{row['codec']}, torch", way)
+                    and (each["seconds"], each["batch"], each["threads"]) == (10, 1, threads)
+                )
+                cell = row[f"{way}, {threads} thread{'s' if threads > 1 else ''}"]
+                assert cell == with_quartiles(found), (row, way, threads)
 
 
 def test_levels_of_quality() -> None:

@@ -42,7 +42,9 @@ from melcap.evaluation.probes.scores import (
 )
 from melcap.evaluation.probes.tasks import FEWEST, tasks_of
 from melcap.ops import log_mel
+from melcap.pretrained import save
 from tests.helpers import examples
+from tests.model.base.published import TINY, codec_of
 
 DATA = Path(__file__).parents[1] / "data"
 SAID = "he might even have been made amiable himself"
@@ -189,6 +191,24 @@ def test_features_are_the_codecs_own(tmp_path: Path, lite: Codec) -> None:
     mean = mel.reshape(12, 8, -1, 8).mean(3).swapaxes(0, 1)
     assert kept["mel-pooled"] == pytest.approx(mean, abs=0.02)
     assert not np.allclose(kept["mel"], kept["mel:opus-12"], atol=0.1)
+
+
+def test_tokens_of_a_base_codec(tmp_path: Path) -> None:
+    base = codec_of(TINY[0])
+    save(base, tmp_path / "base.safetensors")
+    clip = next(clip for clip in find_clips(DATA) if clip.name == "speech.flac")
+    feature = f"tokens:{tmp_path / 'base.safetensors'}"
+    check(feature)
+    job = FeatureJob(feature, clip, 1.0, tmp_path / "kept")
+    assert compute([job], 1) == {}
+    tokens = base.encode(clip.read(1.0), RATE).tokens
+    assert (job.load() == base.codebook.latents(tokens[None])[0].numpy()).all()
+    assert job.load().shape == (16, *patches(clip.read(1.0)).shape[1:])
+
+
+def test_tokens_on_another_grid_are_refused(small_weights: Path) -> None:
+    with pytest.raises(InputError, match=r"grid of 12 rows .* small-.* have 3 rows and columns of"):
+        check(f"tokens:{small_weights}")
 
 
 def test_whatever_changes_a_feature_is_in_its_name(tmp_path: Path, monkeypatch: Any) -> None:

@@ -26,6 +26,7 @@ from melcap.lm import (
     revert_delay_pattern,
 )
 from tests.helpers import noise
+from tests.model.base.published import TINY, codec_of
 
 ROWS = 3
 BEHIND = Vocabulary(300, ROWS, offset=1000, bos=1, eos=2, pad=0)
@@ -274,6 +275,31 @@ def test_distances_between_tokens_keep_their_ratios(codec: Codec, width: int) ->
     torch.testing.assert_close(audio.mean(dim=0), torch.zeros(width), rtol=0, atol=1e-5)
     assert 0.045 < text.std() < 0.055
     assert (audio.std(dim=0) > 0.005).all()  # spread over the whole width
+
+
+def test_tokens_of_a_base_codec() -> None:
+    base: Any = codec_of(TINY[0])
+    codes = base.encode(noise(3, 30_000), 44100)
+    flat = codes.flatten()
+    vocabulary = Vocabulary.of(base, offset=1000)
+    assert dataclasses.astuple(vocabulary) == (512, 12, 1000, 1512, 1513, 1514)
+    blocks = list(pack(flat, vocabulary, length=60, bos=True))
+    ids, documents = rows_of_blocks(blocks)
+    for number, tokens in enumerate(flat):
+        own = vocabulary.decode(ids[documents == number])
+        assert own.tolist() == tokens.tolist()
+        whole = base.decode(base.codes_of(codes.tokens[number]))
+        assert torch.equal(base.decode_tokens(own), whole)
+    steps = apply_delay_pattern(codes.tokens, fill=512)
+    assert steps.shape == (3, 12, 15 + 11)
+    assert torch.equal(revert_delay_pattern(steps), codes.tokens)
+    weight = initial_embedding(base, vocabulary, 24)
+    ratios = torch.pdist(weight[vocabulary.audio]) / torch.pdist(base.codebook.vectors)
+    torch.testing.assert_close(ratios, ratios.mean().expand_as(ratios), rtol=1e-3, atol=0)
+    stop = SilenceStop(base, vocabulary, seconds=0.1, tolerance=0)
+    quiet = vocabulary.encode(base.silence.repeat(2))
+    assert stop(quiet[None]).item()
+    assert not stop(torch.cat((quiet, vocabulary.encode(flat[0][:12])))[None]).item()
 
 
 def test_a_narrow_model_gets_a_projection(codec: Codec) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from melcap import pretrained
 from melcap.codec import Codec
@@ -66,8 +67,12 @@ def test_the_counter_counts(shapes: Codec) -> None:
     with torch.device("meta"):
         codec = Codec(replace(shapes.config, vocoder=replace(shapes.config.vocoder, **stage)))
     encoding, decoding = operations(codec, 10)
+    heads = torch.zeros(2, 1, 48, 64)
+    attention, _ = count(lambda x: F.scaled_dot_product_attention(x, x, x), heads)
     for kind in FORMULAS:
-        assert (encoding + decoding)[str(kind)] > 0, f"{kind} has not been counted"
+        found = encoding + decoding + attention
+        assert found[str(kind)] > 0, f"{kind} has not been counted"
+    assert attention.total() == 2 * 2 * (2 * 48 * 48 * 64)  # two products, of two clips
     search = 10 * 12 * 2 * 8192 * shapes.config.tokenizer.codebook_dim
     assert encoding["melcap.nearest_code"] == search
 

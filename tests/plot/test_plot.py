@@ -10,15 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import melcap
 from melcap import audio
+from melcap.audio_codec import AudioCodec
+from melcap.base_codec import BaseCodec
 from melcap.cli import picture as cli_plot
+from melcap.cli.commands import app
 from melcap.codec import Codec
 from melcap.errors import InputError, MelcapError
 from melcap.io import container
 from melcap.plot.spectrogram import MEL, RANGE_DB, write_picture
-from tests.helpers import SMALL, noise
+from melcap.pretrained import save
+from tests.helpers import noise
+from tests.model.base.published import TINY, codec_of, with_windows
 
 RATE = 44100
 GRID = np.arange(12 * 22).reshape(12, 22)
@@ -51,6 +57,14 @@ def drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list
         return list(figures[-1])
 
     return call
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> AudioCodec:
+    """Return a codec of the published architecture with short windows, from a file."""
+    path = tmp_path_factory.mktemp("base") / "base.safetensors"
+    save(with_windows(codec_of(TINY[0]), 12), path)
+    return melcap.load(path)
 
 
 def image(panel: Any) -> Any:
@@ -163,15 +177,12 @@ class TestPartOfAFile:
             lambda *arguments, **options: caught.append((arguments, options)),
         )
 
-        def call(source: Path, **part: Any) -> Any:
-            cli_plot.picture_of_file(source, Path("x.png"), codec, **part)
+        def call(source: Path, own: AudioCodec = codec, **part: Any) -> Any:
+            cli_plot.picture_of_file(source, Path("x.png"), own, **part)
             (_, before, after, tokens, rate, title), options = caught[-1]
-            assert (rate, title) == (
-                RATE,
-                f"{source.name}, {SMALL.bits_per_second / 1000:.2f} kbps",
-            )
-            assert options["codebook_size"] == 300
-            assert options["column_seconds"] == 1024 / RATE
+            assert (rate, title) == (RATE, f"{source.name}, {own.bitrate / 1000:.2f} kbps")
+            assert options["codebook_size"] == own.vocab_size
+            assert options["column_seconds"] == own.config.column_samples / RATE
             assert options["start"] == part.get("start", 0)
             return before, after, tokens
 
@@ -219,6 +230,67 @@ class TestPartOfAFile:
         assert before is None
         assert np.array_equal(tokens, stored[1, :, first:last])
         assert np.abs(after - whole[1, first * 1024 : last * 1024]).max() < 1e-5
+
+    @pytest.mark.parametrize(
+        ("start", "columns", "decoded"),
+        [
+            (0, 10, (0, 12)),
+            (0, 11, (0, 24)),
+            (13, 9, (0, 24)),
+            (14, 8, (12, 24)),
+            (23, 4, (12, 36)),
+            (27, 30, (24, 65)),
+            (62, 9, (48, 65)),
+        ],
+    )
+    def test_of_tokens_of_a_base_codec(
+        self,
+        shown: Callable[..., Any],
+        stereo: Path,
+        base: AudioCodec,
+        monkeypatch: pytest.MonkeyPatch,
+        start: int,
+        columns: int,
+        decoded: tuple[int, int],
+    ) -> None:
+        """Only the windows that the part depends on are decoded: 2 columns are the context.
+
+        The file has 65 columns in the windows 0, 12, 24, 36, and from 48 to its end.
+        """
+        path = stereo.with_suffix(".melcap")
+        melcap.encode_file(stereo, path, base)
+        stored = torch.from_numpy(container.read(path)[1])
+        whole = base.decode(base.codes_of(stored)).numpy()
+        asked, decode = [], BaseCodec.decode
+        monkeypatch.setattr(
+            BaseCodec, "decode", lambda self, codes: (asked.append(codes), decode(self, codes))[1]
+        )
+        part = {"start": (start + 0.5) * 2048 / RATE, "seconds": columns * 2048 / RATE}
+        before, after, tokens = shown(path, base, channel=2, **part)
+        first, last = start, min(65, start + columns)
+        assert before is None
+        assert np.array_equal(tokens, stored[1, :, first:last])
+        assert np.abs(after - whole[1, first * 2048 : last * 2048]).max() < 1e-5
+        assert torch.equal(asked[0].tokens, stored[1, :, slice(*decoded)])
+
+    def test_of_audio_with_a_base_codec(
+        self, shown: Callable[..., Any], stereo: Path, base: AudioCodec
+    ) -> None:
+        """The part is coded by itself, from its own beginning on."""
+        before, after, tokens = shown(stereo, base, start=0.5, seconds=1)
+        codes = base.encode(before, RATE)
+        assert np.array_equal(tokens, codes.tokens)
+        assert np.array_equal(after, base.decode(codes))
+
+    @pytest.mark.slow
+    def test_the_command_with_a_base_codec(self, stereo: Path, tmp_path: Path) -> None:
+        save(codec_of(TINY[0]), tmp_path / "base.safetensors")
+        weights = ["--weights", str(tmp_path / "base.safetensors")]
+        for words in (["encode"], ["plot"], ["plot", "--out", str(tmp_path / "b.png")]):
+            source = stereo.with_suffix(".melcap") if "--out" in words else stereo
+            done = CliRunner().invoke(app, [words[0], str(source), *words[1:], *weights])
+            assert done.exit_code == 0, done.output
+        assert {"a.melcap", "a.png", "b.png"} < {path.name for path in tmp_path.iterdir()}
 
     def test_missing_channels_and_times_are_refused(
         self, shown: Callable[..., Any], stereo: Path, codec: Codec

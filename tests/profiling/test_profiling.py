@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ from typer.testing import CliRunner
 
 import melcap
 from melcap.codec import Codec
+from melcap.config import BaseConfig
 from melcap.errors import MelcapError
+from melcap.model.base.layers import Attention
 from melcap.model.stages import inputs_for, run
 from melcap.ops.flops import count
+from tests.model.base.published import TINY, codec_of
 
 SCRIPTS = Path(__file__).parents[2] / "profiling"
 
@@ -83,6 +87,23 @@ class TestGate:
         assert reason is not None
         assert reason.startswith("1 of 264 tokens")
 
+    def test_base_is_compared_with_base(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import contenders
+        from clips import clip
+        from gates import agreement
+
+        tiny = partial(codec_of, TINY[0])
+        monkeypatch.setitem(contenders.CODECS, "melcap base", tiny)
+        right, wave = contenders.MELCAP["base-torch"]("cpu"), clip(1.0, 44100)
+        assert right.name == "melcap base, torch"
+        assert agreement(right, wave) is None
+        wrong = replace(right, decode=lambda codes: right.decode(codes) + 1e-4)
+        assert agreement(wrong, wave) is not None
+        monkeypatch.setitem(contenders.CODECS, "melcap base", partial(codec_of, TINY[2]))
+        reason = agreement(right, wave)
+        assert reason is not None
+        assert "of 264 tokens differ" in reason
+
     @pytest.mark.parametrize("heard", [torch.full((1, 10000), torch.nan), torch.zeros(1, 2000)])
     def test_a_peer_that_does_not_work(self, heard: Tensor) -> None:
         from gates import agreement
@@ -92,6 +113,25 @@ class TestGate:
         reason = agreement(contender("peer", lambda codes: heard), wave)
         assert reason is not None
         assert "for 10000" in reason
+
+
+@pytest.mark.slow
+def test_random_weights_of_the_published_size() -> None:
+    """They are the same each time, tokens vary, and samples are neither silent nor clipped."""
+    from clips import clip
+    from contenders import base
+
+    state = torch.get_rng_state()
+    codec, again = base(), base()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert codec.config == BaseConfig()
+    assert torch.equal(codec.codebook.vectors, again.codebook.vectors)
+    codes = codec.encode(clip(1.0, 44100), 44100)
+    assert len(codes.tokens.unique()) > 100
+    assert codes.tokens.flatten().bincount().max() < 40
+    decoded = codec.decode(codes)
+    assert decoded.std() > 0.01
+    assert decoded.abs().max() < 0.5
 
 
 def test_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,6 +207,7 @@ def test_the_quick_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         ("melcap, torch", "decode"),
     ]
     assert {row["rounds"] for row in found["rows"]} == {5}
+    assert [row["codec"] for row in found["gflop"]] == ["melcap"]
     assert "snac cannot be imported" in found["skipped"]["snac"]
     assert {"machine", "torch", "model", "commit", "date"} <= found["origin"].keys()
     text = (tmp_path / "rtf-cpu.md").read_text()
@@ -179,11 +220,75 @@ def test_the_quick_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert "- snac: " in text
 
 
+@pytest.mark.parametrize("quick", [True, False])
+def test_the_codecs_that_are_timed(
+    quick: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them by default, and with --quick those that are not slow."""
+    import contenders
+    import rtf
+
+    asked = []
+
+    def measure(plan: Any, keep: object) -> dict[str, Any]:
+        asked.extend(plan.names)
+        return {"rows": [], "skipped": {}, "left_out": []}
+
+    monkeypatch.setattr(rtf, "measure", measure)
+    monkeypatch.setattr(rtf, "rates", dict)
+    monkeypatch.setattr(rtf, "memory_of", list)
+    monkeypatch.setattr(rtf, "write", lambda *_: SCRIPTS / "rtf.py")
+    rtf.main(device=["cpu"], quick=quick, out=tmp_path)
+    every = [*contenders.MELCAP, *contenders.PEERS]
+    assert {"melcap-torch", "base-torch", "base-triton", "encodec", "dac"} <= {*every}
+    left_out = {"base-torch", "snac", "dac"} if quick else set()
+    assert asked == [name for name in every if name not in left_out]
+
+
+def test_work_is_that_of_melcaps_codecs(
+    small_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Encoding takes convolutions, attention and the search; the front end takes hardly any."""
+    import contenders
+    import report
+    import rtf
+
+    base, done = codec_of(TINY[0]), []
+
+    def convolved(layer: torch.nn.Conv2d, _: object, y: Tensor) -> None:
+        done.append(2 * y.numel() * layer.weight[0].numel())
+
+    def attended(_: Attention, __: object, y: Tensor) -> None:
+        done.append(2 * 2 * y.shape[1] * y[0, 0].numel() ** 2)
+
+    for layer in base.encoder.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.register_forward_hook(convolved)
+        elif isinstance(layer, Attention):
+            layer.register_forward_hook(attended)
+    monkeypatch.setattr(rtf, "COUNTED_SECONDS", 0.5)
+    monkeypatch.setitem(contenders.CODECS, "melcap", partial(melcap.load, small_weights))
+    monkeypatch.setitem(contenders.CODECS, "melcap base", lambda: base)
+    names = ("EnCodec 24 kHz", "melcap base, torch", "melcap, torch", "melcap base, triton")
+    with torch.no_grad():
+        rows = rtf.work({"codec": name} for name in names)
+    assert [row["codec"] for row in rows] == ["melcap base", "melcap"]
+    search = 2 * base.columns(22050) * base.codebook.vectors.numel() * base.rows
+    expected = (sum(done) + search) / 0.5 / 1e9
+    assert expected < rows[0]["encode"] < 1.03 * expected
+    assert rows[0]["decode"] > rows[0]["encode"] > rows[1]["encode"]
+    found = {"rows": [], "skipped": {}, "left_out": [], "gflop": rows}
+    text = report.TABLES["rtf"](found)
+    for row in rows:
+        assert f"| {row['codec']} | {row['encode']:.3g} | {row['decode']:.3g} |" in text
+
+
 @pytest.mark.slow
 def test_the_profile(lite: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The profile has every stage, and together they have the operations of the whole."""
     import layers
     import report
+    import rtf
 
     monkeypatch.setattr(layers, "SECONDS", 1.0)
     monkeypatch.setattr(layers, "ROUNDS", 1)
@@ -198,6 +303,9 @@ def test_the_profile(lite: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert len(encoding) == len(lite.encode_stages) + 3
     assert encoding[-1]["stage"] == "all"
     assert encoding[-1]["gflop"] == pytest.approx(kinds.total() / 1e9)
+    monkeypatch.setattr(rtf, "COUNTED_SECONDS", 1.0)
+    whole = {row["way"]: row["gflop"] for row in found["rows"] if row["stage"] == "all"}
+    assert rtf.gflop(lite) == pytest.approx(whole)
     text = report.write(tmp_path / "profile", "profile", found).read_text()
     assert all(f"| {row['stage']} |" in text for row in found["rows"])
 

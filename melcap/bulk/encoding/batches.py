@@ -1,4 +1,4 @@
-"""Batches of windows of many clips, of similar lengths, so that there is little padding."""
+"""Batches of windows of many clips, of similar lengths or of one length."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ class Batcher:
     Args:
         batch_samples: the most samples of a batch, with padding. A single window may be longer.
         room: the samples at which the queue is full.
+        one_length: whether the windows of a batch must have one length, for codecs that take
+            padding into account.
     """
 
-    def __init__(self, batch_samples: int, room: int) -> None:
+    def __init__(self, batch_samples: int, room: int, *, one_length: bool = False) -> None:
         self._batch_samples = batch_samples
         self._room = max(room, batch_samples, 1)
+        self._one_length = one_length
         self._waiting: list[Window] = []
         self._held = 0
         self._closed = False
@@ -66,8 +69,10 @@ class Batcher:
         batch: list[Window] = []
         longest = 0
         for window in sorted(self._waiting, key=lambda window: abs(len(window.samples) - oldest)):
-            longest = max(longest, len(window.samples))
-            if batch and (len(batch) + 1) * longest > self._batch_samples:
+            length = len(window.samples)
+            longest = max(longest, length)
+            too_long = (len(batch) + 1) * longest > self._batch_samples
+            if batch and (too_long or (self._one_length and length != oldest)):
                 break
             batch.append(window)
         return batch

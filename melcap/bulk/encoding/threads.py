@@ -11,13 +11,13 @@ from time import perf_counter
 
 import torch
 
+from melcap.audio_codec import AudioCodec
 from melcap.bulk.encoding.batches import Batcher
 from melcap.bulk.encoding.encode import EncodedWindow, encode_windows
 from melcap.bulk.manifests.entries import Entry
 from melcap.bulk.reading.messages import Bad, End, Window
 from melcap.bulk.reading.pool import ReaderPool
 from melcap.bulk.reading.windows import Framing
-from melcap.codec import Codec
 
 Results = queue.Queue[EncodedWindow | End | Bad | BaseException | None]
 
@@ -37,7 +37,12 @@ class EncoderThreads:
     """
 
     def __init__(
-        self, codec: Codec, framing: Framing, count: int, torch_threads: int, batch_seconds: float
+        self,
+        codec: AudioCodec,
+        framing: Framing,
+        count: int,
+        torch_threads: int,
+        batch_seconds: float,
     ) -> None:
         self._codec = codec
         self._framing = framing
@@ -62,7 +67,11 @@ class EncoderThreads:
             entries: the clips, with their numbers.
         """
         window = self._framing.samples(self._framing.columns)
-        batcher = Batcher(self._batch_samples, 2 * self._count * max(self._batch_samples, window))
+        batcher = Batcher(
+            self._batch_samples,
+            2 * self._count * max(self._batch_samples, window),
+            one_length=self._framing.one_length,
+        )
         results: Results = queue.Queue()
 
         def feed() -> None:

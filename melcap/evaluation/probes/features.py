@@ -1,15 +1,16 @@
-"""Compute features of clips: melcap's tokens or a log-mel, on the same grid of 12 x columns.
+"""Compute features of clips: tokens of melcap or a log-mel, on the same grid of 12 x columns.
 
 | name | each cell of the grid holds |
 | --- | --- |
-| tokens, tokens:FILE | the codebook's vector for the token (of a weights FILE): 8 numbers in lite |
-| mel | the lowest terms of the 2D DCT of the cell's 8 x 8 log-mel: as many as tokens have numbers |
-| mel-32 | the 32 lowest terms: more numbers than tokens have, so a classifier of more parameters |
+| tokens | the codebook's vector for the token of the weights that ship: 8 numbers |
+| tokens:FILE | the same for a weights FILE of any architecture; 64 numbers in the published one |
+| mel | the lowest terms of the 2D DCT of the cell's 8 x 8 log-mel, as many as tokens has numbers |
+| mel-32 | the 32 lowest terms: more numbers than tokens has, so a classifier of more parameters |
 | mel-pooled | the 8 bins of the cell's log-mel, averaged over its 8 frames |
 | mel:CODEC | the same as mel, after CODEC has encoded and decoded the clip |
 
-The log-mel is that of melcap's front end, and the DCT is orthonormal. 32 terms are half of the
-numbers that the encoder gets, and hold nearly all their energy.
+The log-mel is that of the front end of the weights that ship, and the DCT is orthonormal. 32 terms
+are half of the numbers that the encoder gets, and hold nearly all their energy.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from melcap.codec import Codec, require_own
+from melcap.audio_codec import AudioCodec
 from melcap.errors import InputError
 from melcap.evaluation.clips import RATE, Clip
 from melcap.evaluation.peers.registry import FindPeer, peer
@@ -37,6 +38,9 @@ DEFINITIONS = 2
 
 KEPT = 32
 """Terms of the DCT that are kept on disk."""
+
+ROWS, COLUMN = 12, 2048
+"""Rows of the grid of all features, and samples of its columns at the rate of the clips."""
 
 Features: TypeAlias = npt.NDArray[np.float32]
 """Features of a clip, [numbers, rows, columns]."""
@@ -91,7 +95,8 @@ def check(feature: str, find_peer: FindPeer = peer) -> None:
     """Check the name of a feature.
 
     Raises:
-        InputError: for a name that is no feature.
+        InputError: for a name that is no feature, or tokens on another grid.
+        WeightsError: for a file that holds no weights.
         MelcapError: for a feature of a codec that is not installed.
     """
     kind, colon, name = feature.partition(":")
@@ -172,5 +177,18 @@ def _read(clip: Clip, seconds: float) -> npt.NDArray[np.float32]:
 
 
 @cache
-def _codec(weights: str) -> Codec:
-    return require_own(load(weights or None), "melcap probe")
+def _codec(weights: str) -> AudioCodec:
+    """Return the codec of a weights file, or of the weights that ship for "".
+
+    Raises:
+        InputError: for a codec whose tokens are on another grid.
+    """
+    codec = load(weights or None)
+    grid = (codec.rows, codec.config.column_samples, codec.sample_rate)
+    if grid != (ROWS, COLUMN, RATE):
+        raise InputError(
+            f"{weights}: melcap probe compares features on a grid of {ROWS} rows and columns of "
+            f"{COLUMN} samples at {RATE} Hz, and the tokens of {codec.model} have {grid[0]} rows "
+            f"and columns of {grid[1]} samples at {grid[2]} Hz"
+        )
+    return codec

@@ -62,7 +62,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the output for an image."""
         y = self.norm(x)
-        q, k, v = (part(y).flatten(2).mT[:, None] for part in (self.q, self.k, self.v))
+        # Contiguous, because PyTorch's fused attention takes nothing else.
+        q, k, v = (part(y).flatten(2).mT.contiguous()[:, None] for part in (self.q, self.k, self.v))
         found = F.scaled_dot_product_attention(q, k, v)[:, 0].mT.reshape(x.shape)
         out: Tensor = self.proj_out(found)
         return out.add_(x)

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -60,6 +61,11 @@ class BaseNetwork(nn.Module):
         return self.silence.device
 
     @property
+    def windows_at_once(self) -> int:
+        """Return the most windows that are computed at once on this device."""
+        return GPU_WINDOWS if self.device.type == "cuda" else 1
+
+    @property
     def tokenizer_id(self) -> str:
         """Return the tokenizer's id; codecs of the same id write and read the same tokens."""
         return self._cached_id.of(self.config, self.encoder, self.codebook.vectors)
@@ -69,8 +75,9 @@ class BaseNetwork(nn.Module):
     def learn_silence(self) -> None:
         """Set `silence` to the tokens in the middle of the shortest window, of zeros."""
         columns = SHORTEST_WINDOW
-        zeros = torch.zeros(columns * self.config.column_samples, dtype=torch.float32)
-        tokens = self.tokens_of(signal_of(self.config, zeros, 0, len(zeros), (0, columns))[None])
+        zeros = np.zeros((1, columns * self.config.column_samples), np.float32)
+        signal = signal_of(self.config, zeros, 0, zeros.shape[1], (0, columns))
+        tokens = self.tokens_of(torch.from_numpy(signal))
         self.silence.copy_(tokens[0, :, columns // 2])
 
     def tokens_of(self, signals: Tensor) -> Tensor:
@@ -107,11 +114,11 @@ class BaseNetwork(nn.Module):
         shape = (len(clips), self.config.rows, max(columns))
         tokens = torch.zeros(shape, dtype=torch.int32, device=self.device)
         for batch in self._batches(columns):
-            signals = [
-                signal_of(self.config, clips[clip].cpu().clamp(-1, 1), 0, len(clips[clip]), window)
-                for clip, window in batch
-            ]
-            found = self.tokens_of(torch.stack(signals))
+            signals = []
+            for clip, window in batch:
+                samples = clips[clip].detach().cpu().float().clamp(-1, 1).numpy()
+                signals.append(signal_of(self.config, samples, 0, len(samples), window))
+            found = self.tokens_of(torch.from_numpy(np.stack(signals)))
             for (clip, (begin, end)), of_window in zip(batch, found, strict=True):
                 tokens[clip, :, begin:end] = of_window
         return tokens
@@ -139,6 +146,6 @@ class BaseNetwork(nn.Module):
         for clip, count in enumerate(columns):
             for window in windows_of(count, self.config.tokenizer.window_columns):
                 same[window[1] - window[0]].append((clip, window))
-        most = GPU_WINDOWS if self.device.type == "cuda" else 1
+        most = self.windows_at_once
         for found in same.values():
             yield from (found[begin : begin + most] for begin in range(0, len(found), most))

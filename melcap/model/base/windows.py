@@ -6,11 +6,15 @@ seconds, so longer clips are cut into windows of that length, from the beginning
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from melcap.config import BaseConfig
 from melcap.config.base import SHORTEST_WINDOW
+
+FloatArray = npt.NDArray[np.floating[Any]]
 
 Window = tuple[int, int]
 """The first column of a window, and the column after its last."""
@@ -33,27 +37,28 @@ def windows_of(columns: int, length: int) -> list[Window]:
 
 
 def signal_of(
-    config: BaseConfig, samples: Tensor, offset: int, total: int, window: Window
-) -> Tensor:
+    config: BaseConfig, samples: FloatArray, offset: int, total: int, window: Window
+) -> FloatArray:
     """Return the samples that the frames of a window cover, with half a window of the STFT around.
 
     The clip is continued with zeros to the centre of its last frame, and mirrored at both ends.
 
     Args:
         config: the configuration of the codec.
-        samples: the clip, or a part of it, floating point [samples].
+        samples: clips of one length, or a part of them, floating point [..., samples].
         offset: the place in the clip of the first of these samples.
         total: the length of the clip, or any number that is far enough beyond the window.
         window: the window.
 
     Returns:
-        float32 [samples], of the hops of the window's frames and `n_fft` - `hop` more.
+        [..., samples], of the hops of the window's frames and `n_fft` - `hop` more.
     """
     unit, mel = config.column_samples, config.mel
     columns = -(-total // unit)
     end = max(total, columns * unit - mel.hop)
     first, last = window[0] * unit - mel.n_fft // 2, window[1] * unit + mel.n_fft // 2 - mel.hop
-    places = torch.arange(first, last).abs()
-    places = torch.where(places < end, places, 2 * (end - 1) - places)
-    here = samples[(places - offset).clamp(0, len(samples) - 1)]
-    return torch.where(places < total, here, torch.zeros((), dtype=here.dtype)).float()
+    places = np.abs(np.arange(first, last))
+    places = np.where(places < end, places, 2 * (end - 1) - places)
+    here = samples.take(places - offset, axis=-1, mode="clip")
+    here[..., places >= total] = 0
+    return here

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -79,6 +80,14 @@ def codec_of(case: Case) -> BaseCodec:
     codec.load_state_dict({**state_of(stage1, stage2), "silence": codec.silence})
     codec.learn_silence()
     return codec.eval().requires_grad_(False)
+
+
+def with_windows(codec: BaseCodec, columns: int) -> BaseCodec:
+    """Return a codec with the same weights and windows of so many columns."""
+    tokenizer = replace(codec.config.tokenizer, window_columns=columns)
+    other = BaseCodec(replace(codec.config, tokenizer=tokenizer))
+    other.load_state_dict(codec.state_dict())
+    return other.eval().requires_grad_(False)
 
 
 def _weight(prefix: str, name: str, shape: list[int]) -> Tensor:
