@@ -5,29 +5,39 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import Any
 
-HEAVY = ("triton", "matplotlib", "soundfile", "soxr", "av", "scipy", "typer", "rich", "visqol")
+import pytest
 
-PROBE = f"""
+PROBE = """
 import json, sys, time
 import torch
 before = set(sys.modules)
+modules = {}
 begin = time.perf_counter()
 import melcap
 missing = [name for name in melcap.__all__ if not hasattr(melcap, name)]
 seconds = time.perf_counter() - begin
-new = {{name.partition(".")[0] for name in set(sys.modules) - before}}
-kernels = [name for name in sys.modules if name.startswith("melcap.kernels")]
+modules["public names"] = [*sys.modules]
 import melcap.plot.spectrogram
-json.dump({{
+modules["plot"] = [*sys.modules]
+import melcap.evaluation.report
+modules["evaluation"] = [*sys.modules]
+import melcap.training.run
+modules["training"] = [*sys.modules]
+codec = melcap.load()
+modules["load"] = [*sys.modules]
+codec.decode(codec.encode(torch.zeros(1, 9000), 48000))
+modules["coding"] = [*sys.modules]
+json.dump({
     "seconds": seconds,
-    "heavy": sorted(new & set({HEAVY!r})),
-    "kernels": kernels,
+    "before": [*before],
     "cuda": torch.cuda.is_initialized(),
     "missing": missing,
-    "modules": [*sys.modules],
-}}, sys.stdout)
+    "modules": modules,
+}, sys.stdout)
 """
+"""Imports and uses more and more, and tells the modules after each step."""
 
 
 def python(*arguments: str) -> str:
@@ -37,34 +47,44 @@ def python(*arguments: str) -> str:
     return done.stdout
 
 
-def test_import_is_light() -> None:
-    """All public names together import no heavy package that torch does not import.
+@pytest.fixture(scope="module")
+def probed() -> dict[str, Any]:
+    """Return what a process tells in which nothing warns."""
+    found: dict[str, Any] = json.loads(python("-W", "error", "-c", PROBE))
+    return found
 
-    Neither they nor the module that draws import Triton or Matplotlib. Nothing warns.
-    """
-    found = json.loads(python("-W", "error", "-c", PROBE))
-    assert found["heavy"] == []
-    assert {"triton", "matplotlib"}.isdisjoint(found["modules"])
-    assert found["kernels"] == []
-    assert not found["cuda"]
-    assert found["missing"] == []
-    assert found["seconds"] < 2  # a promise to users, with a wide margin
+
+def test_import_is_light(probed: dict[str, Any]) -> None:
+    """All public names together import no heavy package that torch does not import."""
+    new = {*probed["modules"]["public names"]} - {*probed["before"]}
+    heavy = {"triton", "matplotlib", "soundfile", "soxr", "av", "scipy", "typer", "rich", "visqol"}
+    assert heavy.isdisjoint(name.partition(".")[0] for name in new)
+    assert not any(name.startswith("melcap.kernels") for name in new)
+    assert not probed["cuda"]
+    assert probed["missing"] == []
+    assert probed["seconds"] < 2  # a promise to users, with a wide margin
+
+
+@pytest.mark.parametrize(
+    ("step", "absent"),
+    [
+        ("plot", "triton matplotlib"),
+        (
+            "evaluation",
+            "av soxr soundfile scipy visqol pystoi pesq onnxruntime pycodec2 matplotlib triton",
+        ),
+        ("training", "tensorboard matplotlib"),
+        ("load", "huggingface_hub transformers"),
+        # PyTorch's compiler and SymPy would add seconds to each run of the command line.
+        ("coding", "sympy torch._dynamo triton"),
+    ],
+)
+def test_what_is_not_needed_is_not_imported(probed: dict[str, Any], step: str, absent: str) -> None:
+    """Modules that draw, measure and train import nothing optional, nor does coding a clip."""
+    assert {*absent.split()}.isdisjoint(probed["modules"][step])
 
 
 def test_reading_audio_imports_no_torch() -> None:
     """There are many reading processes, so `melcap.bulk.reading` must start fast and be small."""
     code = "import sys, melcap.bulk.reading.pool, melcap.audio; print('torch' in sys.modules)"
     assert python("-c", code) == "False\n"
-
-
-def test_coding_imports_no_compiler() -> None:
-    """Loading the weights, encoding and decoding import neither PyTorch's compiler nor SymPy.
-
-    These would add seconds to each run of the command line.
-    """
-    code = (
-        "import json, sys, torch, melcap; codec = melcap.load();"
-        "codec.decode(codec.encode(torch.zeros(1, 9000), 48000));"
-        "print(json.dumps(sorted({'sympy', 'torch._dynamo', 'triton'} & sys.modules.keys())))"
-    )
-    assert json.loads(python("-c", code)) == []

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
-import subprocess
-import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from melcap.ops.griffin_lim import inverse_window
 from melcap.ops.log_mel import mel_filters
 from melcap.ops.numerics import hann_window
 from melcap.pretrained import save
+from tests.forks import FORKS
 from tests.helpers import noise, reduced_precision
 
 
@@ -73,11 +75,11 @@ SETTINGS: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {
 
 
 def streamed(codec: Codec, wave: Tensor) -> list[Tensor]:
-    """Encode and decode two channels in pieces; the second piece is pushed under the settings."""
+    """Encode and decode two channels in pieces."""
     encoder = melcap.StreamEncoder(codec, 16000, 2)
     tokens = [encoder.push(piece) for piece in wave.split(4801, dim=1)] + [encoder.flush()]
     decoder = melcap.StreamDecoder(codec, 16000, 2)
-    waves = [decoder.push(piece) for piece in torch.cat(tokens, -1).split(2, dim=-1)]
+    waves = [decoder.push(piece) for piece in torch.cat(tokens, -1).split(6, dim=-1)]
     return [torch.cat(tokens, -1), torch.cat([*waves, decoder.flush(wave.shape[1])], -1)]
 
 
@@ -143,7 +145,7 @@ ENTRIES: dict[str, Callable[[Codec], list[Tensor]]] = {
     "codec, array": lambda codec: encoded(codec, WAVE.numpy()),
     "codec, list": lambda codec: encoded(codec, WAVE[0, :2000].tolist()),
     "codec, own rate": lambda codec: encoded(codec, WAVE, 44100),
-    "streams": lambda codec: streamed(codec, WAVE),
+    "streams": lambda codec: streamed(codec, WAVE[:, :7000]),
     "bulk": windows,
     "learn_silence": lambda codec: [codec.learn_silence() or codec.silence],
 }
@@ -160,11 +162,19 @@ def same(found: list[Tensor], expected: list[Tensor], exact: bool) -> None:
             torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
+@pytest.fixture(scope="module")
+def plain(codec: Codec) -> Callable[[str], list[Tensor]]:
+    """Return a function that computes an entry under no setting, once for all settings."""
+    return cache(lambda entry: ENTRIES[entry](copy.deepcopy(codec)))
+
+
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("entry", ENTRIES)
-def test_no_setting_changes_a_result(entry: str, setting: str, small_weights: Path) -> None:
-    codec = melcap.load(small_weights)
-    expected = ENTRIES[entry](codec)
+def test_no_setting_changes_a_result(
+    entry: str, setting: str, codec: Codec, plain: Callable[[str], list[Tensor]]
+) -> None:
+    expected = plain(entry)
+    codec = copy.deepcopy(codec)  # one entry writes to it
     # Other threads add up in another order; and gradients follow the switches for TF32.
     exact = "thread" not in setting and ("learning" not in entry or setting != "reduced precision")
     with SETTINGS[setting]():
@@ -175,40 +185,44 @@ def test_no_setting_changes_a_result(entry: str, setting: str, small_weights: Pa
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_codec_loaded_and_saved_under_it_is_the_same(
-    setting: str, small_weights: Path, tmp_path: Path
+    setting: str,
+    small_weights: Path,
+    codec: Codec,
+    plain: Callable[[str], list[Tensor]],
+    tmp_path: Path,
 ) -> None:
-    plain = melcap.load(small_weights)
     with SETTINGS[setting]():
-        codec = melcap.load(small_weights)
-        digest = save(codec, tmp_path / "again.safetensors")
-    assert codec.model == plain.model
-    assert digest == save(plain, tmp_path / "plain.safetensors")
-    for name, value in plain.state_dict().items():
-        found = codec.state_dict()[name]
+        loaded = melcap.load(small_weights)
+        digest = save(loaded, tmp_path / "again.safetensors")
+    assert loaded.model == codec.model
+    assert digest == save(codec, tmp_path / "plain.safetensors")
+    for name, value in codec.state_dict().items():
+        found = loaded.state_dict()[name]
         assert torch.equal(found, value), name
         assert found.dtype == value.dtype
         assert not found.is_inference()
-    same(encoded(codec, WAVE), encoded(plain, WAVE), exact=True)
+    same(encoded(loaded, WAVE), plain("codec"), exact=True)
+
+
+def learned_after(setting: str) -> list[float]:
+    """Sum up what learning gives in this process, whose tables are made under a setting."""
+    with SETTINGS[setting]():
+        for entry in ("log_mel", "griffin_lim"):
+            ENTRIES[entry](None)  # type: ignore[arg-type]
+    return [
+        float(each.double().square().sum())
+        for entry in ("log_mel, learning", "griffin_lim, learning")
+        for each in ENTRIES[entry](None)  # type: ignore[arg-type]
+    ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("setting", ["inference mode", "default device meta"])
-def test_tables_made_under_it_serve_without_it(setting: str) -> None:
+def test_tables_made_under_it_serve_without_it() -> None:
     """A process may, for example, begin in inference mode and train later."""
-    script = """
-import torch, tests.test_process_settings as t
-with t.SETTINGS[{0!r}]():
-    t.ENTRIES["log_mel"](None), t.ENTRIES["griffin_lim"](None)
-for name in ("log_mel, learning", "griffin_lim, learning"):
-    print(*(float(each.double().square().sum()) for each in t.ENTRIES[name](None)))
-"""
-    said = [
-        subprocess.run(
-            [sys.executable, "-c", script.format(name)], capture_output=True, text=True, check=True
-        ).stdout
-        for name in (setting, "1 thread")
-    ]
-    assert said[0] == said[1]
+    names = ["1 thread", "inference mode", "default device meta"]
+    with FORKS.Pool(1, maxtasksperchild=1) as pool:  # a process without tables for each of them
+        found = dict(zip(names, pool.map(learned_after, names, chunksize=1), strict=True))
+    assert found == dict.fromkeys(names, found["1 thread"])
 
 
 @pytest.mark.parametrize("setting", ["default device meta", "default dtype bfloat16"])
@@ -287,34 +301,37 @@ def test_other_threads_keep_their_autocast(codec: Codec) -> None:
         assert torch.mm(noise(2, 2), noise(2, 2)).dtype == torch.bfloat16
 
 
-FORKED = """
-import os, sys, torch, melcap
-torch.set_num_threads(2)
-codec = melcap.load(sys.argv[1])
-wave = torch.sin(torch.arange(200000) / 20.0)
-expected = codec.encode(wave, 44100).tokens
-child = os.fork()
-if not child:
-    found = codec.encode(wave, 44100).tokens
-    os._exit(0 if torch.equal(found, expected) else 3)
-for _ in range(600):
-    done, status = os.waitpid(child, os.WNOHANG)
-    if done:
-        sys.exit(os.waitstatus_to_exitcode(status))
-    import time; time.sleep(0.1)
-os.kill(child, 9)
-sys.exit("the child hangs")
-"""
+def encode_in_a_fork(weights: Path, stderr: Path) -> int:
+    """Fork this process after it computed with two threads, and return the child's exit status.
+
+    The status is 0 where the child finds the tokens that its parent found, and -9 where it hangs.
+    """
+    os.dup2(os.open(stderr, os.O_WRONLY | os.O_CREAT), 2)
+    precision._thread_pool_is_lost = False  # the server of this process computes nothing
+    torch.set_num_threads(2)
+    codec = melcap.load(weights)
+    wave = torch.sin(torch.arange(200000) / 20.0)
+    expected = codec.encode(wave, 44100).tokens
+    child = os.fork()
+    if not child:
+        found = codec.encode(wave, 44100).tokens
+        os._exit(0 if torch.equal(found, expected) else 3)
+    for _ in range(600):
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.1)
+    os.kill(child, 9)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-def test_a_forked_process_continues_with_one_thread(small_weights: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FORKED, str(small_weights)], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert "computes with 1 thread" in done.stderr
+def test_a_forked_process_continues_with_one_thread(small_weights: Path, tmp_path: Path) -> None:
+    said = tmp_path / "stderr"
+    with FORKS.Pool(1) as pool:
+        assert pool.apply(encode_in_a_fork, (small_weights, said)) == 0
+    assert said.read_text().count("computes with 1 thread") == 1
 
 
 def test_a_fork_inside_another_threads_block_is_free(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,9 +156,13 @@ def _model(
 
 def _exported(module: nn.Module, example: tuple[Tensor, ...]) -> onnx.ModelProto:
     """Return the module as a model for tensors [batch, ..., time] of any batch and length."""
+    import torch._dynamo.config as tracing
+
     dynamic = torch.export.Dim.DYNAMIC
     shapes = tuple({0: dynamic, tensor.ndim - 1: dynamic} for tensor in example)
-    with _quiet(), torch.no_grad():
+    # The cache of traced calls hardly ever serves symbolic sizes, and takes a fifth of the time.
+    uncached = tracing.patch(fake_tensor_cache_enabled=False)
+    with _quiet(), torch.no_grad(), uncached:
         with Decomposed():
             exported = torch.export.export(module, example, dynamic_shapes=shapes)
         program = torch.onnx.export(

@@ -360,6 +360,11 @@ def test_tokens_of_several_tokenizers_are_not_counted_together(tmp_path: Path) -
         (tmp_path / name).mkdir()
     write_shard(tmp_path / "own", 0, "parquet", [own])
     write_shard(tmp_path / "other", 0, "parquet", [other])
-    result = call("row-tables", tmp_path / "own", "--out", tmp_path, "--valid", tmp_path / "other")
+    made = tmp_path / "new" / "tables"
+    command = ("row-tables", tmp_path / "own", "--out", made)
+    result = call(*command, "--valid", tmp_path / "other")
     assert result.exit_code == 1
     assert f"--valid has tokens of tokenizer {'f' * 16}" in result.stderr
+    assert not made.parent.exists()
+    assert call(*command, "--valid", tmp_path / "own").exit_code == 0
+    assert [path.name for path in made.iterdir()] == [f"{ID}.row-tables.safetensors"]

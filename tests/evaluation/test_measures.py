@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +15,6 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-import melcap
 from melcap import audio
 from melcap.errors import InputError, MelcapError
 from melcap.evaluation.measures import metrics, paper, perceptual, spectral
@@ -395,21 +393,3 @@ def test_dnsmos_notices_noise_without_a_reference(speech: Wave) -> None:
     for wrong in (speech[None], speech[:0], np.full(16000, np.nan)):
         with pytest.raises(InputError, match="decoded must be finite"):
             perceptual.dnsmos(wrong, RATE)
-
-
-@pytest.mark.slow
-def test_importing_the_evaluation_loads_no_optional_package() -> None:
-    code = (
-        "import sys, melcap.evaluation.report;"
-        "optional = {'av', 'soxr', 'soundfile', 'scipy', 'visqol', 'pystoi', 'pesq', 'onnxruntime',"
-        "'pycodec2', 'matplotlib', 'triton'};"
-        "print(sorted(optional & sys.modules.keys()))"
-    )
-    path = [str(Path(melcap.__file__).parents[1]), *sys.path]
-    done = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path[:] = {path!r}; {code}"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip() == "[]"

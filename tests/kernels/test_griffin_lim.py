@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -49,6 +51,13 @@ def on_triton(
     return found
 
 
+@cache
+def two_clips() -> tuple[Tensor, Tensor]:
+    """Return two clips of five blocks of 128 samples, and what one step gives for them."""
+    x = drawn(2, 5, 256, 128)
+    return x, on_triton(x, 256, 128)
+
+
 def assert_close(
     found: Tensor, x: Tensor, n_fft: int, hop: int, steps: int = 1, momentum: float = MOMENTUM
 ) -> None:
@@ -66,20 +75,21 @@ def assert_close(
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(5))
+@settings(max_examples=examples(3))
 @given(
     batch=st.integers(1, 2),
-    blocks=st.sampled_from([2, 4, 8]),
+    blocks_and_steps=st.sampled_from([(2, 1), (2, 2), (4, 1)]),
     frames=st.integers(1, 3),
-    steps=st.integers(1, 2),
     momentum=st.sampled_from([0.0, 0.5, 0.99]),
     seed=st.integers(0, 99),
 )
-@example(1, 4, 1, 1, 0.99, 0)
-@example(3, 4, 5, 2, 0.99, 0)
+@example(2, (4, 1), 2, 0.99, 0)
+@example(1, (4, 2), 1, 0.99, 0)
+@example(1, (8, 1), 1, 0.5, 0)
 def test_any_clips(
-    batch: int, blocks: int, frames: int, steps: int, momentum: float, seed: int
+    batch: int, blocks_and_steps: tuple[int, int], frames: int, momentum: float, seed: int
 ) -> None:
+    blocks, steps = blocks_and_steps
     n_fft, hop = 256, 256 // blocks
     x = drawn(batch, frames + 2 * steps * (blocks - 1), n_fft, hop, seed)
     found = on_triton(x, n_fft, hop, steps, momentum)
@@ -89,52 +99,52 @@ def test_any_clips(
 @pytest.mark.slow
 @pytest.mark.parametrize(("n_fft", "hop"), [(512, 128), (1024, 256), (2048, 512), (4096, 1024)])
 def test_any_window(n_fft: int, hop: int) -> None:
-    x = drawn(1, 8, n_fft, hop)
+    x = drawn(1, 7, n_fft, hop)
     assert_close(on_triton(x, n_fft, hop), x, n_fft, hop)
 
 
 @pytest.mark.slow
 def test_several_frames_of_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
     """Programs take three frames each, as in large batches; a clip's last program has one."""
-    x = drawn(2, 16, 256, 64)
-    alone = on_triton(x, 256, 64)
+    x, expected = two_clips()
     monkeypatch.setattr(real_frames, "ENOUGH_PROGRAMS", 1)
     monkeypatch.setattr(real_frames, "FRAMES_EACH", 3)
-    assert torch.equal(on_triton(x, 256, 64), alone)
+    assert torch.equal(on_triton(x, 256, 128), expected)
 
 
 @pytest.mark.slow
 def test_a_clip_gives_the_same_bits_in_any_batch_and_chunk() -> None:
-    x = drawn(2, 16, 256, 64)
-    together = on_triton(x, 256, 64, 2)
-    assert torch.equal(on_triton(x[1:], 256, 64, 2), together[1:])
-    assert torch.equal(on_triton(x[:1, 1:-2], 256, 64, 2), together[:1, 1:-2])
+    x = drawn(2, 6, 256, 128)
+    together = on_triton(x, 256, 128, 2)
+    assert_close(together, x, 256, 128, 2)
+    assert torch.equal(on_triton(x[1:], 256, 128, 2), together[1:])
+    assert torch.equal(on_triton(x[:1, 1:], 256, 128, 2), together[:1, 1:])
 
 
 @pytest.mark.slow
 def test_any_layout() -> None:
     """Rows and clips may be apart, channels first, clips repeated, numbers of 16 bits."""
-    x = drawn(2, 8, 256, 64)
-    expected = on_triton(x, 256, 64)
-    apart = in_nan(x.new_full((3, 11, x.shape[2] + 5), torch.nan))
+    x, expected = two_clips()
+    apart = in_nan(x.new_full((3, 8, x.shape[2] + 5), torch.nan))
     apart = apart[:2, 2:-1, 3:-2].copy_(x)
-    assert torch.equal(on_triton(apart, 256, 64), expected)
+    assert torch.equal(on_triton(apart, 256, 128), expected)
     channels_first = x.transpose(1, 2).contiguous().transpose(1, 2)
-    assert torch.equal(on_triton(channels_first, 256, 64), expected)
-    assert torch.equal(on_triton(x[1:].expand(3, -1, -1), 256, 64)[2], expected[1])
-    half = x.half()
-    assert torch.equal(on_triton(half, 256, 64), on_triton(half.float(), 256, 64))
+    assert torch.equal(on_triton(channels_first, 256, 128), expected)
+    assert torch.equal(on_triton(x[1:].expand(2, -1, -1), 256, 128)[1], expected[1])
+    half = x[:1].half()
+    assert torch.equal(on_triton(half, 256, 128), on_triton(half.float(), 256, 128))
 
 
 @pytest.mark.slow
-def test_nothing_is_written_elsewhere() -> None:
-    """Blocks fill no tile, and memory after windows and wave stays as it is."""
-    x = drawn(2, 19, 256, 64)
-    wave, before, magnitude = x.tensor_split((64, 128), dim=2)
-    windows, out = in_nan(torch.zeros(2, 16, 256)), in_nan(torch.zeros(2, 13, 64))
+def test_nothing_is_written_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clip's blocks fill a tile and a part, and memory after windows and wave stays as it is."""
+    x, expected = two_clips()
+    monkeypatch.setattr(launches, "ADDED", 2 * 128)
+    wave, before, magnitude = x.tensor_split((128, 256), dim=2)
+    windows, out = in_nan(torch.zeros(2, 4, 256)), in_nan(torch.zeros(2, 3, 128))
     for launch in launches.plan(wave, before, magnitude, windows, out, MOMENTUM):
         run(launch)
-    assert torch.equal(out, on_triton(x, 256, 64)[..., :64])
+    assert torch.equal(out, expected[..., :128])
     for written in (windows, out):
         memory = torch.as_strided(written, (written.numel() + 8192,), (1,), 0)
         assert int(memory.isnan().sum()) == 8192
@@ -151,15 +161,19 @@ def test_where_there_is_no_phase_none_is_made_up() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", [3, 70, 128, 192, 256])
+@pytest.mark.parametrize("place", [3, 134, 256, 320, 384])
 def test_what_is_not_a_number_is_seen_in_the_end(place: int) -> None:
-    """NaN is in a wave, the wave before, and the magnitudes of the first, middle, last bin."""
-    x = drawn(1, 8, 256, 64)
+    """NaN is in a wave, the wave before, and the magnitudes of the first, middle, last bin.
+
+    It is in the last row, which counts for the second of two blocks alone.
+    """
+    x = drawn(1, 4, 256, 128)
     x[0, 3, place] = torch.nan
-    found = on_triton(x, 256, 64)
-    expected = griffin_lim_reference(x.double(), 256, 64, MOMENTUM, 1)
+    found = on_triton(x, 256, 128)
+    expected = griffin_lim_reference(x.double(), 256, 128, MOMENTUM, 1)
     assert torch.equal(found.isnan(), expected.isnan())
-    assert found.isnan().any()
+    assert found[0, 0].isfinite().all()
+    assert found[0, 1].isnan().any()
 
 
 def test_gradients_are_the_references() -> None:

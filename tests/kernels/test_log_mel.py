@@ -14,9 +14,10 @@ from torch import Tensor
 import melcap
 from melcap.config import MelSpec
 from melcap.errors import BackendError
+from melcap.kernels import real_frames
 from melcap.kernels.launch import launched
 from melcap.ops import log_mel, registry
-from tests.helpers import examples, noise
+from tests.helpers import examples, in_nan, noise
 
 LITE = MelSpec()
 TINY = MelSpec(16000, 256, 100, 33, floor=1e-3, mean=-1.0, std=2.0)
@@ -56,21 +57,23 @@ def assert_close(
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(15))
+@settings(max_examples=examples(5))
 @given(
-    n_fft=st.sampled_from([256, 256, 512, 1024, 2048, 4096]),
+    n_fft=st.sampled_from([256, 512, 1024, 2048, 4096]),
     half_hop=st.integers(1, 128),
     n_mels=st.integers(1, 256),
-    batch=st.integers(1, 3),
-    frames=st.integers(1, 3),
+    batch=st.integers(1, 2),
+    frames=st.integers(1, 2),
     extra=st.integers(0, 99),
     left=st.integers(0, 300),
     right=st.integers(0, 300),
     seed=st.integers(0, 99),
 )
 @example(256, 1, 1, 1, 1, 0, 0, 0, 0)
-@example(4096, 128, 3, 1, 2, 5, 1, 0, 0)  # filters that take many steps
-@example(512, 17, 256, 2, 2, 1, 0, 7, 0)  # filters that cover no bin at all
+@example(512, 17, 256, 2, 1, 1, 0, 7, 0)  # filters that cover no bin at all
+@example(1024, 128, 33, 1, 3, 0, 5, 4, 0)
+@example(2048, 100, 64, 2, 2, 9, 300, 0, 0)
+@example(4096, 128, 3, 1, 1, 5, 1, 0, 0)  # filters that take many steps
 def test_any_front_end(
     n_fft: int,
     half_hop: int,
@@ -91,27 +94,29 @@ def test_any_front_end(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("left", [0, 1, 2])
-@pytest.mark.parametrize("right", [0, 1, 2])
+@pytest.mark.parametrize(("left", "right"), [(0, 0), (0, 1), (1, 0), (1, 2), (2, 1)])
 def test_frames_that_just_reach_beyond_the_clip(left: int, right: int) -> None:
-    """NaN is before and after the clip in memory."""
-    samples = TINY.n_fft + 2 * TINY.hop - left - right
-    wave = torch.full((2, 900), torch.nan)[:, 100 : 100 + samples]
-    wave.copy_(noise(2, samples))
+    """NaN is before and after the clip in memory; one frame begins and one ends with the padding.
+
+    No frame reads both ends, so each of 0, 1 and 2 need not meet each other.
+    """
+    samples = TINY.n_fft + TINY.hop - left - right
+    wave = in_nan(noise(1, samples))
     assert_close(on_triton(wave, TINY, (left, right)), wave, TINY, (left, right))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("below", "seed"), [(60, 0), (80, 1), (100, 2), (120, 0), (80, 2), (100, 1)]
-)
+@pytest.mark.parametrize(("below", "seed"), [(60, 0), (80, 2), (80, 6), (100, 8), (120, 0)])
 def test_noise_far_under_a_loud_tone(below: int, seed: int) -> None:
-    """Ln-mel errs by 1e-3 within 80 dB of the loudest bin, 3e-3 within 90, 1e-2 within 100."""
+    """Ln-mel errs by 1e-3 within 80 dB of the loudest bin, 3e-3 within 90, 1e-2 within 100.
+
+    Of some dozen seeds these use most of the three limits: two thirds, two fifths and a half.
+    """
     spec = replace(LITE, floor=1e-12)
-    samples = 8 * LITE.hop
+    samples = 6 * LITE.hop
     pitch = 40 + 97 * seed
     tone = torch.sin(torch.arange(samples, dtype=torch.float64) * 2 * math.pi * pitch / 44100)
-    quiet = noise(2, samples, seed=below + seed, amplitude=1.0).double() * 10 ** (-below / 20)
+    quiet = noise(1, samples, seed=below + seed, amplitude=1.0).double() * 10 ** (-below / 20)
     wave = (0.9 * (tone + quiet)).float()
     expected = log_mel(wave.double(), spec)
     error = (on_triton(wave, spec).double() - expected).abs() * spec.std
@@ -123,15 +128,16 @@ def test_noise_far_under_a_loud_tone(below: int, seed: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["silence", "denormal", "square", "click", "loud"])
 def test_extreme_waves(kind: str) -> None:
-    wave = torch.zeros(1, 1000)
+    samples = 300
+    wave = torch.zeros(1, samples)
     if kind == "denormal":
         wave += 1e-40
     elif kind == "square":
-        wave = torch.where(torch.arange(1000) // 37 % 2 == 0, 1.0, -1.0)[None]
+        wave = torch.where(torch.arange(samples) // 37 % 2 == 0, 1.0, -1.0)[None]
     elif kind == "click":
-        wave[0, 999] = 1
+        wave[0, -1] = 1
     elif kind == "loud":
-        wave = noise(1, 1000, amplitude=1e12)
+        wave = noise(1, samples, amplitude=1e12)
     found = on_triton(wave, TINY)
     assert_close(found, wave, TINY)
     if kind in ("silence", "denormal"):
@@ -142,49 +148,59 @@ def test_extreme_waves(kind: str) -> None:
 
 @pytest.mark.slow
 def test_any_layout_and_half_precision() -> None:
-    storage = noise(400, 3)
-    for wave in (storage.t(), storage.t()[:, 1::2], storage.flatten()[5:].unfold(0, 400, 300)):
-        assert torch.equal(on_triton(wave, TINY), on_triton(wave.contiguous().clone(), TINY))
-        assert_close(on_triton(wave, TINY), wave, TINY)
-    row = storage[:, 0].contiguous()
-    assert torch.equal(on_triton(row.expand(3, -1), TINY)[2], on_triton(row[None], TINY)[0])
+    storage = noise(300, 2)
+    for wave in (storage.t()[:, :150], storage.t()[:, 1::2], storage.flatten().unfold(0, 200, 150)):
+        found = on_triton(wave, TINY)
+        assert torch.equal(found, on_triton(wave.contiguous().clone(), TINY))
+        assert_close(found, wave, TINY)
+    row = storage[:150, 0].contiguous()
+    found = on_triton(row.expand(3, -1), TINY)
+    assert torch.equal(found[2], found[0])
+    assert_close(found[:1], row[None], TINY)
     assert_close(on_triton(row[None].half(), TINY), row[None].half(), TINY)
 
 
 @pytest.mark.slow
 def test_a_clip_gives_the_same_bits_in_any_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This holds for any number of frames in a program, and any other clips in the batch."""
-    wave = noise(3, 511)
+    """This holds for any number of frames in a program, and any other clips in the batch.
+
+    A clip's last program has one frame, the one before it has two.
+    """
+    wave = noise(2, 211)
     one_by_one = torch.cat([on_triton(clip[None], TINY) for clip in wave])
+    assert one_by_one.shape[2] == 3
     assert torch.equal(on_triton(wave, TINY), one_by_one)
-    monkeypatch.setattr("melcap.kernels.real_frames.ENOUGH_PROGRAMS", 0)
+    monkeypatch.setattr(real_frames, "ENOUGH_PROGRAMS", 1)
+    monkeypatch.setattr(real_frames, "FRAMES_EACH", 2)
     assert torch.equal(on_triton(wave, TINY), one_by_one)
 
 
 @pytest.mark.slow
 def test_a_frame_gives_the_same_bits_in_any_chunk() -> None:
-    wave = noise(1, 1000)
+    wave = noise(1, 600)
     whole = on_triton(wave, TINY, (0, 0))
-    part = on_triton(wave[:, 3 * TINY.hop :], TINY, (0, 0))
-    assert torch.equal(whole[..., 3:], part)
+    part = on_triton(wave[:, 2 * TINY.hop :], TINY, (0, 0))
+    assert torch.equal(whole[..., 2:], part)
 
 
 @pytest.mark.slow
 def test_a_sample_that_is_no_number_is_seen() -> None:
-    wave = noise(2, 1000)
-    wave[1, 500] = torch.nan
-    assert torch.equal(on_triton(wave, TINY).isnan(), log_mel(wave, TINY).isnan())
+    wave = noise(2, 300)
+    wave[1, 290] = torch.nan  # which the last frame alone reads
+    found = on_triton(wave, TINY).isnan()
+    assert torch.equal(found, log_mel(wave, TINY).isnan())
+    assert found.any()
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(6))
+@settings(max_examples=examples(3))
 @given(
     lengths=st.lists(st.integers(-3, 350), min_size=1, max_size=2),
     dtype=st.sampled_from([torch.int32, torch.int64]),
-    left=st.integers(0, 150),
+    left=st.integers(0, 54),
 )
-@example([0, 300, 301, 1], torch.int64, 0)
-@example([300, 250 - 2**40], torch.int64, 100)  # a positive int32 if cut off
+@example([0, 300, 302, 1], torch.int32, 0)
+@example([300, 250 - 2**40], torch.int64, 54)  # a positive int32 if cut off
 def test_nothing_behind_a_length_counts(lengths: list[int], dtype: torch.dtype, left: int) -> None:
     wave = noise(len(lengths), 301, seed=left)
     silent = torch.zeros_like(wave)
@@ -201,7 +217,7 @@ def test_nothing_behind_a_length_counts(lengths: list[int], dtype: torch.dtype, 
 
 @pytest.mark.slow
 def test_gradient_is_the_references() -> None:
-    wave = noise(1, 900).requires_grad_()
+    wave = noise(1, 300).requires_grad_()
     on_triton(wave, TINY).square().sum().backward()
     expected = wave.detach().clone().requires_grad_()
     log_mel(expected, TINY).square().sum().backward()

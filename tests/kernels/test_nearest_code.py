@@ -120,9 +120,14 @@ def in_float64(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return scores, error + 2.0**-14 * depth**0.5 * (norm + reach), squares
 
 
-def error_used(x: Tensor, codebook: Tensor) -> float:
-    """Return the share of their error bound that nominations use up; it must not exceed 1."""
-    left, (scores, error, _) = steps_of(x, codebook, "nominate"), in_float64(x, codebook)
+def bounds_used(x: Tensor, codebook: Tensor) -> tuple[float, Tensor]:
+    """Return the shares of two bounds that are used up; they must not exceed 1.
+
+    The first is that of their error bound that nominations use. The others [rows] are those of the
+    width within which groups are alive that error and tie need.
+    """
+    left, (scores, error, squares) = steps_of(x, codebook, "decide"), in_float64(x, codebook)
+    width = left["best_ptr"].double().amax((1, 2)) - left["threshold_ptr"].double()
     peaks = scores.unflatten(1, (-1, tables.GROUP, tables.SLOTS)).amax(2)
     used = []
     for share in range(left["best_ptr"].shape[1]):
@@ -136,14 +141,7 @@ def error_used(x: Tensor, codebook: Tensor) -> float:
         for value, expected in (*pairs, ((first + named) / 2, first)):
             off = torch.where(value == expected, 0.0, (value - expected).abs())
             used.append((off.amax(1) / error).max())
-    return float(torch.stack(used).max())
-
-
-def width_used(x: Tensor, codebook: Tensor) -> Tensor:
-    """Return error and tie as a share of the width within which groups are alive."""
-    left, (_, error, squares) = steps_of(x, codebook, "decide"), in_float64(x, codebook)
-    width = left["best_ptr"].double().amax((1, 2)) - left["threshold_ptr"].double()
-    return (2 * error + 1e-6 * squares) / width
+    return float(torch.stack(used).max()), (2 * error + 1e-6 * squares) / width
 
 
 def drawn(rows: int, codes: int, dim: int) -> tuple[Tensor, Tensor]:
@@ -172,10 +170,10 @@ def test_scores_keep_their_bound_and_decide_allows_for_it(
     codebook[7] = 0
     x[1:5] *= torch.tensor([[1e-4], [300.0], [-3e5], [1e5]])
     for scale in (1.0, 1e-41):
-        assert error_used(x * scale, codebook * scale) <= 1
-        used = width_used(x * scale, codebook * scale)
-        assert used.min() > 0.85
-        assert used.max() <= 1
+        error, width = bounds_used(x * scale, codebook * scale)
+        assert error <= 1
+        assert width.min() > 0.85
+        assert width.max() <= 1
 
 
 @pytest.mark.parametrize("few", [0, launches.FEW])
@@ -213,7 +211,7 @@ def planted(rows: int, codes: int, dim: int, seed: int, off: float) -> tuple[Ten
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(25))
+@settings(max_examples=examples(12))
 @given(
     rows=st.integers(0, 9),
     codes=st.one_of(st.integers(1, 300), st.sampled_from([127, 128, 129])),
@@ -224,7 +222,9 @@ def planted(rows: int, codes: int, dim: int, seed: int, off: float) -> tuple[Ten
     shift=st.sampled_from([0.0, 0.0, 100.0]),
 )
 @example(rows=3, codes=1, dim=1, seed=0, off=-5, exponent=0, shift=0.0)
-@example(rows=66, codes=40, dim=5, seed=1, off=-3, exponent=0, shift=0.0)
+@example(rows=18, codes=128, dim=16, seed=1, off=-3, exponent=-25, shift=0.0)
+@example(rows=3, codes=129, dim=33, seed=2, off=-6, exponent=25, shift=0.0)
+@example(rows=4, codes=127, dim=17, seed=3, off=-7, exponent=0, shift=100.0)
 def test_is_its_definition(
     rows: int, codes: int, dim: int, seed: int, off: int, exponent: int, shift: float
 ) -> None:
@@ -245,7 +245,9 @@ def test_many_tiles_of_codes_in_every_share(monkeypatch: pytest.MonkeyPatch) -> 
     check(x, codebook)
     monkeypatch.setattr(launches, "FEW", 0)
     check(x, codebook)
-    check(*planted(130, 300, 8, 4, 1e-6))
+    x, codebook = noise(130, 8, seed=4), noise(300, 8, seed=5)
+    x[[5, 127, 128]] = codebook[[[7, 40, 200], [260, 41, 8]]].mean(0)  # between two codes
+    check(x, codebook)
 
 
 @pytest.mark.parametrize("few", [0, launches.FEW])
@@ -261,39 +263,53 @@ def test_the_codebook_that_ships(few: int, lite: Codec, monkeypatch: pytest.Monk
 @pytest.mark.slow
 def test_every_code_is_found() -> None:
     """Each code is its own nearest, whatever its tile, group and slot."""
-    codebook = noise(261, 6, seed=1)
-    assert torch.equal(by_triton(codebook, codebook), torch.arange(261, dtype=torch.int32))
+    codebook = noise(133, 6, seed=1)
+    assert torch.equal(by_triton(codebook, codebook), torch.arange(133, dtype=torch.int32))
 
 
 # ---- ties
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("first", "second"), [(0, 1), (3, 19), (5, 133), (20, 160), (129, 140)])
-def test_a_tie_is_within_a_millionth(first: int, second: int) -> None:
-    """The distances 1 + step / 2^23 and 1 tie up to 8.4 steps."""
+@pytest.mark.parametrize(("step", "tied"), [(0, True), (7, True), (8, True), (9, False), (11, False)])
+def test_a_tie_is_within_a_millionth(step: int, tied: bool) -> None:
+    """The distances 1 + step / 2^23 and 1 tie up to 8.4 steps, whichever places the codes have.
+
+    Each row has two codes at these distances; other rows and theirs are at least 3 away.
+    """
+    pairs = torch.tensor([(0, 1), (3, 19), (5, 133), (20, 160), (129, 140)])
+    x = torch.zeros(5, 3)
+    x[:, 0] = 4 * torch.arange(5)
     codebook = torch.tensor([1.00001, 0, 0]).repeat(161, 1)
-    x = torch.zeros(1, 3)
-    for step, expected in ((0, first), (7, first), (8, first), (9, second), (11, second)):
-        codebook[first] = torch.tensor([0, 1 + step * 2.0**-23, 0])
-        codebook[second] = torch.tensor([0, 0, -1.0])
-        assert by_triton(x, codebook).tolist() == [expected]
-        assert brute(x, codebook).tolist() == [expected]
+    for column, code in enumerate(([0, 1 + step * 2.0**-23, 0], [0, 0, -1.0])):
+        codebook[pairs[:, column]] = x + torch.tensor(code)
+    expected = pairs[:, 0 if tied else 1].tolist()
+    assert by_triton(x, codebook).tolist() == expected
+    assert brute(x, codebook).tolist() == expected
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bits", [24, 30, 36, 42, 48])
-def test_a_tie_is_measured_far_beyond_float32(bits: int) -> None:
-    """Distances are 2^-bits more or less than a tie; float32 holds some differences, not all."""
-    for sign, expected in ((-1, 0), (1, 1)):
-        for at, near, far in ((0, 1, -1), (4096, 4097, 4095), (1, -13 * 2.0**-31, 2)):
+@pytest.mark.parametrize(
+    ("at", "near", "far"), [(0, 1, -1), (4096, 4097, 4095), (1, -13 * 2.0**-31, 2)]
+)
+def test_a_tie_is_measured_far_beyond_float32(at: float, near: float, far: float) -> None:
+    """Distances are 2^-bits more or less than a tie; float32 holds some differences, not all.
+
+    Each row has two codes; other rows and theirs are at least 3 away, by the last number.
+    """
+    rows, codes, expected = [], [], []
+    for bits in (24, 30, 36, 42, 48):
+        for sign in (-1, 1):
             square = (1 + 1e-6 + sign * 2.0**-bits) ** 2 - (near - at) ** 2
             t = float(torch.tensor(square**0.5 * (1 - 1e-6)))  # in float32
             u = (square - t**2) ** 0.5
-            x = torch.tensor([[at, 0.0, 0.0]])
-            codebook = torch.tensor([[near, t, u], [far, 0.0, 0.0]])
-            assert brute(x, codebook).tolist() == [expected]
-            assert by_triton(x, codebook).tolist() == [expected]
+            apart = 4.0 * len(rows)
+            expected.append(len(codes) + (sign > 0))
+            rows.append([at, 0.0, 0.0, apart])
+            codes += [[near, t, u, apart], [far, 0.0, 0.0, apart]]
+    x, codebook = torch.tensor(rows), torch.tensor(codes)
+    assert brute(x, codebook).tolist() == expected
+    assert by_triton(x, codebook).tolist() == expected
 
 
 @pytest.mark.slow
@@ -305,14 +321,14 @@ def test_ties_that_float32_takes_for_none(dim: int, apart: int) -> None:
     steps = steps / steps.norm(dim=2, keepdim=True)
     steps[0] *= 1 + torch.linspace(0.9e-6, 1.1e-6, 16)[:, None]
     pairs = (x + steps).unflatten(1, (-1, apart)).movedim(0, 1)
-    check(x, pairs.reshape(32, dim))
+    check(x if dim == 8 else x[::3], pairs.reshape(32, dim))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e5, 1e6])
 def test_ties_of_rows_far_from_all_codes(scale: float) -> None:
     """A tie is then wider than what scores may err."""
-    x, codebook = noise(16, 8, seed=8), noise(1000, 8, seed=9)
+    x, codebook = noise(5, 8, seed=8), noise(600, 8, seed=9)
     found = brute(x * scale, codebook)
     assert not torch.equal(found, torch.cdist(x.double() * scale, codebook.double()).argmin(1))
     check(x * scale, codebook)
@@ -346,7 +362,7 @@ def test_ties_in_one_slot(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
     codebook[[17 + 128, 17 + 256]] = codebook[17] / 9
     codebook[17] = codebook[17] / 9 * (1 + 5e-7)  # a little farther from zero, and first
     assert by_triton(torch.zeros(1, 5), codebook).tolist() == [17]
-    check(noise(4, 5, seed=3), codebook[:1].expand(300, -1))
+    check(noise(2, 5, seed=3), codebook[:1].expand(300, -1))
 
 
 @pytest.mark.parametrize("offset", [0.0, 1000.0])
@@ -363,7 +379,7 @@ def test_scores_that_cannot_tell_codes_apart(offset: float) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-42, 1e-38, 1e-30, 1e-19, 1e19, 1e30, 1e36])
 def test_numbers_whose_squares_overflow_or_vanish(scale: float) -> None:
-    x, codebook = noise(4, 8, seed=10), noise(140, 8, seed=11)
+    x, codebook = noise(3, 8, seed=10), noise(100, 8, seed=11)
     check(x * scale, codebook * scale)
     check(x * scale, codebook)
     check(x, codebook * scale)
@@ -371,8 +387,8 @@ def test_numbers_whose_squares_overflow_or_vanish(scale: float) -> None:
 
 @pytest.mark.slow
 def test_rows_and_codes_of_all_magnitudes() -> None:
-    powers = 10.0 ** torch.arange(-40, 36, 4).double()
-    x, codebook = noise(19, 4, seed=12).double(), noise(190, 4, seed=13).double()
+    powers = 10.0 ** torch.arange(-40, 36, 6).double()
+    x, codebook = noise(13, 4, seed=12).double(), noise(130, 4, seed=13).double()
     codebook[::10] *= powers[:, None]
     check((x * powers[:, None]).float(), codebook.float())
     check(torch.zeros(1, 4), torch.zeros(3, 4))
@@ -408,14 +424,16 @@ def test_any_layout_and_half_precision(dtype: torch.dtype) -> None:
 
 @pytest.mark.slow
 def test_a_row_is_the_same_alone_and_in_any_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    x, codebook = planted(20, 200, 8, 18, 1e-7)
+    x, codebook = planted(12, 200, 8, 18, 1e-7)
     together = by_triton(x, codebook)
-    order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(by_triton(x[order], codebook), together[order])
-    alone = [int(by_triton(x[i : i + 1], codebook)) for i in range(0, 20, 3)]
+    assert torch.equal(by_triton(x.flip(0), codebook), together.flip(0))
+    alone = [int(by_triton(x[i : i + 1], codebook)) for i in range(0, 12, 3)]
     assert alone == together[::3].tolist()
     monkeypatch.setattr(launches, "FEW", 0)  # the tiling of many rows
-    assert torch.equal(by_triton(x.repeat(7, 1), codebook).view(7, 20), together.expand(7, -1))
+    batch = torch.cat((x[:6], noise(120, 8, seed=19), x))
+    found = by_triton(batch, codebook)
+    assert torch.equal(found[:6], together[:6])
+    assert torch.equal(found[126:], together)
 
 
 # ---- the table
@@ -557,7 +575,7 @@ def test_more_numbers_on_a_device_than_32_bits_count() -> None:
 @pytest.mark.parametrize("dim", [8, 32, 64, 256])
 def test_scores_on_a_device_keep_their_bound(dim: int) -> None:
     x, codebook = noise(512, dim, seed=dim).cuda(), noise(8192, dim, seed=dim + 1).cuda()
-    used = error_used(x, codebook)
-    print(f"dim {dim}: at most {used:.3f} of the bound is used")
-    assert used <= 1
-    assert width_used(x, codebook).max() <= 1
+    error, width = bounds_used(x, codebook)
+    print(f"dim {dim}: at most {error:.3f} of the bound is used")
+    assert error <= 1
+    assert width.max() <= 1

@@ -112,8 +112,8 @@ def test_encoding(
             count_ties(codec, clip.clamp(-1, 1), expected[row], torch.from_numpy(found[row]))
 
 
-@given(st.integers(1, 3), st.integers(1, 40), st.integers(1, 9), st.integers(0, 2**32 - 1))
-@settings(max_examples=examples(40))
+@given(st.integers(1, 3), st.integers(1, 25), st.integers(1, 9), st.integers(0, 2**32 - 1))
+@settings(max_examples=examples(20))
 def test_decoding(
     codec: Codec,
     graphs: Path,

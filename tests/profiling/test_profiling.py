@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -38,6 +39,14 @@ def contender(name: str, decode: Callable[[Any], Tensor] = lambda codes: codes) 
     return Contender(name, 1000, "cpu", lambda wave: wave, decode)
 
 
+@pytest.fixture
+def small(small_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Codec:
+    """Let the scripts load a small codec in place of the one that ships, and return one."""
+    loaded = partial(melcap.load, small_weights)
+    monkeypatch.setattr(melcap, "load", lambda **device: loaded(**device))
+    return loaded()
+
+
 class TestGate:
     def test_melcap_passes(self) -> None:
         from clips import clip
@@ -46,7 +55,7 @@ class TestGate:
 
         assert agreement(melcap_on("torch")("cpu"), clip(1.0, 44100)) is None
 
-    @pytest.mark.slow
+    @pytest.mark.usefixtures("small")
     @pytest.mark.parametrize(
         ("where", "by", "words"),
         [
@@ -68,9 +77,9 @@ class TestGate:
 
         reason = agreement(replace(right, decode=decode), clip(1.0, 44100))
         assert reason is not None
-        assert re.fullmatch("0 of 264 tokens differ, " + words, reason)
+        assert re.fullmatch("0 of 132 tokens differ, " + words, reason)
 
-    @pytest.mark.slow
+    @pytest.mark.usefixtures("small")
     def test_other_tokens(self) -> None:
         from clips import clip
         from contenders import melcap_on
@@ -80,12 +89,12 @@ class TestGate:
 
         def encode(wave: Tensor) -> Any:
             codes = right.encode(wave)
-            codes.tokens[0, 3, 4] ^= 1
+            codes.tokens[0, 2, 4] ^= 1
             return codes
 
         reason = agreement(replace(right, encode=encode), clip(1.0, 44100))
         assert reason is not None
-        assert reason.startswith("1 of 264 tokens")
+        assert reason.startswith("1 of 132 tokens")
 
     def test_base_is_compared_with_base(self, monkeypatch: pytest.MonkeyPatch) -> None:
         import contenders
@@ -117,21 +126,29 @@ class TestGate:
 
 @pytest.mark.slow
 def test_random_weights_of_the_published_size() -> None:
-    """They are the same each time, tokens vary, and samples are neither silent nor clipped."""
+    """Tokens vary, and samples are neither silent nor clipped."""
     from clips import clip
     from contenders import base
 
-    state = torch.get_rng_state()
-    codec, again = base(), base()
-    assert torch.equal(torch.get_rng_state(), state)
+    codec = base()
     assert codec.config == BaseConfig()
-    assert torch.equal(codec.codebook.vectors, again.codebook.vectors)
-    codes = codec.encode(clip(1.0, 44100), 44100)
-    assert len(codes.tokens.unique()) > 100
-    assert codes.tokens.flatten().bincount().max() < 40
+    codes = codec.encode(clip(0.7, 44100), 44100)
+    assert len(codes.tokens.unique()) > 80
+    assert codes.tokens.flatten().bincount().max() < 25
     decoded = codec.decode(codes)
     assert decoded.std() > 0.01
     assert decoded.abs().max() < 0.5
+
+
+def test_random_weights_are_the_same_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    import contenders
+
+    monkeypatch.setattr(contenders, "BaseConfig", lambda: codec_of(TINY[0]).config)
+    state = torch.get_rng_state()
+    codec, again = contenders.base(), contenders.base()
+    assert torch.equal(torch.get_rng_state(), state)
+    for name, value in codec.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
 
 
 def test_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,6 +206,7 @@ def test_a_copy_without_history_is_told_its_commit(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("small")
 def test_the_quick_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A peer that is not installed is named, and the run goes on."""
     import rtf
@@ -284,7 +302,7 @@ def test_work_is_that_of_melcaps_codecs(
 
 
 @pytest.mark.slow
-def test_the_profile(lite: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_profile(small: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The profile has every stage, and together they have the operations of the whole."""
     import layers
     import report
@@ -294,23 +312,23 @@ def test_the_profile(lite: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(layers, "ROUNDS", 1)
     with torch.no_grad():
         found = {"origin": {"machine": "this"}} | layers.profile("cpu")
-    columns = lite.columns(44100)
-    first, last = inputs_for(lite.encode_stages, 0, columns)
+    columns = small.columns(44100)
+    first, last = inputs_for(small.encode_stages, 0, columns)
     kinds, _ = count(
-        lambda x: lite.codebook.tokens(run(lite.encode_stages, x)), torch.zeros(1, last - first)
+        lambda x: small.codebook.tokens(run(small.encode_stages, x)), torch.zeros(1, last - first)
     )
     encoding = [row for row in found["rows"] if row["way"] == "encode"]
-    assert len(encoding) == len(lite.encode_stages) + 3
+    assert len(encoding) == len(small.encode_stages) + 3
     assert encoding[-1]["stage"] == "all"
     assert encoding[-1]["gflop"] == pytest.approx(kinds.total() / 1e9)
     monkeypatch.setattr(rtf, "COUNTED_SECONDS", 1.0)
     whole = {row["way"]: row["gflop"] for row in found["rows"] if row["stage"] == "all"}
-    assert rtf.gflop(lite) == pytest.approx(whole)
+    assert rtf.gflop(small) == pytest.approx(whole)
     text = report.write(tmp_path / "profile", "profile", found).read_text()
     assert all(f"| {row['stage']} |" in text for row in found["rows"])
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("small")
 def test_growth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import growth
     import report
@@ -336,33 +354,42 @@ def test_growth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_memory_is_that_of_the_work() -> None:
     from memory import peak_memory
 
-    short, long = (peak_memory("melcap-torch", seconds) for seconds in (1.0, 5.0))
-    assert short["peak_mb"] >= short["before_mb"] > 50
-    assert long["peak_mb"] - long["before_mb"] > short["peak_mb"] - short["before_mb"]
+    found = peak_memory("melcap-torch", 5.0)
+    assert found["before_mb"] > 50
+    assert found["peak_mb"] - found["before_mb"] > 10
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("small")
 def test_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     import streams
 
     monkeypatch.setattr(streams, "_cold", lambda rounds: [1.0] * rounds)
     monkeypatch.setattr(streams, "PIECES", (1, 20))
-    monkeypatch.setattr(streams, "SECONDS", 2.5)
+    monkeypatch.setattr(streams, "SECONDS", 0.8)
     rows = streams.streaming(rounds=2)
     assert len(rows) == 3 * 2 + 1
     pieces = [row["what"].partition("pieces of ")[2] for row in rows[1:5]]
-    assert pieces == ["46 ms", "46 ms", "929 ms", "929 ms"]
+    assert pieces == ["23 ms", "23 ms", "464 ms", "464 ms"]
     assert all(0 < row["p25"] <= row["median"] <= row["p75"] for row in rows)
 
 
 @pytest.mark.slow
 def test_a_cold_start_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command succeeds, and prints how long it took."""
+    """The command succeeds, and prints how long it took; the first round is left out."""
     import streams
 
+    run, said = subprocess.run, []
+
+    def run_once(*command: Any, **options: Any) -> Any:
+        said.append(said[0] if said else run(*command, **options))
+        return said[-1]
+
+    monkeypatch.setattr(streams.subprocess, "run", run_once)
     monkeypatch.setattr(streams, "SOURCE", SCRIPTS.parent / "tests" / "data" / "speech.flac")
     (seconds,) = streams._cold(1)
     assert seconds > 0
+    assert len(said) == 2
 
 
 class TestBulk:

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from melcap.training import stage2
+from melcap.training import losses, stage2
 
 
 @pytest.fixture
@@ -17,3 +17,16 @@ def few_discriminators(monkeypatch: pytest.MonkeyPatch) -> None:
         ("MultiResolutionDiscriminator", {"sizes": (512,), "bands": (0.0, 1.0)}),
     ):
         monkeypatch.setattr(stage2, name, partial(getattr(stage2, name), **settings))
+
+
+@pytest.fixture
+def few_scales(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compute the losses of stage 2 at two scales or one, where their number does not matter."""
+    for name, settings in (
+        ("multi_resolution_stft_loss", {"sizes": (512, 256)}),
+        ("multi_scale_mel_loss", {"scales": ((512, 40), (256, 20))}),
+        ("texture_loss", {"scales": ((512, 40),)}),
+        ("complex_stft_loss", {"sizes": (256,)}),
+        ("phase_loss", {"sizes": (256,)}),
+    ):
+        monkeypatch.setattr(losses, name, partial(getattr(losses, name), **settings))
