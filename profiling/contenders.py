@@ -94,7 +94,10 @@ def melcap_onnx(device: str) -> Contender:
     codec = melcap.load()
     with TemporaryDirectory() as folder:
         paths = export(codec, folder)
-        encoder, decoder = (example["Graph"](path, torch.get_num_threads()) for path in paths)
+        encoder, decoder = (
+            example["Graph"](paths[name], torch.get_num_threads())
+            for name in ("encoder", "decoder")
+        )
     rate = codec.config.mel.sample_rate
     return Contender(
         "melcap, ONNX Runtime",

@@ -22,7 +22,9 @@ def export(
     ] = None,
     onnx: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Write encoder.onnx and decoder.onnx to this folder."),
+        typer.Option(
+            metavar="FOLDER", help="Write encoder.onnx, decoder.onnx and facts.json to this folder."
+        ),
     ] = None,
     weights: Annotated[
         Path | None,
@@ -46,7 +48,15 @@ def export(
         typer.Option(
             "--decoder-only",
             help="With --weights: write mel decoder and vocoder alone, for weights of the same "
-            "tokenizer.",
+            "tokenizer. With --onnx: write no encoder.",
+        ),
+    ] = False,
+    ort: Annotated[
+        bool,
+        typer.Option(
+            "--ort",
+            help="With --onnx: write .ort files instead, the format of ONNX Runtime, which load "
+            "faster.",
         ),
     ] = False,
     force: Force = False,
@@ -61,14 +71,21 @@ def export(
     if (onnx is None) == (weights is None):
         raise typer.BadParameter("give either --onnx or --weights", param_hint="--onnx")
     if weights is None:
-        if licences or scorecard or decoder_only or griffin_lim_steps is not None:
+        if licences or scorecard or griffin_lim_steps is not None:
             raise typer.BadParameter(
-                "--licences, --scorecard, --griffin-lim-steps and --decoder-only go with --weights",
+                "--licences, --scorecard and --griffin-lim-steps go with --weights",
                 param_hint="--weights",
             )
         assert onnx is not None
-        files = _export_onnx(source, onnx, force)
+
+        from melcap import load
+        from melcap.onnx import export as export_onnx
+
+        paths = export_onnx(load(source), onnx, decoder_only=decoder_only, ort=ort, force=force)
+        files = {name: str(path) for name, path in paths.items()}
     else:
+        if ort:
+            raise typer.BadParameter("--ort goes with --onnx", param_hint="--ort")
         if source is None:
             raise typer.BadParameter("give the folder of a training run", param_hint="SOURCE")
 
@@ -80,11 +97,3 @@ def export(
         print_json(files)
     elif not quiet:
         typer.echo("\n".join(files.values()))
-
-
-def _export_onnx(source: Path | None, folder: Path, force: bool) -> dict[str, str]:
-    from melcap import load
-    from melcap.onnx import export as export_onnx
-
-    encoder, decoder = export_onnx(load(source), folder, force=force)
-    return {"encoder": str(encoder), "decoder": str(decoder)}

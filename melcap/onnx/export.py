@@ -2,7 +2,7 @@
 
 Batch and length are dynamic. As in `Codec`, a clip is coded as if endless silence surrounded it.
 Memory grows with the length, so long audio should be coded in pieces, with the context that the
-metadata gives.
+facts give.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from melcap.extras import import_extra
 from melcap.io.files import replacing
 from melcap.model.stages import inputs_for
 from melcap.onnx.graphs import Part, decoder_parts, encoder_parts
+from melcap.onnx.ort_format import INSTALL, write_ort
 from melcap.onnx.stages import Decomposed
 from melcap.ops.precision import without_autocast
 
@@ -36,25 +37,33 @@ OPSET = 18
 
 
 def export(
-    codec: AudioCodec, folder: str | os.PathLike[str], *, force: bool = False
-) -> tuple[Path, Path]:
-    """Write `encoder.onnx` and `decoder.onnx` into a folder, which is created if it is missing.
+    codec: AudioCodec,
+    folder: str | os.PathLike[str],
+    *,
+    decoder_only: bool = False,
+    ort: bool = False,
+    force: bool = False,
+) -> dict[str, Path]:
+    """Write `encoder.onnx`, `decoder.onnx` and `facts.json` into a folder.
 
     - The encoder turns `wave`, float32 [batch, samples] at the codec's rate with zeros after the
       shorter clips, into `tokens`, int32 [batch, rows, ceil(samples / column_samples)].
     - The decoder turns `tokens`, int32 [batch, rows, columns] with the column `silence` after the
       shorter clips, into `wave`, float32 [batch, columns * column_samples] in -1..1.
 
-    The graphs compute in float32. They clip samples beyond -1..1 and check nothing else. The
-    metadata of each file has an entry `melcap`: the result of `facts` as JSON.
+    The graphs compute in float32. They clip samples beyond -1..1 and check nothing else.
+    `facts.json` holds the result of `facts`. So does the metadata of each graph, under `melcap`.
 
     Args:
         codec: a codec on any device; it is not changed.
-        folder: the folder for the two files.
+        folder: the folder for the files. It is created if it is missing.
+        decoder_only: write no encoder, for those who play tokens alone.
+        ort: write `encoder.ort` and `decoder.ort` instead, in ONNX Runtime's own format. They load
+            faster, and hold operators of ONNX Runtime.
         force: replace files that exist.
 
     Returns:
-        The paths of encoder and decoder.
+        The paths by name: "encoder", "decoder" and "facts".
 
     Raises:
         OutputExistsError: if a file exists and `force` is not set.
@@ -63,38 +72,63 @@ def export(
         MelcapError: if the extra `onnx` is not installed, or a file cannot be written.
     """
     codec = require_own(codec, "the export to ONNX")
-    for package in ("onnx", "onnxscript"):
-        import_extra(package, 'pip install "melcap[onnx]"')
+    for package in ("onnx", "onnxscript", *(["onnxruntime"] if ort else [])):
+        import_extra(package, INSTALL)
     mel = codec.config.mel
     if mel.n_fft % mel.hop:
         raise InputError(
             f"the export needs an n_fft of whole hops, not {mel.n_fft} with hop {mel.hop}"
         )
-    encoder, decoder = Path(folder) / "encoder.onnx", Path(folder) / "decoder.onnx"
-    for path in (encoder, decoder):
+    suffix = ".ort" if ort else ".onnx"
+    graphs = {"decoder": _decoder} if decoder_only else {"encoder": _encoder, "decoder": _decoder}
+    paths = {name: Path(folder) / f"{name}{suffix}" for name in graphs}
+    paths["facts"] = Path(folder) / "facts.json"
+    for path in paths.values():
         if path.exists() and not force:
             raise OutputExistsError(f"{path} exists: say --force to replace it")
-    import onnx
-
-    rows, unit = codec.config.rows, codec.config.column_samples
-    described = {"melcap": json.dumps(facts(codec))}
-    value = onnx.helper.make_tensor_value_info
-    wave = value("wave", onnx.TensorProto.FLOAT, ["batch", "samples"])
-    tokens = value("tokens", onnx.TensorProto.INT32, ["batch", rows, "columns"])
+    told = json.dumps(facts(codec))
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with _plain_process():
-            samples, columns = torch.zeros(2, 2 * unit + 1), torch.zeros(2, rows, 3).int()
-            models = (
-                _model(encoder_parts(codec), samples, wave, tokens, described),
-                _model(decoder_parts(codec), columns, tokens, wave, described),
-            )
-        with replacing(encoder) as first, replacing(decoder) as second:  # both, or neither
-            for model, path in zip(models, (first, second), strict=True):
-                path.write_bytes(model.SerializeToString())
+            models = {name: graph(codec, {"melcap": told}) for name, graph in graphs.items()}
+        with ExitStack() as stack:  # all files, or none
+            places = {name: stack.enter_context(replacing(path)) for name, path in paths.items()}
+            for name, model in models.items():
+                if ort:
+                    write_ort(model, places[name])
+                else:
+                    places[name].write_bytes(model.SerializeToString())
+            places["facts"].write_text(told + "\n", encoding="utf-8")
     except OSError as error:
         raise MelcapError(f"{folder}: cannot write the graphs: {error.strerror}") from error
-    return encoder, decoder
+    return paths
+
+
+def _encoder(codec: Codec, metadata: dict[str, str]) -> onnx.ModelProto:
+    """Return the graph from `wave` to `tokens`."""
+    samples = torch.zeros(2, 2 * codec.config.column_samples + 1)
+    wave, tokens = _values(codec)
+    return _model(encoder_parts(codec), samples, wave, tokens, metadata)
+
+
+def _decoder(codec: Codec, metadata: dict[str, str]) -> onnx.ModelProto:
+    """Return the graph from `tokens` to `wave`."""
+    columns = torch.zeros(2, codec.config.rows, 3).int()
+    wave, tokens = _values(codec)
+    return _model(decoder_parts(codec), columns, tokens, wave, metadata)
+
+
+def _values(codec: Codec) -> tuple[onnx.ValueInfoProto, onnx.ValueInfoProto]:
+    """Return `wave` and `tokens`, with their types and shapes."""
+    from onnx import TensorProto
+    from onnx.helper import make_tensor_value_info
+
+    return (
+        make_tensor_value_info("wave", TensorProto.FLOAT, ["batch", "samples"]),
+        make_tensor_value_info(
+            "tokens", TensorProto.INT32, ["batch", codec.config.rows, "columns"]
+        ),
+    )
 
 
 def facts(codec: Codec) -> dict[str, Any]:

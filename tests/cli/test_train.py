@@ -430,7 +430,7 @@ def test_an_export_replaces_nothing_unless_told(trained: Path, tmp_path: Path) -
         ((), "give either --onnx or --weights"),
         (("--onnx", "graphs", "--weights", "a.safetensors"), "give either --onnx or --weights"),
         (("--weights", "a.safetensors"), "give the folder of a training run"),
-        (("--onnx", "graphs", "--decoder-only"), "go with --weights"),
+        (("RUN", "--weights", "a.safetensors", "--ort"), "--ort goes with --onnx"),
         (("--onnx", "graphs", "--griffin-lim-steps", 0), "go with --weights"),
     ],
 )

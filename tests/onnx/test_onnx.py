@@ -39,6 +39,7 @@ pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
 from melcap.onnx import export  # noqa: E402
+from melcap.onnx.export import facts  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -64,8 +65,9 @@ def codec(small_weights: Path) -> Codec:
 def graphs(codec: Codec, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("onnx") / "graphs"
     paths = export(codec, folder)
-    assert paths == (folder / "encoder.onnx", folder / "decoder.onnx")
-    assert sorted(folder.iterdir()) == sorted(paths)
+    files = {"encoder": "encoder.onnx", "decoder": "decoder.onnx", "facts": "facts.json"}
+    assert paths == {name: folder / file for name, file in files.items()}
+    assert sorted(folder.iterdir()) == sorted(paths.values())
     return folder
 
 
@@ -92,6 +94,7 @@ def test_the_files(codec: Codec, graphs: Path) -> None:
             assert [dim.dim_param or dim.dim_value for dim in dims] == axes
         described = {entry.key: entry.value for entry in model.metadata_props}["melcap"]
         told = json.loads(described)
+        assert told == json.loads((graphs / "facts.json").read_text()) == facts(codec)
         assert told["model"] == codec.model
         assert told["silence"] == codec.silence.tolist()
         assert (told["sample_rate"], told["column_samples"], told["rows"]) == (44100, UNIT, 3)
@@ -211,6 +214,33 @@ def test_loud_input_is_clipped(codec: Codec, graphs: Path, example: SimpleNamesp
     assert np.array_equal(encoder.run(loud), encoder.run(loud.clip(-1, 1)))
 
 
+def test_the_format_of_onnx_runtime(
+    codec: Codec,
+    graphs: Path,
+    tmp_path: Path,
+    example: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A decoder alone, of the graph that was exported before."""
+    module = importlib.import_module("melcap.onnx.export")
+    model = onnx.load(graphs / "decoder.onnx")
+    monkeypatch.setattr(module, "_model", lambda *_: model)
+    paths = export(codec, tmp_path / "ort", decoder_only=True, ort=True)
+    assert sorted(path.name for path in (tmp_path / "ort").iterdir()) == [
+        "decoder.ort",
+        "facts.json",
+    ]
+    assert paths["facts"].read_bytes() == (graphs / "facts.json").read_bytes()
+    decoder, expected = (
+        example.Graph(path, threads=1) for path in (paths["decoder"], graphs / "decoder.onnx")
+    )
+    assert decoder.facts == facts(codec)
+    tokens = np.random.default_rng(0).integers(0, 300, (2, 3, 30), dtype=np.int32)
+    assert np.abs(decoder.run(tokens) - expected.run(tokens)).max() <= 1e-4
+    with pytest.raises(OutputExistsError, match=r"decoder\.ort exists"):
+        export(codec, tmp_path / "ort", ort=True)
+
+
 def test_lite(
     lite: Codec, speech: Wave, music: Wave, tmp_path: Path, example: SimpleNamespace
 ) -> None:
@@ -219,7 +249,9 @@ def test_lite(
     result = CliRunner().invoke(app, ["export", "--onnx", str(folder), "--json"])
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout) == {
-        name: str(folder / f"{name}.onnx") for name in ("encoder", "decoder")
+        "encoder": str(folder / "encoder.onnx"),
+        "decoder": str(folder / "decoder.onnx"),
+        "facts": str(folder / "facts.json"),
     }
     encoder, decoder = (example.Graph(folder / f"{name}.onnx") for name in ("encoder", "decoder"))
     longest = min(len(speech), len(music))
