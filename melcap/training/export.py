@@ -27,7 +27,7 @@ class ExportOptions:
         scorecard: a scorecard.json of `melcap evaluate`, for the model card.
         griffin_lim_steps: the number of steps at the end of the vocoder; None for as in training.
         decoder_only: write mel decoder and vocoder alone, for weights of the same tokenizer.
-        force: replace a weights file that exists.
+        force: replace files that exist.
     """
 
     licences: Path | None = None
@@ -55,14 +55,15 @@ def export_weights(run: Path, target: Path, options: ExportOptions | None = None
     Raises:
         InputError: for a target of another suffix, a run without a stage 2, and tables that cannot
             be read.
-        OutputExistsError: if the target exists and is not to be replaced.
+        OutputExistsError: if one of these files exists and is not to be replaced.
         WeightsError: if a file cannot be written.
     """
     options = options or ExportOptions()
     if target.suffix != ".safetensors":
         raise InputError(f"{target}: the name of a weights file must end in .safetensors")
-    if target.exists() and not options.force:
-        raise OutputExistsError(f"{target} exists: use --force to replace it")
+    files = [target, *map(target.with_suffix, (".sha256", ".md")), path_beside(target)]
+    if not options.force and (existing := next(filter(Path.exists, files), None)):
+        raise OutputExistsError(f"{existing} exists: use --force to replace it")
     packages = read_licences(options.licences) if options.licences else []
     scores = read_scorecard(options.scorecard) if options.scorecard else None
     checkpoint = Checkpoint(run / "stage2", "stage2")

@@ -418,6 +418,10 @@ def test_an_export_replaces_nothing_unless_told(trained: Path, tmp_path: Path) -
     before = files_of(tmp_path)
     assert "a.safetensors exists: use --force" in refusal(exporting(trained, target))
     assert before == files_of(tmp_path)
+    card = tmp_path / "b.md"
+    card.write_text("written by hand")
+    assert "b.md exists: use --force" in refusal(exporting(trained, tmp_path / "b.safetensors"))
+    assert before | {"b.md": card.read_bytes()} == files_of(tmp_path)
     done = exporting(trained, target, "--force", "--json")
     assert done.exit_code == 0, done.output
     digest = hashlib.sha256(target.read_bytes()).hexdigest()
