@@ -11,7 +11,9 @@ import time
 import pytest
 import torch
 
+from melcap import processes
 from melcap.processes import executor
+from tests.forks import FORKS
 
 PROCESS_AND_THREADS = "(__import__('os').getpid(), __import__('torch').get_num_threads())"
 
@@ -28,7 +30,8 @@ def test_without_workers_jobs_run_in_this_process_when_submitted(workers: int) -
 
 
 @pytest.mark.slow
-def test_workers_are_other_processes_with_their_threads() -> None:
+def test_workers_are_other_processes_with_their_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "SPAWN", FORKS)  # which has imported torch
     with executor(2, torch_threads=3) as pool:
         process, threads = pool.submit(eval, PROCESS_AND_THREADS).result()
     assert process != os.getpid()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -48,8 +48,11 @@ def decoded(codec: Codec, codes: Codes, sizes: list[int]) -> Tensor:
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(40))
+@settings(max_examples=examples(20))
 @given(waves(longest=16 * UNIT, batch=3), sample_rates(), piece_sizes(4 * UNIT), piece_sizes(5))
+@example(noise(2, 16 * UNIT), 44100, [0, 1, 3 * UNIT, 0], [0, 1, 5])
+@example(noise(1, 9 * UNIT), 16000, [UNIT, UNIT - 1], [2, 2, 2])
+@example(noise(3, 1), 192000, [0], [0])
 def test_a_streamed_clip_is_the_whole_clip(
     codec: Codec, wave: Tensor, rate: int, sizes: list[int], columns: list[int]
 ) -> None:
@@ -118,7 +121,7 @@ def test_latency_is_exact(codec: Codec) -> None:
 
 @pytest.mark.slow
 def test_what_a_stream_holds_does_not_grow(codec: Codec) -> None:
-    """Bytes kept between pushes are the same after 20 pieces and after 400."""
+    """Bytes kept between pushes are no more after 60 pieces than after 20."""
 
     def held(stream: Any) -> int:
         return sum(
@@ -129,9 +132,9 @@ def test_what_a_stream_holds_does_not_grow(codec: Codec) -> None:
 
     encoder, decoder = StreamEncoder(codec, 48000, 2), StreamDecoder(codec, 48000, 2)
     peaks = []
-    for _ in range(4):
+    for _ in range(3):
         peak = 0
-        for seed in range(25):
+        for seed in range(20):
             decoder.push(encoder.push(noise(2, 1500, seed=seed)))
             peak = max(peak, held(encoder), held(decoder))
         peaks.append(peak)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import melcap
@@ -63,7 +63,9 @@ def files(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(20))
+@settings(max_examples=examples(12))
+@example(8, 1, 192000, "wav", 0)
+@example(2, 6000, 8000, "flac", 0)
 @given(
     st.integers(1, 8),
     st.integers(1, 6000),
@@ -300,7 +302,7 @@ def test_an_interrupted_decode_leaves_nothing(codec: Codec, clip: Path) -> None:
 def test_memory_does_not_grow_with_the_file(
     codec: Codec, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Memory after each piece, without the tokens, is no more after 40 pieces than after 6."""
+    """Memory after each piece, without the tokens, is no more after 20 pieces than after 6."""
     held: list[int] = []
 
     def watched(kind: type[Any]) -> type[Any]:
@@ -314,19 +316,19 @@ def test_memory_does_not_grow_with_the_file(
         return Watched
 
     def blocks(self: audio.AudioReader, size: int) -> Iterator[npt.NDArray[np.float32]]:
-        for seed in range(40):
+        for seed in range(20):
             yield noise(2, 2000, seed=seed).numpy()
 
     monkeypatch.setattr(transcode, "StreamEncoder", watched(StreamEncoder))
     monkeypatch.setattr(transcode, "StreamDecoder", watched(StreamDecoder))
     monkeypatch.setattr(audio.AudioReader, "blocks", blocks)
     packed = encode_file(clip, codec=codec).target
-    assert len(held) == 80  # for each channel
+    assert len(held) == 40  # for each channel
     assert max(held[12:]) <= 1.5 * max(held[:12])
     held.clear()
     monkeypatch.setattr(transcode, "_piece_seconds", lambda _: 0)  # column by column
     decode_file(packed, clip, codec, force=True)
-    assert len(held) > 200
+    assert len(held) > 100
     assert max(held[40:]) <= 1.05 * max(held[:40])
 
 
@@ -334,7 +336,7 @@ def test_memory_does_not_grow_with_the_file(
 def test_memory_does_not_grow_with_the_channels(
     codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The largest piece read, written or computed is no larger for 64 channels than for one."""
+    """The largest piece read, written or computed is no larger for 16 channels than for one."""
     largest: dict[str, int] = {}
     blocks, write = audio.AudioReader.blocks, audio.AudioWriter.write
 
@@ -358,7 +360,7 @@ def test_memory_does_not_grow_with_the_channels(
     ]
     found = []
     try:
-        for channels in (1, 64):
+        for channels in (1, 16):
             largest.clear()
             path = tmp_path / f"{channels}.wav"
             # as long as all channels together may be at once, and a bit
@@ -371,6 +373,6 @@ def test_memory_does_not_grow_with_the_channels(
             hook.remove()
     one, many = found
     # Never less than a second of each channel; and the last is written with what waited for it.
-    least = {"read": 64 * 4000, "written": 2 * 64 * 4000}
+    least = {"read": 16 * 4000, "written": 2 * 16 * 4000}
     for what, size in many.items():
-        assert size <= max(1.2 * one[what], least.get(what, 0)), (what, one, many)
+        assert size <= max(one[what], least.get(what, 0)), (what, one, many)

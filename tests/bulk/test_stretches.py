@@ -77,7 +77,7 @@ spans = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(30), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(15), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(spans=spans, name=st.sampled_from([f"whole.{suffix}" for suffix in FORMS]))
 def test_each_has_the_windows_that_it_has_alone(
     folder: Path, spans: list[tuple[float, float]], name: str

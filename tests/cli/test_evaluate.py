@@ -14,13 +14,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from melcap import audio
+from melcap import audio, processes
 from melcap.cli import commands
 from melcap.codec import Codec
 from melcap.evaluation import report
 from melcap.evaluation.measures import metrics, predictor
 from melcap.evaluation.peers import CODECS
 from melcap.evaluation.peers.registry import peer
+from tests.forks import FORKS
 
 RATE = 44100
 ROOT = Path(__file__).parents[2]
@@ -87,6 +88,7 @@ def test_a_run_resumes_and_goes_on_past_a_bad_clip(
     assert second.stdout == third.stdout == (out / "scorecard.md").read_text() + "\n"
 
     # A worker process fails at a bad clip.
+    monkeypatch.setattr(processes, "SPAWN", FORKS)  # which has imported torch
     (folder / "music" / "c_0001.wav").write_bytes(b"RIFF")
     last = run(*arguments, "--processes", 2, "--json")
     assert last.exit_code == 1

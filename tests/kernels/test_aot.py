@@ -140,14 +140,9 @@ def test_what_breaks_a_promise_is_seen(tmp_path: Path) -> None:
     assert "sees them all" in compiled(str(script))
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("profiling_scripts")
 def test_interpreted_kernels_are_not_compiled() -> None:
-    done = subprocess.run(
-        [sys.executable, "profiling/aot.py", "--check"],
-        cwd=ROOT,
-        env={**os.environ, "TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1
-    assert "TRITON_INTERPRET" in done.stderr
+    from aot import main
+
+    with pytest.raises(SystemExit, match="TRITON_INTERPRET is 1"):
+        main(check=True)

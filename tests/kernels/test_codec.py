@@ -11,7 +11,7 @@ import melcap
 from melcap.kernels.launch import launched
 from tests.helpers import SMALL, count_ties, noise, save_drawn
 
-# Context makes most of the programs: a level and two Griffin-Lim steps less need a third of them.
+# Most programs compute context. One level and two Griffin-Lim steps less leave a third of them.
 TINY = replace(
     SMALL,
     name="tiny",

@@ -120,17 +120,18 @@ def assert_close(found: Tensor, arguments: Arguments) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(15))
+@settings(max_examples=examples(8))
 @given(
-    batch=st.integers(1, 3),
+    batch=st.integers(1, 2),
     channels=st.integers(1, 70),
     hidden=st.integers(1, 100),
-    half_kernel=st.integers(0, 15),
-    steps=st.integers(1, 150),
+    half_kernel=st.integers(0, 7),
+    steps=st.integers(1, 64),
     seed=st.integers(0, 99),
 )
 @example(1, 1, 1, 0, 1, 0)
-@example(2, 16, 32, 3, 64, 0)  # whole tiles
+@example(1, 5, 3, 15, 3, 0)
+@example(1, 16, 32, 3, 64, 0)  # whole tiles
 @example(2, 17, 33, 3, 65, 0)  # one more
 @example(1, 130, 40, 3, 33, 0)
 @example(1, 257, 20, 2, 33, 0)  # the tiling of many channels
@@ -144,25 +145,26 @@ def test_any_block(
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(6))
+@settings(max_examples=examples(4))
 @given(
+    batch=st.just(1),
     channels=st.integers(1, 70),
     hidden=st.integers(1, 100),
-    steps=st.integers(1, 100),
+    steps=st.integers(1, 64),
     seed=st.integers(0, 99),
 )
-@example(256, 70, 65, 0)
-@example(300, 70, 33, 0)
-@example(24, 14, 65, 1)  # an error of 3.5e-3 where the output is near zero
-def test_half_precision(channels: int, hidden: int, steps: int, seed: int) -> None:
-    arguments = drawn(2, channels, hidden, 7, steps + 6, seed, torch.float16)
+@example(1, 256, 70, 65, 0)
+@example(1, 300, 70, 33, 0)
+@example(2, 24, 14, 65, 1)  # an error of 3.5e-3 where the output is near zero
+def test_half_precision(batch: int, channels: int, hidden: int, steps: int, seed: int) -> None:
+    arguments = drawn(batch, channels, hidden, 7, steps + 6, seed, torch.float16)
     assert_close(on_triton(arguments), arguments)
 
 
 @pytest.mark.slow
 def test_any_layout() -> None:
     """Clips may be whole, have channels next to each other, or repeat; parameters transposed."""
-    x, *parameters = drawn(2, 20, 30, 7, 90)
+    x, *parameters = drawn(2, 20, 30, 7, 20)
     expected = on_triton((x, *parameters))
     assert torch.equal(on_triton((x.contiguous(), *parameters)), expected)
     channels_last = x.transpose(1, 2).contiguous().transpose(1, 2)
@@ -172,8 +174,8 @@ def test_any_layout() -> None:
         for parameter in parameters
     ]
     assert torch.equal(on_triton((x, *strided)), expected)
-    alike = x[:1].expand(3, -1, -1)
-    assert torch.equal(on_triton((alike, *parameters))[2], expected[0])
+    alike = x[:1].expand(2, -1, -1)
+    assert torch.equal(on_triton((alike, *parameters))[1], expected[0])
 
 
 @pytest.mark.slow
@@ -200,12 +202,12 @@ def test_a_clip_gives_the_same_bits_in_any_batch_and_chunk(
         return sum(column[:, None] * row for column, row in zip(a.T, b, strict=True))
 
     monkeypatch.setattr(np, "matmul", product)
-    x, *parameters = drawn(3, 40, 50, 7, 200)
+    x, *parameters = drawn(2, 40, 50, 7, 76)
     together = on_triton((x, *parameters))
     alone = torch.cat([on_triton((clip[None], *parameters)) for clip in x])
     assert torch.equal(together, alone)
-    part = on_triton((x[..., 37:150], *parameters))
-    assert torch.equal(part, together[..., 37:144])
+    part = on_triton((x[..., 5:74], *parameters))
+    assert torch.equal(part, together[..., 5:68])
 
 
 def test_the_norm_survives_a_loud_constant() -> None:

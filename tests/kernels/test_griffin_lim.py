@@ -53,7 +53,10 @@ def on_triton(
 
 @cache
 def two_clips() -> tuple[Tensor, Tensor]:
-    """Return two clips of five blocks of 128 samples, and what one step gives for them."""
+    """Return two clips of five blocks of 128 samples, and what a step with n_fft 256 returns.
+
+    Several tests compare it with the same numbers launched or stored in another way.
+    """
     x = drawn(2, 5, 256, 128)
     return x, on_triton(x, 256, 128)
 

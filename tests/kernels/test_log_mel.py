@@ -96,9 +96,10 @@ def test_any_front_end(
 @pytest.mark.slow
 @pytest.mark.parametrize(("left", "right"), [(0, 0), (0, 1), (1, 0), (1, 2), (2, 1)])
 def test_frames_that_just_reach_beyond_the_clip(left: int, right: int) -> None:
-    """NaN is before and after the clip in memory; one frame begins and one ends with the padding.
+    """NaN is before and after the clip in memory.
 
-    No frame reads both ends, so each of 0, 1 and 2 need not meet each other.
+    The first of two frames reads the padding on the left, the other that on the right: the ends do
+    not depend on each other, so not all pairs are tried.
     """
     samples = TINY.n_fft + TINY.hop - left - right
     wave = in_nan(noise(1, samples))
@@ -110,7 +111,7 @@ def test_frames_that_just_reach_beyond_the_clip(left: int, right: int) -> None:
 def test_noise_far_under_a_loud_tone(below: int, seed: int) -> None:
     """Ln-mel errs by 1e-3 within 80 dB of the loudest bin, 3e-3 within 90, 1e-2 within 100.
 
-    Of some dozen seeds these use most of the three limits: two thirds, two fifths and a half.
+    Of fourteen seeds, 6, 2 and 8 use most of the three limits: two thirds, two fifths and a half.
     """
     spec = replace(LITE, floor=1e-12)
     samples = 6 * LITE.hop

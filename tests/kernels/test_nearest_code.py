@@ -159,7 +159,7 @@ def drawn(rows: int, codes: int, dim: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("few", [0, launches.FEW])
 @pytest.mark.parametrize(
     ("rows", "codes", "dim"),
-    [(67, 100, 1), (131, 300, 12), (20, 2200, 20), (9, 700, 70), (24, 8192, 8)],
+    [(9, 100, 1), (67, 300, 12), (20, 2200, 20), (9, 700, 70), (12, 8192, 8)],
 )
 def test_scores_keep_their_bound_and_decide_allows_for_it(
     rows: int, codes: int, dim: int, few: int, monkeypatch: pytest.MonkeyPatch
@@ -178,7 +178,7 @@ def test_scores_keep_their_bound_and_decide_allows_for_it(
 
 @pytest.mark.parametrize("few", [0, launches.FEW])
 @pytest.mark.parametrize(
-    ("rows", "codes", "dim"), [(67, 300, 12), (20, 2200, 20), (9, 700, 70), (24, 8192, 8)]
+    ("rows", "codes", "dim"), [(67, 300, 12), (20, 2200, 20), (9, 700, 70), (12, 8192, 8)]
 )
 def test_only_unclear_rows_are_left_to_settle(
     rows: int, codes: int, dim: int, few: int, monkeypatch: pytest.MonkeyPatch
@@ -246,7 +246,8 @@ def test_many_tiles_of_codes_in_every_share(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(launches, "FEW", 0)
     check(x, codebook)
     x, codebook = noise(130, 8, seed=4), noise(300, 8, seed=5)
-    x[[5, 127, 128]] = codebook[[[7, 40, 200], [260, 41, 8]]].mean(0)  # between two codes
+    codebook[[260, 41, 8]] = codebook[[7, 40, 200]]
+    x[[5, 127, 128]] = codebook[[7, 40, 200]]  # left to `settle`, as these codes are there twice
     check(x, codebook)
 
 
@@ -271,9 +272,11 @@ def test_every_code_is_found() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("step", "tied"), [(0, True), (7, True), (8, True), (9, False), (11, False)])
+@pytest.mark.parametrize(
+    ("step", "tied"), [(0, True), (7, True), (8, True), (9, False), (11, False)]
+)
 def test_a_tie_is_within_a_millionth(step: int, tied: bool) -> None:
-    """The distances 1 + step / 2^23 and 1 tie up to 8.4 steps, whichever places the codes have.
+    """The distances 1 + step / 2^23 and 1 tie up to 8.4 steps, wherever the codes are.
 
     Each row has two codes at these distances; other rows and theirs are at least 3 away.
     """

@@ -119,14 +119,15 @@ def turned(tensor: Tensor) -> Tensor:
 
 
 LAYOUTS = (Tensor.clone, in_nan, between_nan, turned)
+DTYPES = (torch.float32, torch.float16)
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(40))
+@settings(max_examples=examples(20))
 @given(
-    batch=st.integers(1, 3),
+    batch=st.integers(1, 2),
     channels_in=st.integers(1, 40),
-    channels_out=st.integers(1, 40),
+    channels_out=st.integers(1, 20),
     steps=st.integers(1, 20),
     stride=st.integers(1, 16),
     taps=st.integers(1, 3),
@@ -134,12 +135,18 @@ LAYOUTS = (Tensor.clone, in_nan, between_nan, turned)
     bias=st.booleans(),
     residual=st.booleans(),
     layout=st.sampled_from(LAYOUTS),
+    dtype=st.sampled_from(DTYPES),
     seed=st.integers(0, 99),
 )
-@example(2, 40, 33, 70, 4, 2, "snake", True, True, between_nan, 0)  # tiles of rows and of steps
-@example(1, 5, 1, 129, 1, 3, "silu", False, False, Tensor.clone, 0)
-@example(1, 33, 9, 64, 16, 2, "gelu", True, True, between_nan, 0)  # the crop adds a column
-@example(1, 3, 17, 65, 5, 2, "leaky_relu", True, True, between_nan, 0)
+# Tiles of rows and of steps.
+@example(2, 40, 33, 70, 4, 2, "snake", True, True, between_nan, torch.float32, 0)
+@example(1, 40, 33, 70, 4, 2, "snake", True, True, between_nan, torch.float16, 0)
+@example(1, 5, 1, 129, 1, 3, "silu", False, False, Tensor.clone, torch.float32, 0)
+# The crop adds a column.
+@example(1, 33, 9, 64, 16, 2, "gelu", True, True, between_nan, torch.float32, 0)
+@example(1, 33, 9, 64, 16, 2, "gelu", True, True, turned, torch.float16, 0)
+@example(1, 3, 17, 65, 5, 2, "leaky_relu", True, True, between_nan, torch.float32, 0)
+@example(2, 9, 5, 7, 2, 1, "none", True, False, in_nan, torch.float32, 0)
 def test_any_layer(
     batch: int,
     channels_in: int,
@@ -151,14 +158,13 @@ def test_any_layer(
     bias: bool,
     residual: bool,
     layout: Callable[[Tensor], Tensor],
+    dtype: torch.dtype,
     seed: int,
 ) -> None:
     shape = (batch, channels_in, channels_out, steps, stride, taps)
     arguments = layer(*shape, activation, bias=bias, residual=residual, seed=seed)
-    found = on_triton(with_tensors(arguments, layout))
-    assert_close(found, arguments)
-    half = with_tensors(arguments, Tensor.half)
-    assert_close(on_triton(with_tensors(half, layout)), half)
+    arguments = with_tensors(arguments, lambda tensor: tensor.to(dtype))
+    assert_close(on_triton(with_tensors(arguments, layout)), arguments)
 
 
 @pytest.mark.slow
@@ -180,9 +186,9 @@ def test_parameters_of_another_dtype(dtype: torch.dtype) -> None:
 
 @pytest.mark.slow
 def test_a_clip_gives_the_same_bits_in_any_batch() -> None:
-    arguments = layer(3, 37, 20, 67, 4, 2)
+    arguments = layer(2, 37, 20, 67, 4, 2)
     together = on_triton(arguments)
-    for index in range(3):
+    for index in range(2):
         of_one = {key: arguments[key][index : index + 1] for key in ("x", "residual")}
         assert torch.equal(on_triton(arguments | of_one)[0], together[index])
 

@@ -67,6 +67,7 @@ def test_stage_1_learns(cache: AudioCache) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_scales")
 def test_stage_2_learns_from_mels_and_from_tokens(cache: AudioCache) -> None:
     torch.manual_seed(0)
     for recipe in (stage_2(columns=2), stage_2(tokenizer(), columns=2)):
@@ -125,6 +126,7 @@ def lengths_of_codes(recipe: Stage1) -> Tensor:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_discriminators", "few_scales")
 def test_stage_2_leaves_encoder_and_codebook_alone(cache: AudioCache) -> None:
     torch.manual_seed(0)
     recipe = stage_2(tokenizer(), discriminators=4)
@@ -199,6 +201,7 @@ def test_a_codebook_goes_on_from_the_state_that_it_is_given() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_discriminators", "few_scales")
 def test_discriminators_see_a_part_that_moves(
     cache: AudioCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,7 +273,7 @@ def second_stage() -> Recipe:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("few_discriminators")
+@pytest.mark.usefixtures("few_discriminators", "few_scales")
 @pytest.mark.parametrize(
     ("stage", "stops", "end"),
     [(first_stage, (1, 3, 4), 6), (second_stage, (2,), 4)],
@@ -308,7 +311,7 @@ def test_training_resumes_exactly(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("few_discriminators")
+@pytest.mark.usefixtures("few_discriminators", "few_scales")
 def test_discriminators_join_a_run_later(cache: AudioCache, tmp_path: Path) -> None:
     path, vocoders = tmp_path / "vocoder", []
     for width, steps in ((0, 3), (2, 3), (2, 4)):
@@ -338,6 +341,7 @@ def test_what_is_exported_is_the_average(cache: AudioCache, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_discriminators")
 @pytest.mark.parametrize("stage", [first_stage, second_stage])
 def test_a_step_in_bfloat16(cache: AudioCache, stage: Callable[[], Recipe]) -> None:
     """The figures are near those of float32, and gradients reach all that is trained."""
