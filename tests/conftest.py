@@ -47,6 +47,13 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["MELCAP_TESTS"] = "quick"
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Seed torch before the fixtures of a test, so that its weights depend on no test before it."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave out of the quick part what takes seconds to import, all of which is marked slow."""
     slow = config.getoption("--quick") and collection_path.name in ("test_ray.py", "test_onnx.py")
