@@ -107,11 +107,12 @@ def test_any_window(n_fft: int, hop: int) -> None:
 
 
 @pytest.mark.slow
-def test_several_frames_of_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Programs take three frames each, as in large batches; a clip's last program has one."""
+@pytest.mark.parametrize("frames", [2, 3])
+def test_several_frames_of_a_program(frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs take several of a clip's four frames, as in large batches; its last has 2 or 1."""
     x, expected = two_clips()
     monkeypatch.setattr(real_frames, "ENOUGH_PROGRAMS", 1)
-    monkeypatch.setattr(real_frames, "FRAMES_EACH", 3)
+    monkeypatch.setattr(real_frames, "FRAMES_EACH", frames)
     assert torch.equal(on_triton(x, 256, 128), expected)
 
 
