@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from melcap.cli.batch import folder_for
 from melcap.cli.bulk_progress import print_event, show_progress
 from melcap.cli.exits import FAILURE
 from melcap.cli.options import (
@@ -247,8 +246,7 @@ def row_tables(
     held_out = summarise(valid) if valid else None
     if held_out is not None and held_out.tokenizer_id != tables.tokenizer_id:
         raise InputError(f"--valid has tokens of tokenizer {held_out.tokenizer_id}")
-    with folder_for(out / "tables"):
-        target = tables.save(out)
+    target = tables.save(out)
     typer.echo(f"{target}: {bits_per_token(tables, summary):.3f} bits per token")
     if held_out is not None:
         typer.echo(f"held out: {bits_per_token(tables, held_out):.3f} bits per token")

@@ -194,7 +194,7 @@ def _exported(module: nn.Module, example: tuple[Tensor, ...]) -> onnx.ModelProto
 
     dynamic = torch.export.Dim.DYNAMIC
     shapes = tuple({0: dynamic, tensor.ndim - 1: dynamic} for tensor in example)
-    # The cache of traced calls hardly ever serves symbolic sizes, and takes a fifth of the time.
+    # The cache of traced calls hardly ever serves symbolic sizes, and its bookkeeping costs more.
     uncached = tracing.patch(fake_tensor_cache_enabled=False)
     with _quiet(), torch.no_grad(), uncached:
         with Decomposed():

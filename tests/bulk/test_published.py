@@ -13,12 +13,10 @@ from hypothesis import strategies as st
 
 from melcap.audio import read
 from melcap.base_codec import BaseCodec
-from melcap.bulk.encoding.encode import encode_windows
-from melcap.bulk.reading.messages import Window
 from melcap.bulk.reading.windows import Framing
 from melcap.bulk.tokenize import Options, tokenize
 from tests.bulk.helpers import corpus, rows_of, saved_base, tokens_of, wave
-from tests.bulk.test_windows import cut
+from tests.bulk.test_windows import cut, tokens_of_windows
 from tests.helpers import examples
 from tests.model.base.published import TINY, codec_of, with_windows
 
@@ -49,15 +47,8 @@ def test_windows_give_the_tokens_of_the_clip(
 ) -> None:
     clip = wave(samples / 44100, channels=channels, seed=samples % 1000)
     framing, expected = Framing.of(base), base.encode(clip, 44100).tokens
-    windows = cut(clip, framing, cuts)
-    for channel in range(channels):
-        found = []
-        for index, window in enumerate(windows):
-            count = (window.shape[1] - framing.samples(0)) // framing.column
-            (encoded,) = encode_windows(base, [Window(0, channel, index, count, window[channel])])
-            found.append(encoded.tokens.reshape(count, -1))
-        tokens = torch.from_numpy(np.concatenate(found).T.astype(np.int32))
-        assert torch.equal(tokens, expected[channel])
+    found = tokens_of_windows(base, framing, cut(clip, framing, cuts))
+    assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("encoders", [1, pytest.param(3, marks=pytest.mark.slow)])

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from melcap import Codec
+from melcap.audio_codec import AudioCodec
 from melcap.bulk.encoding.batches import Batcher
 from melcap.bulk.encoding.encode import encode_windows
 from melcap.bulk.reading.messages import Window
@@ -25,6 +27,19 @@ def cut(clip: np.ndarray, framing: Framing, cuts: list[int]) -> list[np.ndarray]
     for block in np.split(clip, sorted(min(at, clip.shape[1]) for at in cuts), axis=1):
         windows += list(cutter.push(block))
     return [*windows, *cutter.flush()]
+
+
+def tokens_of_windows(codec: AudioCodec, framing: Framing, windows: list[np.ndarray]) -> Tensor:
+    """Return the tokens [channels, rows, columns] of a clip's windows, each encoded by itself."""
+    found = []
+    for index, window in enumerate(windows):
+        count = (window.shape[1] - framing.samples(0)) // framing.column
+        for channel, samples in enumerate(window):
+            (encoded,) = encode_windows(codec, [Window(0, channel, index, count, samples)])
+            found.append(encoded.tokens.reshape(count, -1).T.astype(np.int32))
+    channels = len(windows[0])
+    by_channel = [np.concatenate(found[at::channels], axis=1) for at in range(channels)]
+    return torch.from_numpy(np.stack(by_channel))
 
 
 @settings(max_examples=examples(40))
@@ -43,14 +58,7 @@ def test_windows_give_the_tokens_of_the_clip(
         expected = codec.encode(clip, 44100).tokens
     windows = cut(clip, framing, cuts)
     assert len(windows) == -(-codec.columns(samples) // columns)
-    for channel in range(channels):
-        found = []
-        for index, window in enumerate(windows):
-            count = (window.shape[1] - framing.samples(0)) // framing.column
-            (encoded,) = encode_windows(codec, [Window(0, channel, index, count, window[channel])])
-            found.append(encoded.tokens.reshape(count, -1))
-        tokens = torch.from_numpy(np.concatenate(found).T.astype(np.int32))
-        assert torch.equal(tokens, expected[channel])
+    assert torch.equal(tokens_of_windows(codec, framing, windows), expected)
 
 
 @settings(max_examples=examples(20))

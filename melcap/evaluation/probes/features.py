@@ -4,8 +4,8 @@
 | --- | --- |
 | tokens | the codebook's vector for the token of the weights that ship: 8 numbers |
 | tokens:FILE | the same for a weights FILE of any architecture; 64 numbers in the published one |
-| mel | the lowest terms of the 2D DCT of the cell's 8 x 8 log-mel, as many as tokens has numbers |
-| mel-32 | the 32 lowest terms: more numbers than tokens has, so a classifier of more parameters |
+| mel | the 8 lowest terms of the 2D DCT of the cell's 8 x 8 log-mel, as many numbers as `tokens` |
+| mel-32 | the 32 lowest terms: more numbers than `tokens`, so a classifier of more parameters |
 | mel-pooled | the 8 bins of the cell's log-mel, averaged over its 8 frames |
 | mel:CODEC | the same as mel, after CODEC has encoded and decoded the clip |
 

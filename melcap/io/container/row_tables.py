@@ -75,9 +75,12 @@ class RowTables:
     def save(self, folder: Path) -> Path:
         """Write the tables to a folder, in the file of their tokenizer, and return its path.
 
+        The folder is created if it does not exist.
+
         Raises:
             OSError: Where the file cannot be written.
         """
+        folder.mkdir(parents=True, exist_ok=True)
         target = folder / (self.tokenizer_id + _SUFFIX)
         data = packed({"frequencies": self.frequencies}, {"tokenizer_id": self.tokenizer_id})
         with replacing(target) as temporary:
