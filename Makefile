@@ -7,6 +7,8 @@
 # make kernels-all    compile every kernel for every target on both
 # make docs           build the documentation into site/
 # make dist           build wheel and sdist into dist/, and try the wheel in an environment of its own
+# make web            build the page that runs the codec in a browser into web/dist/ (needs Node)
+# make web-test       test the page and the npm package (needs Node and Chromium)
 # make gpu            the tests that need a CUDA device, and the benchmarks
 # make gpu-budget     rehearse the GPU runs of profiling/gpu_budget.py on a CPU
 #
@@ -35,7 +37,7 @@ installed = $(or $(wildcard $(VENV)/.installed-dev),$(VENV)/.installed-$(1))
 older_triton = $(older_folder)/.installed
 endif
 
-.PHONY: demo check test mutations lint types kernels kernels-all docs dist gpu gpu-budget gpu-tests gpu-sanitize gpu-absent
+.PHONY: demo check test mutations lint types kernels kernels-all docs dist web web-test gpu gpu-budget gpu-tests gpu-sanitize gpu-absent
 # pip must not run twice at once in one environment
 .NOTPARALLEL:
 
@@ -74,6 +76,17 @@ dist: $(call installed,dev)
 	rm -rf dist
 	$(PYTHON) -m build --no-isolation --outdir dist
 	$(PYTHON) tests/packaging/try_wheel.py dist/*.whl
+
+web: $(call installed,test) web/node_modules/.installed
+	$(PYTHON) web/assemble.py $(if $(DOCS),--docs $(DOCS))
+
+web-test: web $(call installed,web)
+	$(PYTHON) -m pytest -m web tests/web -n $(WORKERS) --dist loadfile --durations 5
+
+web/node_modules/.installed: web/package-lock.json
+	@command -v npm >/dev/null || { echo 'the page needs Node 20 and npm: https://nodejs.org' >&2; exit 1; }
+	npm ci --prefix web --no-audit --no-fund --ignore-scripts
+	@touch $@
 
 gpu: $(call installed,test)
 	@$(PYTHON) -c 'import importlib.util as u, sys; sys.exit(u.find_spec("melcap.kernels") is None)' || { \

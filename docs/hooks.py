@@ -4,42 +4,42 @@ Pages link to files of the repository by relative paths, which work in a clone a
 In the site, each file outside docs/ that a page links to goes along below `repository/`: Markdown
 and text such as Python as pages, anything else as it is.
 
-The listening page gets its clips: those of examples/audio, decoded by the codec as it is now.
+The listening page gets its clips from docs/listening.py, which runs the codec as it is now.
 
 `ReadDocstrings` is an extension of griffe, which reads the docstrings for the API reference.
 """
 
 from __future__ import annotations
 
-import os
 import posixpath
 import re
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import listening
 from griffe import Attribute, ExprCall, Extension, Object
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCS, CLIPS = ROOT / "docs", ROOT / "examples" / "audio"
+DOCS = ROOT / "docs"
 OUTSIDE = "repository"
 """The folder of the site for files from outside docs/."""
 
 AS_TEXT = {".py": "python", ".toml": "toml", ".sh": "sh", ".patch": "diff", "": ""}
 """Suffixes of files that are shown as text, each with its language."""
 
-PLAYERS = "<!-- players -->"
+PLAYERS, BLIND_TEST = "<!-- players -->", "<!-- blind test -->"
+"""The marks in the listening page where these go."""
+
 LINK = re.compile(r"(\]\()([^)\s#:]+)((?:#[^)\s]*)?\))")
 """A relative link or picture: the opening, the path, and the rest."""
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the files that pages link to, those that these link to, and the decoded clips."""
+    """Add the files that pages link to, those that these link to, and the clips."""
     pages = [Path(file.abs_src_path) for file in files.documentation_pages()]
     pages += [ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")]
     known = {Path(file.abs_src_path) for file in files}
@@ -54,13 +54,14 @@ def on_files(files: Files, config: Any) -> Files:
             target = (page.parent / path).resolve()
             if target not in known and target.is_file() and ROOT in target.parents:
                 pages.append(target)
-    for path in sorted(Path(_listening().name).glob("*.*")):
-        files.append(File.generated(config, f"clips/{path.name}", abs_src_path=str(path)))
+    for path in sorted(_clips().glob("*.*")):
+        place = f"{listening.PLACE}/{path.name}"
+        files.append(File.generated(config, place, abs_src_path=str(path)))
     return files
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Point links at the places that files have in the site, and put in the players."""
+    """Point links at the places that files have in the site, and put in players and blind test."""
     uri = page.file.src_uri
     origin = ROOT / uri.removeprefix(f"{OUTSIDE}/") if uri.startswith(OUTSIDE) else DOCS / uri
 
@@ -71,7 +72,10 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
             return match.group()  # left for mkdocs to complain of
         return opening + posixpath.relpath(_uri(target), posixpath.dirname(uri) or ".") + rest
 
-    return LINK.sub(moved, markdown).replace(PLAYERS, _players())
+    markdown = LINK.sub(moved, markdown)
+    if PLAYERS in markdown:
+        markdown = markdown.replace(PLAYERS, listening.players(_clips()))
+    return markdown.replace(BLIND_TEST, listening.blind_test())
 
 
 def _uri(path: Path) -> str:
@@ -92,47 +96,20 @@ def _outside(path: Path, config: Any) -> File:
     return File.generated(config, _uri(path), content=content)
 
 
+def _clips() -> Path:
+    """Return the folder with what docs/listening.py makes."""
+    return Path(_made().name)
+
+
 @cache
-def _listening() -> TemporaryDirectory[str]:
-    """Return a folder with each example clip, decoded, and a picture of before and after."""
-    temporary = TemporaryDirectory(prefix="melcap-docs-")  # it goes when the build ends
-    folder = Path(temporary.name)
-    _melcap("transcode", str(CLIPS), "--out", f"{folder}/", "--format", "flac", "--quiet")
-    for decoded in sorted(folder.rglob("*.flac")):
-        name = decoded.stem
-        decoded.rename(folder / f"{name}-decoded.flac")
-        original = CLIPS / f"{name}.flac"
-        (folder / f"{name}.flac").write_bytes(original.read_bytes())
-        _melcap("plot", str(original), "--out", str(folder / f"{name}.png"), "--quiet")
+def _made() -> TemporaryDirectory[str]:
+    """Make that folder, which goes when the build ends."""
+    temporary = TemporaryDirectory(prefix="melcap-docs-")
+    try:
+        listening.write_apart(Path(temporary.name))
+    except RuntimeError as error:
+        raise PluginError(str(error)) from error
     return temporary
-
-
-def _melcap(*words: str) -> None:
-    """Run a melcap command with the Python that builds the site, or with MELCAP_PYTHON."""
-    python = os.environ.get("MELCAP_PYTHON", sys.executable)
-    done = subprocess.run(
-        [python, "-m", "melcap", *words], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise PluginError(
-            f"{python} -m melcap {' '.join(words)} failed; the listening page needs it. Install "
-            f"melcap[plot] beside mkdocs, or set MELCAP_PYTHON. Its error: {done.stderr[-2000:]}"
-        )
-
-
-def _players() -> str:
-    """Return a table of players, original beside decoded, with a picture of each clip."""
-    parts = []
-    for clip in sorted(CLIPS.glob("*.flac"), reverse=True):
-        name = clip.stem
-        parts += [
-            f"## {name.capitalize()}",
-            "| original | decoded, 3.36 kbps |\n| --- | --- |\n"
-            f'| <audio controls preload="none" src="../clips/{name}.flac"></audio> '
-            f'| <audio controls preload="none" src="../clips/{name}-decoded.flac"></audio> |',
-            f"![Log-mel of {name} before and after, and its tokens](clips/{name}.png)",
-        ]
-    return "\n\n".join(parts)
 
 
 class ReadDocstrings(Extension):

@@ -66,6 +66,17 @@ def test_scores_of_the_whole_split(page: str) -> None:
     assert f"all {mean['n']} clips" in text_of(page) or f"on {mean['n']} clips" in text_of(page)
 
 
+def test_speeds_in_a_browser() -> None:
+    """The page has the table that the script wrote, and its rounds, browser and date."""
+    found = read(RESULTS / "browser" / "browser-cpu.json")
+    written = (RESULTS / "browser" / "browser-cpu.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "browser.md").read_text(encoding="utf-8")
+    assert written[written.index("| where") :].strip() in page
+    assert f"medians of {found['rounds']} rounds" in page
+    assert found["browser"].partition(".")[0] in page
+    assert found["origin"]["date"] in page
+
+
 def test_speeds_of_the_readme() -> None:
     rows = table("README.md", "encode, CPU")
     assert len(rows) == 5

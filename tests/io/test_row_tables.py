@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -34,20 +33,11 @@ from melcap.io.container import Header, range_coder, row_tables
 from melcap.io.container.header import Payload, header_bytes, with_checksum
 from melcap.io.container.row_tables import SWITCH, TOTAL_BITS, RowTables
 from melcap.transcode import decode_file, encode_file
+from tests.io.coder_cases import ID, SIZE, drawn, overflowing
 from tests.io.test_container import allocating_little, refusal
 
 SPEECH = Path(__file__).parents[1] / "data" / "speech.flac"
-ID = "00ff01234a0b0c0d"
-SIZE = 16
 HEADER = Header("melcap-lite-0123456789abcdef", ID, 44100, 2, 5000, 3, 40, 13, compact=True)
-
-
-def drawn(seed: int, rows: int = 3, size: int = SIZE) -> RowTables:
-    """Row tables of another skew in each row, from nearly flat to one entry that has it all."""
-    generator = np.random.default_rng(seed)
-    skew = 10.0 ** np.arange(rows)[:, None]
-    counts = (1000 * generator.random((rows, size)) ** skew).astype(np.int64)
-    return RowTables(ID, np.stack([frequencies(each) for each in counts]))
 
 
 TABLES = drawn(0)
@@ -234,50 +224,12 @@ def test_tokens_of_another_kind_are_not_written(tokens: npt.NDArray[Any], words:
         container.pack(replace(HEADER, rows=tokens.shape[1]), tokens)
 
 
-class Interval:
-    """The range coder by its definition, in integers of any size: nothing overflows or carries."""
-
-    def __init__(self) -> None:
-        self.low, self.width, self.words = 0, 2**64 - 1, 1
-
-    def narrow(self, starts: list[int], token: int) -> None:
-        share = (self.width >> 24) * 64
-        self.low += share * starts[token]
-        self.width = share * (starts[token + 1] - starts[token])
-        if self.width < 2**32:
-            self.low, self.width, self.words = self.low << 32, self.width << 32, self.words + 1
-
-    def boundary(self, starts: list[int]) -> int | None:
-        """The token whose share holds the next multiple of 2**64, where a word would overflow."""
-        ahead = -self.low % 2**64
-        share = (self.width >> 24) * 64
-        return bisect_right(starts, ahead // share) - 1 if ahead < share << TOTAL_BITS else None
-
-    def data(self) -> bytes:
-        end = -(-self.low >> 32)
-        words = [end >> 32 * place & 2**32 - 1 for place in reversed(range(self.words))]
-        if self.low + self.width >> 32 == end:
-            words.append(0)
-        return np.array(words, "<u4").tobytes()
-
-
 @given(st.integers(0, 2**32), st.integers(1, 120), st.floats(0, 1))
 def test_words_that_overflow_carry(seed: int, count: int, often: float) -> None:
     """Tokens are drawn towards the place where a carry through several words is decided last."""
-    generator = np.random.default_rng(seed)
-    tables = drawn(seed, 1, 8)
-    (starts,) = tables.starts
-    interval, tokens, prefixes = Interval(), [], []
-    for _ in range(count):
-        near = interval.boundary(starts)
-        if near is None or generator.random() > 0.5 + often / 2:
-            near = int(generator.integers(8))
-        tokens.append(near)
-        interval.narrow(starts, near)
-        if interval.low % 2**64 > 2**64 - 2**32:  # the last word overflows where tokens end here
-            prefixes.append((len(tokens), interval.data()))
-    for length, data in (*prefixes, (count, interval.data())):
-        assert range_coder.encode(np.array([tokens[:length]]), tables) == data
+    tables, cases = overflowing(seed, count, often)
+    for tokens, data in cases:
+        assert range_coder.encode(np.array([tokens]), tables) == data
 
 
 @given(st.integers(0, 2**32), st.integers(1, 3), st.integers(1, 200), st.sampled_from([8, 64]))
