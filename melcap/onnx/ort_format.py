@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from melcap.errors import MelcapError
 from melcap.extras import import_extra
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ def write_ort(model: onnx.ModelProto, path: Path) -> None:
     Args:
         model: the model.
         path: the file to write, whose name ends in .ort.
+
+    Raises:
+        MelcapError: where the file cannot be written.
     """
     onnxruntime = import_extra("onnxruntime", INSTALL)
     options = onnxruntime.SessionOptions()
@@ -26,4 +30,10 @@ def write_ort(model: onnx.ModelProto, path: Path) -> None:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.add_session_config_entry("session.save_model_format", "ORT")
     options.optimized_model_filepath = str(path)
-    onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+    try:
+        onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own errors have no base class but this one
+        raise MelcapError(
+            f"{path.parent}: ONNX Runtime cannot write a graph there; is there room on the disk? "
+            f"Its error: {error}"
+        ) from error

@@ -241,6 +241,13 @@ def test_the_format_of_onnx_runtime(
         export(codec, tmp_path / "ort", ort=True)
 
 
+def test_a_full_disk(graphs: Path) -> None:
+    module = importlib.import_module("melcap.onnx.ort_format")
+    model = onnx.load(graphs / "decoder.onnx")
+    with pytest.raises(melcap.errors.MelcapError, match=r"/dev: ONNX Runtime cannot write a graph"):
+        module.write_ort(model, Path("/dev/full"))
+
+
 def test_lite(
     lite: Codec, speech: Wave, music: Wave, tmp_path: Path, example: SimpleNamespace
 ) -> None:

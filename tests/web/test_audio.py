@@ -183,12 +183,17 @@ def test_the_spectrogram_is_that_of_the_codec(lite: Codec, used_page: Page) -> N
 
 def test_the_recording_of_a_microphone(browser: Any, site: str) -> None:
     """Chromium's fake microphone beeps once a second."""
-    with Page.opened(browser, site, permissions=["microphone"]) as page:
+    kept = """const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+      navigator.mediaDevices.getUserMedia = async (what) => (window.stream = await ask(what));"""
+    with Page.opened(browser, site, script=kept, permissions=["microphone"]) as page:
         page.page.click("#record")
         page.page.locator("#status", has_text="Recording: 0:02").wait_for()
         assert page.page.inner_text("#cancel") == "Stop"
         page.page.click("#cancel")
         page.wait()
+        assert page.page.evaluate("stream.getTracks().map((track) => track.readyState)") == [
+            "ended"
+        ]
         name, data = page.saved("melcap")
         codes = melcap.Codes.from_bytes(data)
         assert name == "recording.melcap"

@@ -114,7 +114,7 @@ def test_what_the_tarball_holds(installed: Path) -> None:
         names = {name.removeprefix("package/") for name in archive.getnames()}
     sources = {f"src/{path.name}" for path in (WEB / "src").glob("*.js")}
     types = {name.replace("src/", "types/").replace(".js", ".d.ts") for name in sources}
-    assert names == {"package.json", "README.md", *sources, *types}
+    assert names == {"package.json", "README.md", "LICENSE", *sources, *types}
 
 
 def test_the_tarball_codes_audio(lite: Codec, installed: Path) -> None:

@@ -53,6 +53,7 @@ def test_versions_play_at_the_same_place(used_page: Page) -> None:
     assert before < player(used_page, "position") < before + 3
     page.click("#play")
     stopped = player(used_page, "position")
+    assert stopped > 1
     page.wait_for_timeout(100)
     assert player(used_page, "position") == stopped
     assert page.inner_text("#play") == "Play"
@@ -66,7 +67,7 @@ def test_seeking_and_the_end(used_page: Page) -> None:
     page.focus("#play")
     page.keyboard.press("Enter")
     assert page.inner_text("#play") == "Pause"
-    page.locator("#play", has_text="Play").wait_for()
+    page.locator("#play", has_text="Play").wait_for(timeout=5000)  # not after all 8 seconds
     assert page.inner_text("#time") == "0:00 of 0:08"
     assert page.evaluate("document.getElementById('playhead').style.left") == "0%"
 
@@ -247,6 +248,28 @@ def test_cancelling(used_page: Page, tmp_path: Path) -> None:
     assert not used_page.page.is_visible("#alert")
     assert used_page.page.inner_text("#status") == ""
     used_page.clip("speech")
+
+
+def test_a_call_stops_after_its_piece(used_page: Page) -> None:
+    """The worker hears of it between two pieces of 12 seconds."""
+    used_page.clip("speech")
+    name, count = used_page.page.evaluate(
+        """async () => {
+          const { Client } = await import("./demo/client.js");
+          const client = new Client();
+          await client.call("prepare", { threads: 1 });
+          const controller = new AbortController();
+          let count = 0;
+          const progress = () => ++count === 2 && controller.abort();
+          const watch = { signal: controller.signal, progress };
+          const waves = [new Float32Array(100 * 44100)];
+          const error = await client.call("encode", { waves }, watch).catch((error) => error);
+          client.worker.terminate();
+          return [error.name, count];
+        }"""
+    )
+    assert name == "AbortError"
+    assert count <= 4  # of 10
 
 
 # ---- for everybody

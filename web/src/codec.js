@@ -131,6 +131,7 @@ export class Codec {
     const tokens = new Int32Array(waves.length * rows * columns);
     for (const [channel, wave] of waves.entries()) {
       for (const [index, { begin, end, first, last }] of pieces.entries()) {
+        await otherTasks();
         signal?.throwIfAborted();
         progress?.((channel + index / pieces.length) / waves.length);
         const given = wave.slice(first * unit, last * unit);
@@ -176,6 +177,7 @@ export class Codec {
     for (let channel = 0; channel < channels; channel++) {
       const wave = new Float32Array(columns * unit);
       for (const [index, { begin, end, first, last }] of pieces.entries()) {
+        await otherTasks();
         signal?.throwIfAborted();
         progress?.((channel + index / pieces.length) / channels);
         const given = new Int32Array(rows * (last - first));
@@ -300,6 +302,14 @@ export class Codec {
     this.#last = result.catch(() => undefined);
     return result;
   }
+}
+
+/**
+ * Let other tasks of this thread run, such as the message that aborts a signal. A run of a graph in
+ * WebAssembly does not.
+ */
+function otherTasks() {
+  return new Promise((resolve) => setTimeout(resolve));
 }
 
 /**
