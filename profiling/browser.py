@@ -37,7 +37,7 @@ from serve import DIST, served  # noqa: E402
 
 SOURCE = AUDIO / "speech.flac"
 REPEATS = 5
-"""How often a loaded codec codes the clip in a round."""
+"""The number of times that a loaded codec codes the clip in a round."""
 
 PLAYS = "async () => (await import('./demo/result.js')).player.position > 0"
 WARM = """async ([repeats, tokens, weigh]) => {

@@ -1,4 +1,4 @@
-"""What the page makes of audio, beside what Python makes of it."""
+"""The page makes of audio what Python makes of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the page behaves: playback, privacy, errors, access for everybody, and its weight."""
+"""Playback, privacy, errors, access for everybody, and the weight of the page."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def test_many_channels_are_mixed_if_that_is_wanted(
 
 
 def test_a_failed_download_is_tried_again(page: Page) -> None:
-    """Whether it is the clip, the runtime or a graph."""
+    """The clip, the runtime and each graph can be the one that fails."""
     for pattern in ("**/music.flac", "**/*.mjs", "**/*.wasm.gz", "**/encoder.ort.gz"):
         page.page.route(pattern, lambda route: route.abort())
         page.page.click("[data-clip=music]" if "music" in pattern else "#action")
