@@ -131,18 +131,18 @@ def measure(rounds: int) -> dict[str, Any]:
     wave = torch.from_numpy(channels[0])
     codes = codec.encode(wave, rate)
     decoded = codec.decode(codes)
-    taken: dict[str, list[dict[str, Any]]] = {}
+    taken: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for number in range(rounds):
         for isolated, name in ((True, "browser, isolated page"), (False, "browser")):
             weigh = isolated and not number
-            taken.setdefault(name, []).append(in_browser(isolated, codes, decoded, weigh))
+            row = in_browser(isolated, codes, decoded, weigh)
+            taken.setdefault((name, row["threads"]), []).append(row)
         for threads in (torch.get_num_threads(), 1):
             row = native(threads, codes, wave)
-            taken.setdefault(f"ONNX Runtime, {threads} threads", []).append(row)
+            taken.setdefault(("ONNX Runtime", threads), []).append(row)
     rows = [
-        {"contender": name.partition(" threads")[0].rstrip(", 0123456789")}
-        | {key: _median([run[key] for run in runs]) for key in runs[0]}
-        for name, runs in taken.items()
+        {"contender": name} | {key: _median([run[key] for run in runs]) for key in runs[0]}
+        for (name, _), runs in taken.items()
     ]
     seconds = len(wave) / rate
     return {"origin": provenance("cpu"), "rounds": rounds, "seconds": seconds, "rows": rows}

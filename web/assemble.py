@@ -1,4 +1,4 @@
-"""Assemble the web page and the files of the npm package: `python web/assemble.py`.
+"""Assemble the web page: `python web/assemble.py`.
 
 The graphs of the weights that ship are exported once, to `web/models/`, and again when the weights
 or what exports them change. The page goes to `web/dist/`, which any static host serves.
@@ -81,8 +81,10 @@ def assemble_page(docs: str | None) -> None:
     wasm = "ort-wasm-simd-threaded.wasm"
     _gzip((RUNTIME / wasm).read_bytes(), DIST / "runtime" / f"{wasm}.gz")
     (DIST / "index.html").write_text(_page(docs), encoding="utf-8")
+    for path in sorted(DIST.rglob("*.*z")):
+        print(f"{path.stat().st_size / 1e6:6.2f} MB  {path.relative_to(DIST)}")
     for name, size in sizes().items():
-        print(f"{size / 1e6:6.2f} MB  {name}")
+        print(f"{size / 1e6:6.2f} MB  {name}, gzipped")
 
 
 def _page(docs: str | None) -> str:

@@ -70,7 +70,7 @@ def _drawn() -> list[dict[str, Any]]:
 
 
 def _compact(tokenizer_id: str, model: str) -> list[dict[str, Any]]:
-    """Return compact files, drawn as the row tables expect tokens, and so that carries happen."""
+    """Return compact files, whose tokens are drawn as the row tables expect them."""
     random = np.random.default_rng(1)
     frequencies = row_tables.find(tokenizer_id).frequencies
     shares = frequencies / frequencies.sum(1, keepdims=True)

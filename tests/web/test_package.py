@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import tarfile
@@ -134,7 +135,11 @@ def test_the_tarball_codes_audio(lite: Codec, installed: Path) -> None:
 
 def test_types_of_the_tarball(installed: Path) -> None:
     """They are checked as a user's strict TypeScript checks them."""
+    (example,) = re.findall(r"```js\n(.*?)```", (WEB / "README.md").read_text(), re.DOTALL)
     (installed / "user.ts").write_text(TYPED)
+    (installed / "readme.ts").write_text(
+        f"declare const bytes: Uint8Array;\ndeclare const ids: number[];\n{example}"
+    )
     options = ("--strict", "--noEmit", "--target", "es2022", "--module", "nodenext")
     compiler = WEB / "node_modules" / ".bin" / "tsc"
-    run(compiler, *options, "--lib", "es2022,dom", "user.ts", folder=installed)
+    run(compiler, *options, "--lib", "es2022,dom", "user.ts", "readme.ts", folder=installed)

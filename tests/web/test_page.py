@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,18 @@ def test_the_policy_keeps_audio_here(page: Page) -> None:
     assert "Content Security Policy" in refused[-1]
 
 
+def test_a_host_that_unpacks_gzip(lite: Codec, page: Page, tmp_path: Path) -> None:
+    """Some hosts send .gz files as packed content, which the browser then unpacks itself."""
+
+    def unpacked(route: Any) -> None:
+        name = route.request.url.removeprefix(page.site)
+        route.fulfill(body=gzip.decompress((WEB / "dist" / name).read_bytes()))
+
+    page.page.route("**/*.gz", unpacked)
+    lite.encode(torch.zeros(1, 44100), 44100).save(tmp_path / "a.melcap", compact=True)
+    page.file(tmp_path / "a.melcap")
+
+
 # ---- errors
 
 
@@ -149,6 +162,7 @@ def test_files_that_are_refused(lite: Codec, used_page: Page, tmp_path: Path) ->
     )
     assert "cannot be decoded" in file("text.wav", b"no audio at all")
     assert "cannot be decoded" in file("empty.mp3")
+    assert "cannot be decoded" in file("no.flac", b"fLaC")
     soundfile.write(tmp_path / "long.wav", np.zeros(11 * 60 * 8000), 8000, subtype="PCM_U8")
     assert used_page.refused(tmp_path / "long.wav") == (
         "long.wav is 11:00 long, and this page takes up to 10:00: choose a shorter file, or use "
@@ -286,6 +300,32 @@ def test_dropping_a_file(used_page: Page, tmp_path: Path) -> None:
         list((tmp_path / "a.wav").read_bytes()),
     )
     used_page.page.locator("#name", has_text="dropped.wav").wait_for()
+
+
+def test_the_keyboard_is_enough(page: Page) -> None:
+    """Every control can be reached, in the order of the page, and used."""
+
+    def order(count: int) -> list[str]:
+        found = []
+        for _ in range(count):
+            page.page.keyboard.press("Tab")
+            name = (
+                "(({ id, value, dataset }) => dataset.clip || id || value)(document.activeElement)"
+            )
+            found.append(page.page.evaluate(name))
+        return found
+
+    assert order(5) == ["speech", "music", "sound", "file", "record"]
+    for _ in range(4):
+        page.page.keyboard.press("Shift+Tab")
+    page.page.keyboard.press("Enter")
+    page.wait()
+    assert page.page.evaluate("document.activeElement.id") == "name"  # the result is announced
+    assert order(5) == ["play", "decoded", "seek", "save-melcap", "save-wav"]
+    for _ in range(3):
+        page.page.keyboard.press("Shift+Tab")
+    page.page.keyboard.press("ArrowLeft")
+    assert page.page.is_checked("input[value=original]")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -90,7 +90,7 @@ function fail(error, work) {
   if (error instanceof ManyChannels) {
     button.hidden = false;
     button.textContent = "Code a mix";
-    button.onclick = () => run((signal) => code(error.audio, signal));
+    button.onclick = () => run((signal) => code(error.mix, signal));
   }
   element("alert").hidden = false;
 }
@@ -224,7 +224,7 @@ element("record").addEventListener("click", () =>
     );
     cancel = cancelJob;
     element("cancel").textContent = "Cancel";
-    await code(checked({ name: "recording.wav", waves: [wave] }), signal);
+    await code(checked({ name: "recording.wav", waves: [wave] }, RATE), signal);
   }),
 );
 element("cancel").addEventListener("click", () => cancel());

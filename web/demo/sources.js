@@ -1,4 +1,5 @@
 /** The audio that a visitor chooses, and what this page can take. */
+import { bytesOf } from "../src/fetching.js";
 import { MelcapError, decodeAudio } from "../src/index.js";
 import { clock } from "./format.js";
 
@@ -8,7 +9,7 @@ export const LONGEST = isPhone() ? 120 : 600;
 /** @typedef {{ name: string, waves: Float32Array[] }} Audio */
 /** @typedef {{ name: string, bytes: Uint8Array }} Tokens */
 
-/** Audio of more channels than the page plays. `mix` is its mean over the channels. */
+/** The error for audio of more channels than the page plays. `mix` is its mean over the channels. */
 export class ManyChannels extends MelcapError {
   /** @param {Audio} audio */
   constructor({ name, waves }) {
@@ -16,7 +17,8 @@ export class ManyChannels extends MelcapError {
       `${name} has ${waves.length} channels, and this page takes one or two: code a mix of them, or ` +
         "use the melcap command, which codes all.",
     );
-    this.audio = { name, waves: [mixed(waves)] };
+    /** @type {Audio} */
+    this.mix = { name, waves: [mixed(waves)] };
   }
 }
 
@@ -36,21 +38,7 @@ export function isPhone() {
  * @returns {Promise<Audio>}
  */
 export async function clip(name, sampleRate, signal) {
-  /** @type {Response} */
-  let response;
-  try {
-    response = await fetch(`clips/${name}.flac`, { signal });
-    if (!response.ok) {
-      throw new MelcapError(`The server answered ${response.status}.`);
-    }
-  } catch (error) {
-    signal.throwIfAborted();
-    throw new MelcapError(
-      `The clip could not be fetched: check the connection, and try again.`,
-      { cause: error },
-    );
-  }
-  const bytes = new Uint8Array(await response.arrayBuffer());
+  const bytes = await bytesOf(new URL(`../clips/${name}.flac`, import.meta.url), signal);
   return { name: `${name}.flac`, waves: await decodeAudio(bytes, sampleRate) };
 }
 
@@ -75,26 +63,27 @@ export async function read(file, sampleRate) {
   }
   checkLength(file.name, await durationOf(file));
   const bytes = new Uint8Array(await file.arrayBuffer());
+  /** @type {Float32Array[]} */
+  let waves;
   try {
-    return checked({ name: file.name, waves: await decodeAudio(bytes, sampleRate) });
+    waves = await decodeAudio(bytes, sampleRate);
   } catch (error) {
-    if (error instanceof ManyChannels) {
-      throw error;
-    }
     throw new MelcapError(
       `${file.name} cannot be decoded by this browser: choose a WAV, FLAC, MP3 or Ogg file, or ` +
         "convert it with the melcap command.",
       { cause: error },
     );
   }
+  return checked({ name: file.name, waves }, sampleRate);
 }
 
 /**
  * Return audio that is not too long and has one or two channels.
  *
  * @param {Audio} audio
+ * @param {number} sampleRate
  */
-export function checked(audio, sampleRate = 44100) {
+export function checked(audio, sampleRate) {
   const [wave] = audio.waves;
   if (!wave?.length) {
     throw new MelcapError(`${audio.name} holds no audio: choose another file.`);

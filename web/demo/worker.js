@@ -1,4 +1,5 @@
 /** The codec in a worker, so that the page stays responsive. `client.js` calls it. */
+import { bytesOf } from "../src/fetching.js";
 import { Codes, MelcapError, RowTables, load, pack, unpack } from "../src/index.js";
 import { logMel } from "./mel.js";
 
@@ -37,7 +38,8 @@ const METHODS = {
     const codec = await codecHere();
     const begun = performance.now();
     const codes = await codec.encode(waves, watch);
-    return { codes: { ...codes }, bytes: pack(codes), milliseconds: performance.now() - begun };
+    const milliseconds = performance.now() - begun;
+    return { codes: { ...codes }, bytes: pack(codes), milliseconds };
   },
 
   /**
@@ -113,13 +115,13 @@ async function loaded(threads) {
   let ort;
   try {
     ort = await import(new URL("runtime/ort.wasm.bundle.min.mjs", SITE).href);
-    const wasm = await gunzipped(new URL("runtime/ort-wasm-simd-threaded.wasm.gz", SITE));
-    Object.assign(ort.env.wasm ?? {}, { wasmBinary: wasm });
   } catch (error) {
     throw new MelcapError("The runtime could not be fetched: check the connection, and try again.", {
       cause: error,
     });
   }
+  const wasm = await bytesOf(new URL("runtime/ort-wasm-simd-threaded.wasm.gz", SITE));
+  Object.assign(ort.env.wasm ?? {}, { wasmBinary: wasm.buffer });
   return load({
     ort,
     threads,
@@ -138,15 +140,6 @@ async function codecHere() {
 
 /** @param {Codec} codec */
 async function fetchedTables(codec) {
-  const bytes = new Uint8Array(await gunzipped(new URL("models/row-tables.bin.gz", SITE)));
+  const bytes = await bytesOf(new URL("models/row-tables.bin.gz", SITE));
   return RowTables.fromBytes(bytes, codec.facts.rows, codec.tokenizerId);
-}
-
-/** @param {URL} url */
-async function gunzipped(url) {
-  const response = await fetch(url);
-  if (!response.ok || !response.body) {
-    throw new MelcapError(`The server answered ${response.status} for ${url}.`);
-  }
-  return new Response(response.body.pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
 }
