@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from melcap.codes import UNKNOWN, Codes
 from melcap.config import BaseConfig, CodecConfig
 from melcap.errors import InputError, ModelMismatchError
 from melcap.flat_tokens import OnInvalid, grid_of
-from melcap.inputs import Tokens, Wave, as_tokens, clips_of, described, with_rate
+from melcap.inputs import Tokens, Wave, as_tokens, clips_of, described, on_device, with_rate
 from melcap.io.resample import resample, resampled_length
 from melcap.limits import checked_rate
 from melcap.model.quantizer import Codebook
@@ -48,11 +48,15 @@ class AudioCodec(nn.Module, ABC):
         """Return the tokenizer's id; codecs of the same id write and read the same tokens."""
 
     @abstractmethod
-    def _encode_clips(self, clips: Sequence[Tensor], columns: Sequence[int]) -> Tensor:
+    def _encode_clips(
+        self, batch: Tensor, lengths: Sequence[int], columns: Sequence[int]
+    ) -> Tensor:
         """Return the tokens of clips, int32 [clips, rows, columns of the longest].
 
         Args:
-            clips: floating point [samples] each, at the codec's rate.
+            batch: floating point [clips, samples], at the codec's rate. Samples after the end of a
+                clip may have any value.
+            lengths: the samples of each clip.
             columns: the columns of each clip.
         """
 
@@ -158,18 +162,21 @@ class AudioCodec(nn.Module, ABC):
         """
         self.require_float32()
         samples, sample_rate = with_rate(wave, sample_rate)
-        clips, axes = clips_of(samples, lengths)
-        clip_lengths = tuple(len(clip) for clip in clips)
-        if sample_rate != self.sample_rate:
+        resampling = sample_rate != self.sample_rate
+        batch, counts, axes = clips_of(samples.cpu() if resampling else samples, lengths)
+        own = counts  # the lengths at the codec's rate
+        if resampling:
+            own = [resampled_length(count, sample_rate, self.sample_rate) for count in counts]
             # Clipped before resampling too, because the filter would turn huge samples into
             # infinities.
-            clips = [_resample(clip.clamp(-1, 1), sample_rate, self.sample_rate) for clip in clips]
-        columns = tuple(self.columns(len(clip)) for clip in clips)
-        tokens = self._encode_clips(clips, columns)
+            clips = (clip[:count].clamp(-1, 1) for clip, count in zip(batch, counts, strict=True))
+            batch = _resampled(clips, own, sample_rate, self.sample_rate)
+        columns = tuple(map(self.columns, own))
+        tokens = self._encode_clips(batch, own, columns)
         return Codes(
             tokens=self._silence_after(tokens, columns).view(*axes, self.rows, max(columns)),
             columns=columns,
-            lengths=clip_lengths,
+            lengths=tuple(counts),
             sample_rate=sample_rate,
             tokenizer_id=self.tokenizer_id,
             model=self.model,
@@ -202,7 +209,9 @@ class AudioCodec(nn.Module, ABC):
         grid = codes.tokens.reshape(len(codes.columns), *codes.tokens.shape[-2:])
         if grid.shape[1] != self.rows:
             raise InputError(f"tokens must have {self.rows} rows, not {grid.shape[1]}")
-        tokens = self._silence_after(grid.to(self.device).long(), codes.columns)
+        # The check waits for the device, so that a copy to it need not.
+        tokens = grid.to(self.device, non_blocking=self.device.type == "cuda").long()
+        tokens = self._silence_after(tokens, codes.columns)
         self.codebook.check(tokens)
         rate = self.sample_rate
         lengths = [resampled_length(length, codes.sample_rate, rate) for length in codes.lengths]
@@ -215,13 +224,11 @@ class AudioCodec(nn.Module, ABC):
         wave = self._decode_grid(tokens, codes.columns, max(lengths))
         if codes.sample_rate == rate:
             for clip, length in zip(wave, lengths, strict=True):
-                clip[length:] = 0
+                if length < len(clip):
+                    clip[length:] = 0
         else:
-            resampled = wave.new_zeros(len(wave), max(codes.lengths))
-            for index, length in enumerate(codes.lengths):
-                clip = _resample(wave[index, : lengths[index]], rate, codes.sample_rate)
-                resampled[index, :length] = clip[:length]
-            wave = resampled
+            clips = (clip[:length] for clip, length in zip(wave.cpu(), lengths, strict=True))
+            wave = _resampled(clips, codes.lengths, rate, codes.sample_rate).to(wave)
         return wave.clamp_(-1, 1).view(*codes.shape, -1)
 
     def decode_tokens(
@@ -320,12 +327,24 @@ class AudioCodec(nn.Module, ABC):
 
     def _silence_after(self, tokens: Tensor, counts: Sequence[int]) -> Tensor:
         """Return the tokens with the silence column in all places after a clip's own columns."""
+        if min(counts) == tokens.shape[-1]:
+            return tokens
         column = torch.arange(tokens.shape[-1], device=tokens.device)
-        own = column < torch.tensor(counts, device=tokens.device)[:, None]
+        own = column < on_device(counts, tokens.device)[:, None]
         return torch.where(own[:, None], tokens, self.silence[:, None].to(tokens.dtype))
 
 
-def _resample(clip: Tensor, source: int, target: int) -> Tensor:
-    """Return a clip [samples] at another rate, float32 on the CPU."""
-    samples = clip.detach().cpu().to(torch.float32)[None].numpy()
-    return torch.from_numpy(resample(samples, source, target)[0])
+def _resampled(clips: Iterable[Tensor], lengths: Sequence[int], source: int, target: int) -> Tensor:
+    """Return clips at another rate, float32 [clips, longest length] on the CPU.
+
+    Args:
+        clips: floating point [samples] each, on the CPU.
+        lengths: the samples of each clip that are kept, from its beginning on; zeros follow them.
+        source: the rate of the clips in Hz.
+        target: the rate of the result in Hz.
+    """
+    made = torch.zeros(len(lengths), max(lengths), dtype=torch.float32, device="cpu")
+    for row, clip, length in zip(made, clips, lengths, strict=True):
+        samples = clip.detach().to(torch.float32)[None].numpy()
+        row[:length] = torch.from_numpy(resample(samples, source, target)[0, :length])
+    return made

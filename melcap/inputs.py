@@ -74,12 +74,16 @@ def with_rate(wave: Wave, sample_rate: Any) -> tuple[Tensor, int]:
     return as_tensor(wave), checked_rate(sample_rate)
 
 
-def clips_of(wave: Tensor, lengths: Tokens | None) -> tuple[list[Tensor], tuple[int, ...]]:
-    """Return the clips of a wave [..., samples], each [samples], and the axes before samples.
+def clips_of(wave: Tensor, lengths: Tokens | None) -> tuple[Tensor, list[int], tuple[int, ...]]:
+    """Return clips [clips, samples], the samples of each, and the axes of the wave before samples.
 
     Args:
         wave: floating point [..., samples].
         lengths: samples of each clip, in the shape of the axes before samples or of the first one.
+
+    Returns:
+        The clips of the wave up to the longest one's end, their lengths, and the axes. A shorter
+        clip is followed by samples that are not its own, of any value.
 
     Raises:
         InputError: for another shape or dtype, NaN or infinity, or lengths that do not fit.
@@ -99,16 +103,16 @@ def clips_of(wave: Tensor, lengths: Tokens | None) -> tuple[list[Tensor], tuple[
     counts = [samples] * len(batch)
     if lengths is not None:
         counts = _lengths_of(as_tokens(lengths, "lengths"), tuple(axes), samples)
-    clips = [clip[:count] for clip, count in zip(batch, counts, strict=True)]
-    # One reduction over the batch, because every value read from a GPU costs a synchronisation, and
-    # `isfinite` of the whole batch would allocate as much memory again.
-    if not torch.isfinite(torch.stack(batch.aminmax())).all():
-        for index, clip in enumerate(clips):
-            bad = (~torch.isfinite(clip)).nonzero()
-            if len(bad):
-                where = int(bad[0, 0])
-                raise InputError(f"clip {index} has NaN or infinity, first at sample {where}")
-    return clips, tuple(axes)
+    # One reduction over the batch, whose values are read together, because each reading from a GPU
+    # waits for it, and `isfinite` of the whole batch would allocate as much memory again.
+    if not all(map(math.isfinite, torch.stack(batch.aminmax()).tolist())):
+        clips = [clip[:count] for clip, count in zip(batch, counts, strict=True)]
+        finite = torch.stack([torch.isfinite(clip).all() for clip in clips]).tolist()
+        if not all(finite):
+            index = finite.index(False)
+            where = int((~torch.isfinite(clips[index])).nonzero()[0, 0])
+            raise InputError(f"clip {index} has NaN or infinity, first at sample {where}")
+    return batch[:, : max(counts)], counts, tuple(axes)
 
 
 def _lengths_of(lengths: Tensor, axes: tuple[int, ...], samples: int) -> list[int]:
@@ -125,10 +129,16 @@ def _lengths_of(lengths: Tensor, axes: tuple[int, ...], samples: int) -> list[in
             f"audio {[*axes, samples]} has {clips} clips, and lengths are {list(shape)}: pass one "
             "number for each clip"
         )
-    counts = [int(count) for count in lengths.flatten()]
+    counts: list[int] = lengths.flatten().tolist()
     if any(not 1 <= count <= samples for count in counts):
         raise InputError(f"lengths must be in 1..{samples}, not {counts}")
     return counts
+
+
+def on_device(numbers: Sequence[int], device: torch.device) -> Tensor:
+    """Return integers as a tensor, int64 [numbers], without waiting for a GPU."""
+    # CUDA has read pageable memory when such a copy returns; other devices may not have.
+    return torch.tensor(numbers, device="cpu").to(device, non_blocking=device.type == "cuda")
 
 
 def as_tokens(values: Tokens, what: str = "tokens") -> Tensor:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from contenders import CODECS, codec_of
 from torch import Tensor
 
 from melcap.bench.agreement import disagreement
-from melcap.bench.speed import Contender
+from melcap.bench.speed import Contender, settled
 
 LONGER = 4096
 """Samples by which a peer's wave may differ in length from what went in."""
@@ -21,8 +23,8 @@ def agreement(contender: Contender, wave: Tensor) -> str | None:
     waves must be finite, and about as long as what went in.
     """
     wave = wave[None].to(contender.device)
-    made = contender.encode(wave)
-    decoded = contender.decode(made)
+    made = settled(partial(contender.encode, wave), contender.device)
+    decoded = settled(partial(contender.decode, made), contender.device)
     if (codec := codec_of(contender.name)) is not None:
         return disagreement(made, decoded, wave, CODECS[codec]())
     length = decoded.numel()

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import melcap
 from melcap.bulk.encoding.encode import encode_windows
@@ -256,13 +256,17 @@ def test_a_stream_may_leave_and_enter_it(setting: str, codec: Codec) -> None:
 
 
 class NoStream:
+    """A stand-in for a stream and for an event."""
+
     def wait_stream(self, _: object) -> None: ...
+    def wait_event(self, _: object) -> None: ...
+    def record(self, _: object) -> None: ...
 
 
 class Doubling:
     """A function of one tensor that is also its own graph; its replay writes the same memory."""
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, network: nn.Module, x: Tensor) -> Tensor:
         self.given, self.made = x, x * 2
         return self.made
 
@@ -274,24 +278,24 @@ def test_a_graph_captured_in_inference_mode_replays_outside(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A CPU has no graphs, so a call replaces the replay."""
-    from melcap.model import cuda_graphs
-
     function = Doubling()
-    monkeypatch.setattr(cuda_graphs.registry, "choose", lambda _: "triton")
     for name, stand_in in {
         "graph_pool_handle": lambda: None,
         "device": lambda _: contextlib.nullcontext(),
         "Stream": lambda: NoStream(),
         "stream": lambda _: contextlib.nullcontext(),
-        "current_stream": lambda: NoStream(),
+        "current_stream": lambda *_: NoStream(),
+        "Event": lambda: NoStream(),
         "CUDAGraph": lambda: function,
         "graph": lambda *_, **__: contextlib.nullcontext(),
     }.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
-    replayed = GraphedFunction(function, [])
+    graphed, network = GraphedFunction(function, ()), nn.Module()
     with torch.inference_mode():
-        assert replayed(torch.ones(3)).tolist() == [2, 2, 2]
-    assert replayed(torch.full((3,), 3.0)).tolist() == [6, 6, 6]
+        for _ in range(2):
+            assert graphed(network, torch.ones(3)).tolist() == [2, 2, 2]
+    assert graphed(network, torch.full((3,), 3.0)).tolist() == [6, 6, 6]
+    assert not function.made.is_inference()
 
 
 def test_other_threads_keep_their_autocast(codec: Codec) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import triton
 from torch import Tensor
 
 from melcap.config import MelSpec
@@ -26,7 +25,7 @@ def plan(
     each = frames_each(batch * frames)
     return Launch(
         log_mel_kernel,
-        (batch * triton.cdiv(frames, each),),
+        (batch * -(-frames // each),),
         {
             "wave": wave,
             "lengths": lengths,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -43,6 +44,7 @@ class Tiling(NamedTuple):
     many: bool
 
     @staticmethod
+    @lru_cache(maxsize=256)
     def of(rows: int, dim: int, codes: int) -> Tiling:
         """Return the tiling of a search, a function of its shapes alone."""
         chunk, chunks = chunks_of(dim)

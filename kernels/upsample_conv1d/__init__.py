@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-import triton
 from torch import Tensor
 
 from melcap.ops.activations import activate
@@ -44,7 +43,7 @@ def plan(x: Tensor, layer: Layer, out: Tensor) -> Launch:
     snake = None if alpha is None else remembered(alpha, "snake", lambda: snake_table(alpha))
     # The crop does not begin with a phase: its first and last steps lie in half a column each.
     columns = length + ((kernel - stride) // 2 % stride > 0)
-    tiles = triton.cdiv(columns, tiling.steps)
+    tiles = -(-columns // tiling.steps)
     return Launch(
         upsample_conv1d_kernel,
         (batch * tiles * (len(rows) // tiling.rows),),

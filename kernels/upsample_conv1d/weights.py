@@ -8,6 +8,7 @@ each (o, r), the output's channel and phase, and a column for each (i, j).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +45,7 @@ class Tiling:
     chunked: bool
 
     @staticmethod
+    @lru_cache(maxsize=64)
     def of(channels_in: int, channels_out: int, kernel: int, stride: int, half: bool) -> Tiling:
         """Return the tiling of a layer, for 16-bit or float32 operands."""
         phases = _power_of_two(stride)

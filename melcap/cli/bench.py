@@ -42,12 +42,13 @@ def bench(
         ),
     ] = False,
     graphs: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--graphs",
-            help="Capture encode and decode as CUDA graphs. Not for the published architecture.",
+            "--graphs/--no-graphs",
+            help="Require CUDA graphs for short inputs, or switch them off. Default: used where "
+            "they can be recorded. Not for the published architecture.",
         ),
-    ] = False,
+    ] = None,
     weights: Weights = None,
     device: Device = "cpu",
     backend: BackendChoice = Backend.auto,
@@ -64,7 +65,7 @@ def bench(
     from melcap.bench import clips, speed
     from melcap.bench.kernels import compare
     from melcap.bench.origin import origin
-    from melcap.codec import require_own
+    from melcap.codec import Codec, require_own
     from melcap.ops.registry import choose
 
     lengths, sizes = seconds or [1.0, 10.0], batch or [1, 8]
@@ -72,13 +73,12 @@ def bench(
         torch.set_num_threads(threads)
     clip = clips.of_file(file, max(lengths)) if file else clips.synthetic
     with open_codec(weights, device, backend) as codec, torch.no_grad():
-        if graphs:
-            require_own(codec, "melcap bench --graphs").use_graphs()
+        if graphs is not None:
+            require_own(codec, "melcap bench --graphs").use_graphs(graphs)
         data: dict[str, Any] = {
             "origin": origin(device, codec.model),
             "device": device,
             "backend": choose(codec.device.type),
-            "graphs": graphs,
             "threads": torch.get_num_threads() if device == "cpu" else None,
             "clip": str(file) if file else "synthetic",
         }
@@ -92,6 +92,7 @@ def bench(
             ]
             rows, left_out = speed.measure(codec, backend.value, load(weights), settings, clip)
             data |= {"rows": rows, "left_out": left_out}
+            data["graphs"] = isinstance(codec, Codec) and codec.uses_graphs
     if as_json:
         print_json(data)
     else:
@@ -105,7 +106,7 @@ def _text(data: dict[str, Any]) -> str:
     if "kernels" in data:
         lines = [columns(*facts), "", *_kernel_table(data)]
     else:
-        graphs = ", CUDA graphs" if data["graphs"] else ""
+        graphs = ", CUDA graphs for short inputs" if data["graphs"] else ""
         facts.append(("backend", f"{data['backend']}{graphs}"))
         lines = [columns(*facts), "", *_speed_table(data)]
     return "\n".join(lines)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from melcap.config import CodecConfig
 from melcap.errors import BackendError, InputError
+from melcap.inputs import on_device
 from melcap.model.cuda_graphs import GraphedFunction
 from melcap.model.mel import LogMel
 from melcap.model.quality import Quality, griffin_lim_steps
@@ -18,6 +20,7 @@ from melcap.model.stages import Stage, inputs_for, outputs_of, run
 from melcap.model.tokenizer import mel_decoder, mel_encoder
 from melcap.model.tokenizer_id import CachedTokenizerId
 from melcap.model.vocoder import vocoder
+from melcap.ops import registry
 from melcap.ops.precision import exact_float32
 
 Self = TypeVar("Self", bound="Network")
@@ -31,6 +34,27 @@ GPU_CHUNKS = 64
 64 clips of up to a chunk (11.9 s for lite) are computed together, which keeps a large GPU busy. A
 CPU computes one chunk at a time, because the activations of several would not fit in its caches.
 """
+
+GRAPH_COLUMNS = 1024
+"""The most columns, over all clips of a batch, that run as a CUDA graph.
+
+A GPU computes more of them for longer than the host takes to launch the kernels.
+"""
+
+
+class Graphs(NamedTuple):
+    """The CUDA graphs of a codec, for both ways."""
+
+    encode: GraphedFunction[Network]
+    decode: GraphedFunction[Network]
+
+    @staticmethod
+    def none_yet(required: bool = False) -> Graphs:
+        """Return the graphs of a codec before any is recorded; see `GraphedFunction`."""
+        return Graphs(
+            GraphedFunction(Network._tokens_of, ("front", "encoder", "codebook"), required),
+            GraphedFunction(Network._samples_of, ("codebook", "decoder", "vocoder"), required),
+        )
 
 
 class Network(nn.Module):
@@ -63,7 +87,7 @@ class Network(nn.Module):
         self.decoder = mel_decoder(config)
         self.vocoder = vocoder(config, griffin_lim_steps(config, quality))
         self.register_buffer("silence", torch.zeros(config.rows, dtype=torch.int32))
-        self._graphs: tuple[GraphedFunction, GraphedFunction] | None = None
+        self._graphs: Graphs | None = Graphs.none_yet()
         self._cached_id = CachedTokenizerId()
 
     @property
@@ -88,30 +112,47 @@ class Network(nn.Module):
         The id follows changes of the weights, except changes in place through `tensor.data`, which
         PyTorch does not count.
         """
-        return self._cached_id.of(self.config, self.encoder, self.codebook.vectors)
+        return self._cached_id.of(self.config, self.encoder, self.codebook)
 
     @property
     def columns_at_once(self) -> int:
         """Return how many columns are computed together over all clips, which bounds the memory."""
         return self.chunk_columns * (GPU_CHUNKS if self.device.type == "cuda" else 1)
 
-    def use_graphs(self: Self, enabled: bool = True) -> Self:
-        """Capture `encode` and `decode` as CUDA graphs, and return the codec.
+    @property
+    def uses_graphs(self) -> bool:
+        """Return whether short inputs run as CUDA graphs, on the backend that is in force here."""
+        graphs = self._graphs
+        return (
+            self.device.type == "cuda"
+            and graphs is not None
+            and not any(way.failed for way in graphs)
+            and self.codebook.vectors.dtype == torch.float32
+            and registry.choose("cuda") == "triton"
+        )
 
-        For single short clips, kernel launch overhead dominates, and graphs remove most of it. The
+    def use_graphs(self: Self, enabled: bool = True) -> Self:
+        """Switch CUDA graphs off, or require them, and return the codec.
+
+        For short inputs, kernel launch overhead dominates, and graphs remove most of it. On a CUDA
+        device with the triton backend they are used without a call of this method, for inputs of
+        up to 1024 columns over all clips (lite: 47 s). Streams do not use them.
+
+        A shape runs without a graph at its first use. It is recorded at its second, which takes a
+        few times as long, and replayed from then on. To keep the shapes few, clips are filled up
+        with silence to a multiple of 8 columns (of 32 above 64), which is computed and cut off. The
         results are the same.
 
-        A graph is captured when a shape first occurs. To keep the shapes few, the last chunk is
-        padded with silence to a power of two columns. A batch that is too large for `GPU_CHUNKS` is
-        cut into pieces, and its last, smaller piece is another shape. It is not padded with clips
-        of silence, which would take as long as real ones.
+        Where a graph cannot be recorded, a warning with the reason is logged once, and the codec
+        runs without graphs from then on. After `use_graphs()` it is an error.
 
-        Weights may change in place. Call `use_graphs` again after you have replaced a module or a
-        parameter. A codec with graphs serves one thread at a time. Streams, and backends other than
-        triton, do not use graphs.
+        Threads may share a codec, and weights may change. Call `use_graphs` again after you have
+        changed anything else in a module, such as a number of steps. While a graph is recorded,
+        CUDA allows no other thread to wait for the whole device, as `torch.cuda.synchronize` does.
+        Switch graphs off in programs with such threads.
 
         Args:
-            enabled: False switches graphs off.
+            enabled: False switches graphs off, until the next call.
 
         Raises:
             BackendError: if the codec is not on a CUDA device.
@@ -121,12 +162,7 @@ class Network(nn.Module):
                 f"CUDA graphs need a codec on a CUDA device, this one is on {self.device}: "
                 'melcap.load(device="cuda")'
             )
-        watched = [*self.parameters(), *self.buffers()]
-        self._graphs = (
-            (GraphedFunction(self._tokens_of, watched), GraphedFunction(self._samples_of, watched))
-            if enabled
-            else None
-        )
+        self._graphs = Graphs.none_yet(required=True) if enabled else None
         return self
 
     def _apply(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -138,8 +174,8 @@ class Network(nn.Module):
                 f"{str(dtype).removeprefix('torch.')}"
             )
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self._graphs is not None:  # captured with the weights at their former addresses
-            self.use_graphs(self.device.type == "cuda")
+        if self._graphs is not None:  # recorded with the weights at their former addresses
+            self._graphs = Graphs.none_yet(self._graphs.encode.required)
         return self
 
     @torch.no_grad()
@@ -150,32 +186,41 @@ class Network(nn.Module):
         signal = torch.zeros(1, last - first, dtype=torch.float32, device=self.device)
         self.silence.copy_(self.codebook.tokens(run(self.encode_stages, signal))[0, :, 0])
 
-    def _encode_clips(self, clips: Sequence[Tensor], columns: Sequence[int]) -> Tensor:
+    def _encode_clips(
+        self, batch: Tensor, lengths: Sequence[int], columns: Sequence[int]
+    ) -> Tensor:
         """Return the tokens of clips, int32 [clips, rows, columns of the longest].
 
         Args:
-            clips: floating point [samples] each, at the codec's rate.
+            batch: floating point [clips, samples], at the codec's rate. Samples after the end of a
+                clip may have any value.
+            lengths: the samples of each clip.
             columns: the columns of each clip.
         """
-        computed = self._columns_to_compute(max(columns))
-        tokens_of = self._graphs[0] if self._graphs else self._tokens_of
-        shape = (len(clips), self.config.rows, computed)
+        computed, tokens_of = max(columns), self._tokens_of
+        if graphs := self._graphs_for(len(batch), computed):
+            computed, tokens_of = filled(computed), partial(graphs.encode, self)
+        shape = (len(batch), self.config.rows, computed)
         tokens = torch.empty(shape, dtype=torch.int32, device=self.device)
-        for some, (begin, end), inputs in self._pieces(self.encode_stages, computed, len(clips)):
-            tokens[some, :, begin:end] = tokens_of(self._excerpt(clips[some], *inputs))
-        return tokens[..., : max(columns)]
+        for some, (begin, end), inputs in self._pieces(self.encode_stages, computed, len(batch)):
+            signal = self._excerpt(batch[some], lengths[some], *inputs)
+            tokens[some, :, begin:end] = tokens_of(signal)
+        return tokens[..., : max(columns)].contiguous()
 
-    def _excerpt(self, clips: Sequence[Tensor], begin: int, end: int) -> Tensor:
+    def _excerpt(self, batch: Tensor, lengths: Sequence[int], begin: int, end: int) -> Tensor:
         """Return samples `begin` to `end` of clips, float32 [clips, end - begin].
 
-        Samples before the beginning or after the end of a clip are zero.
+        Samples before the beginning or after the end of a clip are zero. All clips are taken at
+        once, because a GPU waits for the host where each has operations of its own.
         """
-        shape = (len(clips), end - begin)
+        shape = (len(batch), end - begin)
         signal = torch.zeros(shape, dtype=torch.float32, device=self.device)
-        for row, clip in zip(signal, clips, strict=True):
-            part = clip[max(begin, 0) : max(end, 0)].to(signal)
-            start = max(-begin, 0)
-            row[start : start + len(part)] = part.clamp(-1, 1)
+        part = batch[:, max(begin, 0) : max(end, 0)].to(signal)
+        start = max(-begin, 0)
+        torch.clamp(part, -1, 1, out=signal[:, start : start + part.shape[1]])
+        if min(lengths) < min(end, batch.shape[1]):
+            sample = torch.arange(begin, end, device=self.device)
+            signal.masked_fill_(sample >= on_device(lengths, self.device)[:, None], 0)
         return signal
 
     def _decode_grid(self, tokens: Tensor, columns: Sequence[int], samples: int) -> Tensor:
@@ -184,13 +229,14 @@ class Network(nn.Module):
         Tokens after a clip's own `columns` are those of silence.
         """
         stages, unit = self.decode_stages, self.config.column_samples
-        count = self._columns_to_compute(tokens.shape[-1])
+        count, samples_of = tokens.shape[-1], self._samples_of
+        if graphs := self._graphs_for(len(tokens), count):
+            count, samples_of = filled(count), partial(graphs.decode, self)
         first, last = inputs_for(stages, 0, count * unit)
         silence = self.silence[None, :, None].expand(len(tokens), -1, -1)
         before = silence.expand(-1, -1, -first)
         after = silence.expand(-1, -1, last - tokens.shape[-1])
         extended = torch.cat((before, tokens, after), dim=-1)
-        samples_of = self._graphs[1] if self._graphs else self._samples_of
         dtype = self.codebook.vectors.dtype
         wave = torch.empty(len(tokens), samples, dtype=dtype, device=self.device)
         for some, (begin, end), inputs in self._pieces(stages, count, len(tokens), unit):
@@ -208,12 +254,10 @@ class Network(nn.Module):
         """Return the samples [batch, samples] of a chunk with its context, given as tokens."""
         return run(self.decode_stages, self.codebook.latents(tokens))
 
-    def _columns_to_compute(self, columns: int) -> int:
-        """Return `columns`, or with graphs more, so that the last chunk has one of few sizes."""
-        rest = columns % self.chunk_columns
-        if not self._graphs or not rest:
-            return columns
-        return columns - rest + (1 << (rest - 1).bit_length())
+    def _graphs_for(self, clips: int, columns: int) -> Graphs | None:
+        """Return the graphs for a batch of so many clips and columns; None where it has none."""
+        short = clips * filled(columns) <= GRAPH_COLUMNS
+        return self._graphs if short and self.uses_graphs else None
 
     def _pieces(
         self, stages: Sequence[Stage], columns: int, batch: int, unit: int = 1
@@ -221,9 +265,8 @@ class Network(nn.Module):
         """Yield pieces of work: clips, their output steps, and the input steps that these need.
 
         On a GPU a piece has as many clips and columns as `GPU_CHUNKS` allows, because every piece
-        costs the time of all kernel launches. With graphs it has one chunk of that many clips, so
-        that clips of any length have the same few shapes. On a CPU it is a chunk of one clip, or as
-        many short clips as make up a chunk.
+        costs the time of all kernel launches. On a CPU it is a chunk of one clip, or as many short
+        clips as make up a chunk.
 
         Args:
             stages: the chain.
@@ -232,7 +275,7 @@ class Network(nn.Module):
             unit: output steps of a column.
         """
         if self.device.type == "cuda":
-            at_once = self.chunk_columns * (1 if self._graphs else GPU_CHUNKS)
+            at_once = self.chunk_columns * GPU_CHUNKS
             most = GPU_CHUNKS * _inputs_of(stages, self.chunk_columns * unit)
             clips = most // _inputs_of(stages, min(columns, at_once) * unit)
         else:
@@ -248,3 +291,9 @@ def _inputs_of(stages: Sequence[Stage], outputs: int) -> int:
     """Return the number of input steps that `outputs` output steps of a chain depend on."""
     first, last = inputs_for(stages, 0, outputs)
     return last - first
+
+
+def filled(columns: int) -> int:
+    """Return how many columns are computed for so many, if graphs are to have few shapes."""
+    step = 8 if columns <= 64 else 32
+    return -(-columns // step) * step

@@ -49,6 +49,6 @@ class Codebook(nn.Module):
             InputError: with the lowest and the highest token.
         """
         if tokens.numel():
-            low, high = (int(bound) for bound in torch.aminmax(tokens))
+            low, high = torch.stack(torch.aminmax(tokens)).tolist()  # read at once: one wait
             if low < 0 or high >= len(self.vectors):
                 raise InputError(f"tokens must be in 0..{len(self.vectors) - 1}, not {low}..{high}")

@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from melcap.config import BaseConfig, CodecConfig
+from melcap.model.quantizer import Codebook
+from melcap.model.weight_state import WeightState
 
 DIGITS = 16
 """Hexadecimal digits of an id: 64 bits of a SHA-256."""
@@ -51,42 +52,23 @@ def tokenizer_id_of(
 
 
 class CachedTokenizerId:
-    """The id of a tokenizer, computed again only when one of its tensors has changed."""
+    """The id of a tokenizer, computed again only when one of its weights has changed."""
 
     def __init__(self) -> None:
-        # The tensors are kept alive, so that no new tensor can get the address of one of them.
-        self._tensors: list[Tensor] = []
-        self._state: list[tuple[int, int]] | None = None
+        self._state: WeightState | None = None
         self._id = ""
 
-    def of(self, config: CodecConfig | BaseConfig, encoder: nn.Module, vectors: Tensor) -> str:
-        """Return the id of the tokenizer with these modules.
+    def __reduce__(self) -> tuple[object, ...]:
+        return CachedTokenizerId, ()  # a copy has weights of its own
 
-        Args:
-            config: configuration of the codec.
-            encoder: the encoder.
-            vectors: the codebook, [codebook_size, codebook_dim].
-        """
-        tensors = [*_tensors(encoder), vectors]
-        try:
-            state = [(each._version, each.data_ptr()) for each in tensors]
-        except RuntimeError:  # tensors made in inference mode do not count their changes
-            state = None
-        same = len(tensors) == len(self._tensors) and all(map(operator.is_, tensors, self._tensors))
-        if not same or state is None or state != self._state:
-            self._id = tokenizer_id_of(config, encoder.state_dict(), vectors)
-            self._tensors, self._state = tensors, state
+    def of(self, config: CodecConfig | BaseConfig, encoder: nn.Module, codebook: Codebook) -> str:
+        """Return the id of the tokenizer with this configuration, encoder and codebook."""
+        state = self._state
+        if state is None or not state.complete or not state.holds(encoder, codebook):
+            state = WeightState(encoder, codebook)  # before they are read
+            self._id = tokenizer_id_of(config, encoder.state_dict(), codebook.vectors)
+            self._state = state
         return self._id
-
-
-def _tensors(module: nn.Module) -> Iterator[Tensor]:
-    """Yield the parameters and buffers of a module, far faster than its `state_dict` does."""
-    modules = [module]
-    while modules:
-        module = modules.pop()
-        modules.extend(each for each in module._modules.values() if each is not None)
-        yield from (each for each in module._parameters.values() if each is not None)
-        yield from (each for each in module._buffers.values() if each is not None)
 
 
 def _json_of(config: CodecConfig | BaseConfig) -> str:

@@ -13,10 +13,11 @@ import importlib.util
 import logging
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 
@@ -29,6 +30,9 @@ BACKENDS = ("auto", "torch", "triton")
 SWITCH = "MELCAP_DISABLE_KERNELS"
 """The environment variable that lists operations, separated by commas, that the triton backend
 must not run: a way round a kernel that is wrong on some device."""
+
+MOST_REASONS = 1024
+"""Kinds of calls whose reasons are remembered."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,9 @@ class Implementation:
     Attributes:
         run: computes the operation from its arguments.
         tolerances: for each dtype, what tests hold it to and docs quote.
-        unsupported: takes the same arguments and lists why they cannot be run; [] if they can.
+        unsupported: takes the same arguments and lists why they cannot be run; [] if they can. The
+            answer depends on the shapes, strides, dtypes and devices of tensors, and on all other
+            arguments, because it is remembered for these.
         layers: rows (layer, dtype, code, why) where different code runs different layers.
         gradient: the backward pass, from the upstream gradient and the same arguments; None for
             that of the reference.
@@ -76,6 +82,8 @@ OPERATIONS: dict[str, Operation] = {}
 """All operations by name; each module of an operation adds its own (`library.define_operation`)."""
 
 _implementations: dict[tuple[str, str], Implementation] = {}
+_registrations = 0
+_known_reasons: dict[tuple[Hashable, ...], list[str]] = {}
 _default = "auto"
 _scoped: ContextVar[str | None] = ContextVar("melcap_backend", default=None)
 _auto_choice: dict[str, str] = {}
@@ -83,9 +91,11 @@ _auto_choice: dict[str, str] = {}
 
 def register(operation: str, backend: str, implementation: Implementation) -> None:
     """Make an implementation the one that runs `operation` on `backend`."""
+    global _registrations
     if operation not in OPERATIONS or backend not in BACKENDS[1:]:
         raise BackendError(f"cannot register {operation!r} for the backend {backend!r}")
     _implementations[operation, backend] = implementation
+    _registrations += 1
 
 
 def unavailable(backend: str) -> list[str]:
@@ -183,14 +193,38 @@ def _operations_in(names: str) -> frozenset[str]:
     return found
 
 
-def reasons_against(operation: str, backend: str, *arguments: object) -> list[str]:
+def kernels_in_force() -> tuple[frozenset[str], int]:
+    """Return what changes when other kernels are to run: those switched off, those registered."""
+    return switched_off(), _registrations
+
+
+def reasons_against(operation: str, backend: str, *arguments: Any) -> list[str]:
     """Return why a backend cannot run an operation on these arguments; [] if it can."""
     if backend == "triton" and operation in switched_off():
         return [f"{SWITCH} switches its kernel off"]
     found = _implementations.get((operation, backend))
     if found is None:
         return [f"no {backend} implementation of {operation} is registered"]
-    return found.unsupported(*arguments)
+    if backend == "torch":
+        return found.unsupported(*arguments)
+    # To look for reasons takes longer than some kernels, and networks call with few kinds of
+    # arguments. On a CPU, kernels can run while the variable says that they are interpreted.
+    interpreted = arguments[0].is_cuda or os.environ.get("TRITON_INTERPRET")
+    kind = found.unsupported, interpreted, *map(_kind_of, arguments)
+    reasons = _known_reasons.get(kind)
+    if reasons is None:
+        if len(_known_reasons) >= MOST_REASONS:
+            _known_reasons.clear()
+        reasons = _known_reasons[kind] = found.unsupported(*arguments)
+    return reasons
+
+
+def _kind_of(argument: Any) -> Hashable:
+    """Return what an implementation may look at to tell whether it can run an argument."""
+    if isinstance(argument, torch.Tensor):
+        return argument.shape, argument.stride(), argument.dtype, argument.device
+    kind: Hashable = tuple(argument) if isinstance(argument, list) else argument
+    return kind
 
 
 @lru_cache(maxsize=64)

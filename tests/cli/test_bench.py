@@ -141,6 +141,23 @@ def test_nothing_is_timed_whose_samples_are_not_the_references(
     assert "0 of " in done.stderr
 
 
+class TestGraphs:
+    """CUDA graphs are required or switched off by name, and their results are compared."""
+
+    def test_on_a_cpu(self, bench: Callable[..., Result]) -> None:
+        words = ("--seconds", 0.3, "--batch", 1, "--rounds", 3, "--json")
+        done = bench("--graphs", *words)
+        assert done.exit_code == 1
+        assert "need a codec on a CUDA device" in json.loads(done.stdout)["error"]
+        assert json.loads(bench("--no-graphs", *words).stdout)["graphs"] is False
+
+    def test_the_second_result_is_compared(self) -> None:
+        """The first one was computed before there was a graph."""
+        results = iter(range(9))
+        assert speed.settled(lambda: next(results), "cpu") == 0
+        assert speed.settled(lambda: next(results), "cuda") == 2
+
+
 class TestPublished:
     """Codecs of the published architecture are measured as others are."""
 

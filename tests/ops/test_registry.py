@@ -8,6 +8,7 @@ import logging
 import pkgutil
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -212,6 +213,54 @@ def test_what_an_implementation_cannot_run_is_refused_with_its_reasons(triton: l
         with pytest.raises(BackendError, match=r"nearest_code.*triton.*dim is 4; it is too late"):
             nearest_code(noise(5, 4), noise(7, 4))
     assert triton == ["nearest_code"]
+
+
+def test_reasons_are_looked_for_once_for_each_kind_of_call(
+    triton: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, ...]] = []
+
+    def unsupported(x: Tensor, codebook: Tensor, *others: object) -> list[str]:
+        asked.append(tuple(x.shape))
+        return [] if x.shape[1] == 3 else [f"dim is {x.shape[1]}"]
+
+    def reasons(*arguments: object) -> list[str]:
+        return registry.reasons_against("nearest_code", "triton", *arguments)
+
+    found = registry.implementation("nearest_code", "triton")
+    registry.register("nearest_code", "triton", replace(found, unsupported=unsupported))
+    x, codebook = noise(5, 3), noise(7, 3)
+    for _ in range(3):
+        assert reasons(x, codebook) == []
+        assert reasons(noise(5, 4), codebook) == ["dim is 4"]
+    assert asked == [(5, 3), (5, 4)]
+    for other in (noise(6, 3), noise(3, 5).t(), x.double(), x.to("meta")):
+        reasons(other, codebook)
+    reasons(x, codebook.double())
+    reasons(x, codebook, [1, 2])
+    reasons(x, codebook, [1, 3])
+    reasons(x, codebook, None)
+    reasons(x, codebook, 0.5)
+    assert len(asked) == 11, "shape, strides, dtype, device, other tensors and other arguments"
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    reasons(x, codebook)
+    assert len(asked) == 12, "kernels on a CPU"
+    monkeypatch.setenv(registry.SWITCH, "nearest_code")
+    assert "switches its kernel off" in reasons(x, codebook)[0]
+    monkeypatch.delenv(registry.SWITCH)
+    assert reasons(x, codebook) == []
+    registry.register("nearest_code", "triton", replace(found, unsupported=lambda *_: ["anew"]))
+    assert reasons(x, codebook) == ["anew"]
+
+
+def test_reasons_are_not_remembered_without_end(
+    triton: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "MOST_REASONS", 4)
+    monkeypatch.setattr(registry, "_known_reasons", {})
+    for rows in range(1, 20):
+        registry.reasons_against("nearest_code", "triton", noise(rows, 3), noise(7, 3))
+    assert 1 <= len(registry._known_reasons) <= 4
 
 
 def test_auto_falls_back_where_triton_cannot_run_an_operation(

@@ -265,6 +265,25 @@ def test_the_codecs_that_are_timed(
     assert asked == [name for name in every if name not in left_out]
 
 
+@pytest.mark.usefixtures("small")
+def test_graphs_have_a_row_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are used by default, so that they are switched off for the row without them."""
+    import contenders
+
+    from melcap.model.network import Network
+
+    codec = melcap.load()
+    monkeypatch.setattr(contenders, "unavailable", lambda backend: [])
+    monkeypatch.setattr(Network, "device", torch.device("cuda"))
+    monkeypatch.setattr(Codec, "to", lambda codec, device: codec)
+    monkeypatch.setitem(contenders.CODECS, "melcap", lambda: codec)
+    assert contenders.MELCAP["melcap-triton"]("cuda").name == "melcap, triton"
+    assert codec._graphs is None
+    assert contenders.MELCAP["melcap-graphs"]("cuda").name == "melcap, triton + CUDA graphs"
+    assert codec._graphs is not None
+    assert codec._graphs.encode.required
+
+
 def test_work_is_that_of_melcaps_codecs(
     small_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

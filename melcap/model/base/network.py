@@ -68,7 +68,7 @@ class BaseNetwork(nn.Module):
     @property
     def tokenizer_id(self) -> str:
         """Return the tokenizer's id; codecs of the same id write and read the same tokens."""
-        return self._cached_id.of(self.config, self.encoder, self.codebook.vectors)
+        return self._cached_id.of(self.config, self.encoder, self.codebook)
 
     @torch.no_grad()
     @exact_float32()
@@ -104,22 +104,27 @@ class BaseNetwork(nn.Module):
         samples: Tensor = wave[(first - begin) * hop : (last - begin) * hop]
         return samples
 
-    def _encode_clips(self, clips: Sequence[Tensor], columns: Sequence[int]) -> Tensor:
+    def _encode_clips(
+        self, batch: Tensor, lengths: Sequence[int], columns: Sequence[int]
+    ) -> Tensor:
         """Return the tokens of clips, int32 [clips, rows, columns of the longest].
 
         Args:
-            clips: floating point [samples] each, at the codec's rate.
+            batch: floating point [clips, samples], at the codec's rate.
+            lengths: the samples of each clip.
             columns: the columns of each clip.
         """
-        shape = (len(clips), self.config.rows, max(columns))
+        batch = batch.detach().cpu()
+        shape = (len(batch), self.config.rows, max(columns))
         tokens = torch.zeros(shape, dtype=torch.int32, device=self.device)
-        for batch in self._batches(columns):
+        for windows in self._batches(columns):
             signals = []
-            for clip, window in batch:
-                samples = clips[clip].detach().cpu().float().clamp(-1, 1).numpy()
-                signals.append(signal_of(self.config, samples, 0, len(samples), window))
+            for clip, window in windows:
+                length = lengths[clip]
+                samples = batch[clip, :length].float().clamp(-1, 1).numpy()
+                signals.append(signal_of(self.config, samples, 0, length, window))
             found = self.tokens_of(torch.from_numpy(np.stack(signals)))
-            for (clip, (begin, end)), of_window in zip(batch, found, strict=True):
+            for (clip, (begin, end)), of_window in zip(windows, found, strict=True):
                 tokens[clip, :, begin:end] = of_window
         return tokens
 
