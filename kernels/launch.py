@@ -10,6 +10,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -38,6 +39,7 @@ class Launch:
         wide: another promise: bits of the widest loads, 64 or 128; 0 promises nothing.
         registers: limit of the registers of a thread on a CUDA device. With 0 ptxas chooses, and
             may spill some so that more blocks run at the same time.
+        shared: bytes of shared memory that a device must have for it; 0 where any has enough.
     """
 
     kernel: Any
@@ -50,6 +52,7 @@ class Launch:
     products: str = ""
     wide: int = 0
     registers: int = 0
+    shared: int = 0
 
     @property
     def name(self) -> str:
@@ -73,6 +76,15 @@ class Launch:
 def interpreted() -> bool:
     """Return whether kernels run in triton's interpreter, on the CPU (TRITON_INTERPRET=1)."""
     return bool(triton.knobs.runtime.interpret)
+
+
+@cache
+def shared_memory(device: torch.device) -> int:
+    """Return the bytes of shared memory that a block may have on a device; 0 on a CPU."""
+    if device.type != "cuda":
+        return 0
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return int(triton.runtime.driver.active.utils.get_device_properties(index)["max_shared_mem"])
 
 
 def run(launch: Launch) -> None:

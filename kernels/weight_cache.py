@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import TypeVar
 
+import torch
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
+from torch.utils.weak import TensorWeakRef, WeakTensorKeyDictionary
 
 _T = TypeVar("_T")
 
 _tables: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
-def remembered(source: Tensor, kind: Hashable, build: Callable[[], _T]) -> _T:
+def remembered(
+    source: Tensor, kind: Hashable, build: Callable[[], _T], *others: Tensor | None
+) -> _T:
     """Return the table that `build` made from `source`, made again when `source` has changed.
 
     Changes through `.data` that keep the address are not noticed, because they leave the version as
@@ -24,12 +27,25 @@ def remembered(source: Tensor, kind: Hashable, build: Callable[[], _T]) -> _T:
         source: the weight.
         kind: tells the tables of one weight apart; each operation has kinds of its own.
         build: computes the table, which must not refer to `source`: it would never be freed.
+        others: tensors that the table is made from as well.
     """
-    if source.is_inference():
+    sources = [source, *(other for other in others if other is not None)]
+    if any(tensor.is_inference() for tensor in sources):
         return build()
-    state = source._version, source.data_ptr()
+    state = [(tensor._version, tensor.data_ptr()) for tensor in sources]
     tables = _tables.setdefault(source, {})
-    if kind not in tables or tables[kind][0] != state:
-        tables[kind] = state, build()
-    found: _T = tables[kind][1]
-    return found
+    if kind in tables:
+        known_state, references, table = tables[kind]
+        # A state is not enough to know others by: an address is given again once it is free.
+        same = len(references) == len(sources) - 1 and all(
+            reference() is tensor for reference, tensor in zip(references, sources[1:], strict=True)
+        )
+        if same and known_state == state:
+            found: _T = table
+            return found
+    table = build()
+    if source.is_cuda and not torch.cuda.is_current_stream_capturing():
+        # Other streams may read the table from now on, and do not wait for this one.
+        torch.cuda.current_stream(source.device).synchronize()
+    tables[kind] = state, [TensorWeakRef(tensor) for tensor in sources[1:]], table
+    return table

@@ -43,14 +43,18 @@ Job = tuple[str, str, str]
 
 
 def jobs(targets: list[str], first: bool) -> list[Job]:
-    """Return (operation, configuration, target) of everything that is to be compiled."""
+    """Return (operation, configuration, target) of everything that is to be compiled.
+
+    A launch that needs more shared memory than a target has is never planned there.
+    """
     found = []
     for operation in kernels.OPERATIONS:
-        names = list(_shipped(operation))
+        launches = list(_shipped(operation).items())
         found += [
             (operation, name, target)
-            for name in (names[:1] if first else names)
+            for name, launch in (launches[:1] if first else launches)
             for target in targets
+            if launch.shared <= aot.SHARED_LIMIT[target]
         ]
     return found
 

@@ -7,8 +7,11 @@ setting that is nearest to melcap's bit rate or cheaper.
 
 from __future__ import annotations
 
+import os
 import runpy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from tempfile import TemporaryDirectory
 
 import torch
@@ -19,11 +22,13 @@ import melcap
 from melcap.audio_codec import AudioCodec
 from melcap.base_codec import BaseCodec
 from melcap.bench.speed import Contender, contender_of
-from melcap.codec import require_own
+from melcap.codec import Codec, require_own
 from melcap.config import BaseConfig
 from melcap.errors import MelcapError
-from melcap.ops.registry import switched_off, unavailable
+from melcap.ops.registry import SWITCH, switched_off, unavailable
 
+CONVOLUTIONS = ("conv2d", "resblock2d")
+"""The operations that cuDNN runs where their kernels are switched off."""
 EXAMPLES = ROOT / "examples"
 
 
@@ -60,12 +65,27 @@ def codec_of(contender: str) -> str | None:
     return name if name in CODECS else None
 
 
-def melcap_on(backend: str, codec: str = "melcap") -> Callable[[str], Contender]:
+@contextmanager
+def switched_off_too(operations: Sequence[str]) -> Iterator[None]:
+    """Switch the kernels of operations off in the block, besides those that are off already."""
+    before = os.environ.get(SWITCH, "")
+    os.environ[SWITCH] = ",".join([*operations, *([before] if before else [])])
+    try:
+        yield
+    finally:
+        os.environ[SWITCH] = before
+
+
+def melcap_on(
+    backend: str, codec: str = "melcap", without: Sequence[str] = ()
+) -> Callable[[str], Contender]:
     """Return a function that builds a codec of melcap on a device.
 
     Args:
-        backend: "torch", "triton", or "triton + CUDA graphs".
+        backend: "torch", "triton", or "triton + CUDA graphs". Graphs are used for short inputs in
+            the last alone, and must be possible there.
         codec: one of `CODECS`.
+        without: operations that PyTorch runs in place of their kernels.
     """
 
     def build(device: str) -> Contender:
@@ -76,10 +96,18 @@ def melcap_on(backend: str, codec: str = "melcap") -> Callable[[str], Contender]
         built = CODECS[codec]().to(device)
         if backend.endswith("graphs"):
             require_own(built, "CUDA graphs").use_graphs()
+        elif isinstance(built, Codec):
+            built.use_graphs(False)
         used, name = backend.partition(" ")[0], f"{codec}, {backend}"
-        if used == "triton" and switched_off():  # by name, it refuses what is switched off
-            used, name = "auto", f"{name} without {', '.join(sorted(switched_off()))}"
-        return contender_of(built, used, name)
+        off = sorted({*switched_off(), *without})
+        if used == "triton" and off:  # by name, it refuses what is switched off
+            used, name = "auto", f"{name} without {', '.join(off)}"
+        contender = contender_of(built, used, name)
+        if not without:
+            return contender
+        inside = switched_off_too(without)  # a context manager that is a decorator too
+        encode, decode = inside(contender.encode), inside(contender.decode)
+        return replace(contender, encode=encode, decode=decode)
 
     return build
 
@@ -205,6 +233,7 @@ def vocos(device: str) -> Contender:
 MELCAP: dict[str, Callable[[str], Contender]] = {
     "melcap-torch": melcap_on("torch"),
     "melcap-triton": melcap_on("triton"),
+    "melcap-cudnn": melcap_on("triton", without=CONVOLUTIONS),
     "melcap-graphs": melcap_on("triton + CUDA graphs"),
     "melcap-onnx": melcap_onnx,
     "base-torch": melcap_on("torch", "melcap base"),

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import torch
 import typer
 from clips import clip
-from contenders import melcap_on
+from contenders import MELCAP
 from gates import agreement
 from machine import provenance
 from torch.autograd import DeviceType
@@ -116,10 +116,10 @@ def main(
     """Measure; the files are written anew after every shape."""
     out.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {"origin": provenance(device), "skipped": [], "rows": []}
-    modes = ("torch",) if device == "cpu" else ("triton", "triton + CUDA graphs")
+    on_gpu = ("melcap-cudnn", "melcap-triton", "melcap-graphs")
     with torch.no_grad():
-        for mode in modes:
-            codec = melcap_on(mode)(device)
+        for name in ("melcap-torch",) if device == "cpu" else on_gpu:
+            codec = MELCAP[name](device)
             if reason := agreement(codec, clip(1.0 if small else 10.0, codec.sample_rate)):
                 found["skipped"].append(f"{codec.name}: {reason}")
                 continue

@@ -4,7 +4,7 @@
 
 Each load is a folder, OUT/0, OUT/1, ..., which travels together with the repository:
 
-    0/site/          soundfile, soxr and what they need, unpacked for the other machine's Python
+    0/site/          soundfile, soxr and flash-kmeans, unpacked for the other machine's Python
     0/commit         the commit that is measured: the repository travels without its history
     0/audio-0.tar    clips drawn at random from all shards, as many as fit
     1/audio-1.tar    more of them
@@ -35,7 +35,7 @@ from melcap.cli.exits import exit_on_errors
 from melcap.errors import InputError
 from melcap.training.checkpoint import INDEX
 
-WHEELS = ("soundfile", "soxr", "cffi", "pycparser")
+WHEELS = ("soundfile", "soxr", "cffi", "pycparser", "flash-kmeans")
 PLATFORMS = tuple(
     f"manylinux{version}_x86_64" for version in ("_2_28", "_2_27", "_2_17", "2014", "_2_5", "1")
 )

@@ -11,9 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-PEERS = ("melcap-triton", "melcap-graphs", "encodec", "mimi", "dac", "snac")
+PEERS = ("melcap-triton", "melcap-graphs", "melcap-cudnn", "encodec", "mimi", "dac", "snac")
 """Codecs that are timed on a device. A peer that is not installed is named as skipped."""
 DEVICE_TESTS = (
+    "tests/kernels/test_conv2d.py",
+    "tests/kernels/test_resblock2d.py",
     "tests/kernels/test_channel_norm.py",
     "tests/kernels/test_sanitized.py",
     "tests/model/test_cuda_graphs.py",
@@ -161,7 +163,7 @@ PHASES: dict[str, Phase] = {
     "versions": Phase(20, _versions),
     "compile": Phase(45, _compile, _compiled),
     "gates": Phase(40, _gates, _interpreted_on_a_cpu),
-    "device_time": Phase(40, _device_time),
+    "device_time": Phase(50, _device_time),
     "training_step": Phase(30, _training_step),
     "rtf": Phase(70, _rtf),
     "device_tests": Phase(60, _device_tests, _interpreted_on_a_cpu),

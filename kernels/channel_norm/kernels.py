@@ -52,8 +52,8 @@ def channel_norm_kernel(
         at = packed
     else:
         at = (clip * CHANNELS + channel) * steps + step
-    normed, _ = _normed(tl.load(x + at, mask=inside, other=0.0), channel, CHANNELS, EPSILON)
-    y = normed * _vector(weight, channel, CHANNELS) + _vector(bias, channel, CHANNELS)
+    normed, _ = centred(tl.load(x + at, mask=inside, other=0.0), channel, CHANNELS, EPSILON)
+    y = normed * vector(weight, channel, CHANNELS) + vector(bias, channel, CHANNELS)
     y = activate(y, 0.0, 0.0, ACTIVATION)
     tl.store(out + packed, y.to(out.dtype.element_ty), mask=inside)
 
@@ -80,15 +80,15 @@ def channel_norm_gradient_kernel(
     """
     channel = tl.arange(0, C_TILE)[None, :]
     real = channel < CHANNELS
-    gain = _vector(weight, channel, CHANNELS)
-    shift = _vector(bias, channel, CHANNELS)
+    gain = vector(weight, channel, CHANNELS)
+    shift = vector(bias, channel, CHANNELS)
     to_weight = tl.zeros([STEPS, C_TILE], tl.float32)
     to_bias = tl.zeros([STEPS, C_TILE], tl.float32)
     for tile in range(tl.program_id(0), tl.cdiv(steps, STEPS), tl.num_programs(0)):
         step = tile * STEPS + tl.arange(0, STEPS)[:, None]
         inside = (step < steps) & real
         at = step.to(tl.int64) * CHANNELS + channel
-        normed, inverse = _normed(
+        normed, inverse = centred(
             tl.load(x + at, mask=inside, other=0.0), channel, CHANNELS, EPSILON
         )
         given = tl.load(upstream + at, mask=inside, other=0.0).to(tl.float32)
@@ -109,7 +109,7 @@ def channel_norm_gradient_kernel(
 
 
 @triton.jit
-def _normed(x, channel, CHANNELS: tl.constexpr, EPSILON: tl.constexpr):
+def centred(x, channel, CHANNELS: tl.constexpr, EPSILON: tl.constexpr):
     """Return x [steps, channels] with mean 0 and variance 1, and the factor [steps, 1] for that.
 
     The result is zero after the last channel.
@@ -122,6 +122,6 @@ def _normed(x, channel, CHANNELS: tl.constexpr, EPSILON: tl.constexpr):
 
 
 @triton.jit
-def _vector(values, channel, CHANNELS: tl.constexpr):
+def vector(values, channel, CHANNELS: tl.constexpr):
     """Return the values of the channels in float32."""
     return tl.load(values + channel, mask=channel < CHANNELS, other=0.0).to(tl.float32)

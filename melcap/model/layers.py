@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from melcap.model.stages import Stage
-from melcap.ops import channel_norm, convnext1d, upsample_conv1d
+from melcap.ops import channel_norm, conv2d, convnext1d, resblock2d, upsample_conv1d
 from melcap.ops.convnext1d import Parameters, convnext1d_reference
 from melcap.ops.precision import without_autocast_for
 
@@ -76,8 +76,19 @@ class Conv2d(Stage):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the convolution of [batch, channels, rows, steps], two steps shorter."""
-        x = self.conv(x)
-        return x if self.rows is None else x + self.rows
+        return self.convolved(x)
+
+    def convolved(self, x: Tensor, norm: ChannelNorm | None = None) -> Tensor:
+        """Return the convolution of x, behind a norm and SiLU where there is one."""
+        return conv2d(
+            x,
+            self.conv.weight,
+            self.conv.bias,
+            padding=(1, 0),
+            norm=None if norm is None else (norm.weight, norm.bias),
+            activation="none" if norm is None else "silu",
+            rows=self.rows,
+        )
 
 
 class Output2d(Conv2d):
@@ -89,7 +100,7 @@ class Output2d(Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the output for [batch, channels, rows, steps], two steps shorter."""
-        return super().forward(self.norm(x, "silu"))
+        return self.convolved(x, self.norm)
 
 
 def to_unit(x: Tensor, dim: int) -> Tensor:
@@ -123,8 +134,19 @@ class ResBlock2d(Stage):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the output for [batch, channels, rows, steps], two steps shorter."""
-        y = self.conv1(self.norm1(x, "silu"))
-        return x[..., 1:-1] + self.conv2(self.norm2(y, "silu"))
+        assert self.conv1.bias is not None
+        assert self.conv2.bias is not None
+        return resblock2d(
+            x,
+            norm1_weight=self.norm1.weight,
+            norm1_bias=self.norm1.bias,
+            conv1_weight=self.conv1.weight,
+            conv1_bias=self.conv1.bias,
+            norm2_weight=self.norm2.weight,
+            norm2_bias=self.norm2.bias,
+            conv2_weight=self.conv2.weight,
+            conv2_bias=self.conv2.bias,
+        )
 
 
 class Down2d(Stage):
@@ -137,13 +159,15 @@ class Down2d(Stage):
         self, channels_in: int, channels_out: int, stride: tuple[int, int] = (2, 2)
     ) -> None:
         super().__init__()
+        self.stride = stride
         self.down = stride[1]
         self.norm = ChannelNorm(channels_in)
         self.conv = nn.Conv2d(channels_in, channels_out, stride, stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the downsampled [batch, channels, rows, steps]."""
-        return self.conv(self.norm(x))
+        norm = self.norm.weight, self.norm.bias
+        return conv2d(x, self.conv.weight, self.conv.bias, stride=self.stride, norm=norm)
 
 
 class Up2d(Stage):
@@ -156,13 +180,16 @@ class Up2d(Stage):
         self, channels_in: int, channels_out: int, stride: tuple[int, int] = (2, 2)
     ) -> None:
         super().__init__()
+        self.stride = stride
         self.up = stride[1]
         self.norm = ChannelNorm(channels_in)
         self.conv = nn.ConvTranspose2d(channels_in, channels_out, stride, stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the upsampled [batch, channels, rows, steps]."""
-        return self.conv(self.norm(x))
+        norm = self.norm.weight, self.norm.bias
+        weight, bias = self.conv.weight, self.conv.bias
+        return conv2d(x, weight, bias, stride=self.stride, transposed=True, norm=norm)
 
 
 class Conv1d(Stage):

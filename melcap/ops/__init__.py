@@ -9,21 +9,25 @@ schema, fake, gradient, FLOPs and the form for other graph runtimes. Importing i
 """
 
 from melcap.ops.channel_norm import channel_norm
+from melcap.ops.conv2d import conv2d
 from melcap.ops.convnext1d import convnext1d
 from melcap.ops.griffin_lim import griffin_lim
 from melcap.ops.log_mel import log_mel
 from melcap.ops.nearest_code import nearest_code
 from melcap.ops.registry import backend_report, get_backend, set_backend, use_backend
+from melcap.ops.resblock2d import resblock2d
 from melcap.ops.upsample_conv1d import upsample_conv1d
 
 __all__ = [
     "backend_report",
     "channel_norm",
+    "conv2d",
     "convnext1d",
     "get_backend",
     "griffin_lim",
     "log_mel",
     "nearest_code",
+    "resblock2d",
     "set_backend",
     "upsample_conv1d",
     "use_backend",

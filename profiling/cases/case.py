@@ -14,6 +14,21 @@ import melcap
 Contenders = dict[str, Callable[[], Tensor]]
 
 
+def with_tf32(call: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """Return the call with products and convolutions that round to TF32, as no kernel of ours."""
+
+    def run() -> Tensor:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True):
+            before = torch.backends.cuda.matmul.allow_tf32
+            torch.backends.cuda.matmul.allow_tf32 = True
+            try:
+                return call()
+            finally:
+                torch.backends.cuda.matmul.allow_tf32 = before
+
+    return run
+
+
 @dataclass
 class Case:
     """One shape of one operation; `bytes` and `flops` are the fewest that the work needs."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import torch
 from torch import Tensor
 
@@ -68,4 +70,20 @@ def _peers(x: Tensor, codebook: Tensor) -> Contenders:
         ]
         return torch.cat(parts)
 
-    return {"cdist + argmin": cdist, "addmm + argmax": addmm, "compiled": torch.compile(addmm)}
+    found = {"cdist + argmin": cdist, "addmm + argmax": addmm, "compiled": torch.compile(addmm)}
+    return found | _flash_kmeans(x, codebook)
+
+
+def _flash_kmeans(x: Tensor, codebook: Tensor) -> Contenders:
+    """Return the assignment step of flash-kmeans, where it is installed; it rounds to TF32."""
+    if importlib.util.find_spec("flash_kmeans") is None:
+        return {}
+    from flash_kmeans.assign_euclid_triton import euclid_assign_triton
+
+    squares, norms = x.square().sum(1)[None], codebook.square().sum(1)[None]
+
+    def assign() -> Tensor:
+        found: Tensor = euclid_assign_triton(x[None], codebook[None], squares, c_sq=norms)
+        return found[0]
+
+    return {"flash-kmeans, TF32 (inexact)": assign}

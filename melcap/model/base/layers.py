@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from melcap.config.base import GROUPS
+from melcap.ops import conv2d
 
 
 class Norm(nn.GroupNorm):
@@ -30,22 +31,42 @@ class Norm(nn.GroupNorm):
         return F.silu(x, inplace=True) if self.activation == "silu" else x
 
 
+class Conv2d(nn.Conv2d):
+    """A convolution that pads both axes with zeros."""
+
+    def forward(
+        self, x: Tensor, residual: Tensor | None = None, bound: float | None = None
+    ) -> Tensor:
+        """Return the convolution of an image, plus `residual`; no |x| exceeds `bound`."""
+        return conv2d(
+            x,
+            self.weight,
+            self.bias,
+            stride=self.stride,  # type: ignore[arg-type]
+            padding=self.padding,  # type: ignore[arg-type]
+            residual=residual,
+            bound=bound,
+        )
+
+
 class ResBlock(nn.Module):
     """A residual block of two 3 x 3 convolutions; a 1 x 1 convolution adapts the channels."""
 
     def __init__(self, channels_in: int, channels_out: int, activation: str) -> None:
         super().__init__()
         self.norm1 = Norm(channels_in, activation)
-        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+        self.conv1 = Conv2d(channels_in, channels_out, 3, padding=1)
         self.norm2 = Norm(channels_out, activation)
-        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1)
+        self.conv2 = Conv2d(channels_out, channels_out, 3, padding=1)
+        self.bound = 1.0 if activation == "tanh" else None
         same = channels_in == channels_out
-        self.nin_shortcut = nn.Identity() if same else nn.Conv2d(channels_in, channels_out, 1)
+        self.nin_shortcut = nn.Identity() if same else Conv2d(channels_in, channels_out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the output for an image, with `channels_out` channels."""
-        y: Tensor = self.conv2(self.norm2(self.conv1(self.norm1(x))))
-        return y.add_(self.nin_shortcut(x))
+        y = self.conv1(self.norm1(x), bound=self.bound)
+        out: Tensor = self.conv2(self.norm2(y), self.nin_shortcut(x), self.bound)
+        return out
 
 
 class Attention(nn.Module):
@@ -54,10 +75,10 @@ class Attention(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = Norm(channels)
-        self.q = nn.Conv2d(channels, channels, 1)
-        self.k = nn.Conv2d(channels, channels, 1)
-        self.v = nn.Conv2d(channels, channels, 1)
-        self.proj_out = nn.Conv2d(channels, channels, 1)
+        self.q = Conv2d(channels, channels, 1)
+        self.k = Conv2d(channels, channels, 1)
+        self.v = Conv2d(channels, channels, 1)
+        self.proj_out = Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the output for an image."""
@@ -65,8 +86,8 @@ class Attention(nn.Module):
         # Contiguous, because PyTorch's fused attention takes nothing else.
         q, k, v = (part(y).flatten(2).mT.contiguous()[:, None] for part in (self.q, self.k, self.v))
         found = F.scaled_dot_product_attention(q, k, v)[:, 0].mT.reshape(x.shape)
-        out: Tensor = self.proj_out(found)
-        return out.add_(x)
+        out: Tensor = self.proj_out(found, x)
+        return out
 
 
 class Downsample(nn.Module):
@@ -74,7 +95,7 @@ class Downsample(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+        self.conv = Conv2d(channels, channels, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the image at half the resolution."""
@@ -92,17 +113,18 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the image at twice the resolution."""
         batch, channels, bins, frames = x.shape
-        out = x.new_empty(batch, channels, bins, 2, frames, 2)
+        out = x.new_empty(batch, bins, 2, frames, 2, channels)
         for row, by_row in enumerate(_halved(self.conv.weight, dim=2)):
             for step, kernel in enumerate(_halved(by_row, dim=3)):
                 padded = F.pad(x, (1 - step, step, 1 - row, row))
-                out[:, :, :, row, :, step] = F.conv2d(padded, kernel, self.conv.bias)
-        return out.view(batch, channels, 2 * bins, 2 * frames)
+                y = conv2d(padded, kernel, self.conv.bias)
+                out[:, :, row, :, step] = y.movedim(1, -1)
+        return out.view(batch, 2 * bins, 2 * frames, channels).movedim(-1, 1)
 
 
 def _halved(weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from melcap.config import BaseTokenizerConfig
-from melcap.model.base.layers import Attention, Downsample, Norm, ResBlock, Upsample
+from melcap.model.base.layers import Attention, Conv2d, Downsample, Norm, ResBlock, Upsample
 from melcap.model.layers import HaarMerge, HaarSplit
 
 BANDS = 4
@@ -65,7 +65,7 @@ class Encoder(nn.Module):
     def __init__(self, config: BaseTokenizerConfig) -> None:
         super().__init__()
         self.split = HaarSplit()
-        self.conv_in = nn.Conv2d(BANDS, config.channels, 3, padding=1)
+        self.conv_in = Conv2d(BANDS, config.channels, 3, padding=1)
         inputs = (config.channels, *config.widths[:-1])
         levels = [
             Level.of(config, index, channels, config.encoder_blocks)
@@ -77,8 +77,8 @@ class Encoder(nn.Module):
         coarsest = config.widths[-1]
         self.mid = Middle(coarsest, config.activation)
         self.norm_out = Norm(coarsest, config.activation)
-        self.conv_out = nn.Conv2d(coarsest, config.z_channels, 3, padding=1)
-        self.quant_conv = nn.Conv2d(config.z_channels, config.codebook_dim, 1)
+        self.conv_out = Conv2d(coarsest, config.z_channels, 3, padding=1)
+        self.quant_conv = Conv2d(config.z_channels, config.codebook_dim, 1)
 
     def forward(self, mel: Tensor) -> Tensor:
         """Return the latents of a mel."""
@@ -95,8 +95,8 @@ class MelDecoder(nn.Module):
     def __init__(self, config: BaseTokenizerConfig) -> None:
         super().__init__()
         coarsest = config.widths[-1]
-        self.post_quant_conv = nn.Conv2d(config.codebook_dim, config.z_channels, 1)
-        self.conv_in = nn.Conv2d(config.z_channels, coarsest, 3, padding=1)
+        self.post_quant_conv = Conv2d(config.codebook_dim, config.z_channels, 1)
+        self.conv_in = Conv2d(config.z_channels, coarsest, 3, padding=1)
         self.mid = Middle(coarsest, config.activation)
         inputs = (*config.widths[1:], coarsest)
         levels = [
@@ -107,7 +107,7 @@ class MelDecoder(nn.Module):
             level.upsample = Upsample(channels)
         self.up = nn.ModuleList(levels)
         self.norm_out = Norm(config.widths[0], config.activation)
-        self.conv_out = nn.Conv2d(config.widths[0], BANDS, 3, padding=1)
+        self.conv_out = Conv2d(config.widths[0], BANDS, 3, padding=1)
         self.merge = HaarMerge()
 
     def forward(self, latents: Tensor) -> Tensor:
