@@ -2,11 +2,11 @@
 
 With a scale of a power of two the numbers of a tensor lie within 2^15. The high half is the number
 rounded to float16, the low half is what that leaves, rounded too. Together they hold 22 bits: they
-are off by at most 2^-22 of the number, or by 2^-40 of the largest, below which float16 ends.
+are off by at most 2^-22 of the number, or by 2^-39 of the bound, below which float16 ends.
 
 Scales are static. They follow from a bound on the tensor, never from its values, so they need no
 pass over the data, and a clip has the same scale in any batch. A norm gives such a bound: a vector
-of C numbers of mean 0 and variance 1 has no number above sqrt(C - 1).
+of C numbers whose squares have a mean of 1 has no number above sqrt(C).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def bound_of_norm(weight: Tensor, bias: Tensor) -> Tensor:
 
     SiLU is never further from 0 than its argument. The factor covers the rounding of the norm.
     """
-    most = (len(weight) - 1) ** 0.5 * weight.detach().double().abs() + bias.detach().double().abs()
+    most = len(weight) ** 0.5 * weight.detach().double().abs() + bias.detach().double().abs()
     return 1.0001 * most.amax()
 
 

@@ -17,7 +17,6 @@ from melcap.ops.registry import Implementation, Tolerance, register
 from melcap.ops.resblock2d import Parameters, centre
 
 from .conv2d import (
-    channels_next_to_each_other,
     halves_of,
     layer_of,
     matrix_of,
@@ -25,14 +24,15 @@ from .conv2d import (
     reasons_against,
     tiling_of,
 )
-from .conv2d.launches import MOST_NORMED, Halves, plan_conv2d, width_of
+from .conv2d.launches import Halves, placed, plan_conv2d
+from .conv2d.sizes import MOST_NORMED, width_of
 from .launch import Launch, run
 
 
 def resblock2d(x: Tensor, *parameters: Tensor) -> Tensor:
     """Compute `melcap.ops.resblock2d`: float32 on float16 halves."""
     p = Parameters(*parameters)
-    skip = channels_next_to_each_other(centre(x, p))
+    skip = placed(centre(x, p))
     clips, channels, rows, steps = skip.shape
     out = x.new_empty((clips, rows, steps, channels))
     if not out.numel():

@@ -14,8 +14,9 @@ from melcap.ops.registry import Implementation, Tolerance, register
 from ..halves import bound_of_norm, scale_table
 from ..launch import out_of_reach, run, shared_memory
 from ..weight_cache import remembered
-from .launches import ROOMY, Halves, Layer, Tiling, plan_conv2d, plan_halves, tile_of, width_of
+from .launches import Halves, placed, plan_conv2d, plan_halves
 from .shipped import shipped
+from .sizes import ROOMY, Layer, Tiling, tile_of, width_of
 from .weights import Matrix, columns_of_transposed, matrix
 
 __all__ = ["conv2d", "shipped", "unsupported"]
@@ -63,7 +64,7 @@ def conv2d(
             tiling_of(layer, x.device),
             bias=None if bias is None else bias.contiguous(),
             rows=None if rows is None else _by_row(rows),
-            residual=None if residual is None else channels_next_to_each_other(residual),
+            residual=None if residual is None else placed(residual),
         )
     )
     return out.movedim(-1, 1)
@@ -130,11 +131,6 @@ def halves_of(
         given = last.contiguous().view(clips, -1, channels)
     run(plan_halves(given, tuple(v.contiguous() for v in norm), activation, steps, padding, out))
     return out
-
-
-def channels_next_to_each_other(x: Tensor) -> Tensor:
-    """Return x [clips, channels, rows, steps] with a stride of 1 between channels."""
-    return x if x.stride(1) == 1 else x.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
 def unsupported(

@@ -15,7 +15,7 @@ Tensor cores cut off the sum so far, where float32 arithmetic rounds it. So a su
 most 128 products, and the closed sums are added in true float32.
 
 Error against float64, for the sum of K products x * w. In halves a number of the input is off by at
-most 2^-22 of itself or 2^-40 of the bound, whichever is more, and a weight likewise by 2^-22 or
+most 2^-22 of itself or 2^-39 of the bound, whichever is more, and a weight likewise by 2^-22 or
 2^-39 of the largest of its channel. The product of the low halves, which is left out, is at most
 2^-22 of the whole. A closed sum is cut off 24 times, by at most 2^-23 of its largest partial sum,
 and the addition of K / 128 of them rounds by 2^-24 each. `tests/kernels/test_conv2d.py` adds these
@@ -52,7 +52,6 @@ _takes_tf32.__triton_builtin__ = True  # type: ignore[attr-defined]
         "steps_out",
         "residual_clip",
         "residual_row",
-        "residual_step",
         "products",
     ]
 )
@@ -77,7 +76,6 @@ def conv2d_kernel(
     steps_out,
     residual_clip,
     residual_row,
-    residual_step,
     products,
     CHANNELS: tl.constexpr,
     RUN: tl.constexpr,
@@ -98,7 +96,7 @@ def conv2d_kernel(
 
     Both are float32, or float16 with the low halves in `x_low` and `out_low`. A column is a
     channel at one of the UP_ROWS * UP_STEPS places of a position; `steps_out` and `rows_out` count
-    positions.
+    positions. `residual_clip` and `residual_row` are strides in positions.
     """
     BLOCKS: tl.constexpr = (RUN + DEPTH - 1) // DEPTH
     GROUPS: tl.constexpr = (COLUMNS + TILE - 1) // TILE
@@ -165,8 +163,8 @@ def conv2d_kernel(
         y += tl.load(norm_bias + channel, mask=real, other=0.0)[None, :]
     y = activate(y, 0.0, 0.0, ACTIVATION)
     if residual is not None:
-        at = row_out * residual_row + step_out * residual_step + channel[None, :]
-        residual += clip * residual_clip
+        at = (row_out * residual_row + step_out) * CHANNELS_OUT + channel[None, :]
+        residual += clip * residual_clip * CHANNELS_OUT
         y += tl.load(residual + at, mask=inside, other=0.0)
     if out_low is None:
         at = (row_out * (steps_out * UP_STEPS) + step_out) * CHANNELS_OUT + channel[None, :]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -15,26 +14,11 @@ from melcap.ops.numerics import EPSILON
 from ..halves import halves_kernel
 from ..launch import Launch
 from .kernels import conv2d_kernel
+from .sizes import Layer, Tiling, width_of
 from .weights import Matrix
 
 NUMBERS = 4096
 """The numbers that a program of `halves_kernel` holds at a time."""
-ROOMY = 200 * 1024
-"""The bytes of shared memory with which a program can take a tile of 128 by 128."""
-
-
-MOST_NORMED = 128
-"""The most channels that a norm behind a convolution can have: a program needs all of them."""
-
-
-def tile_of(columns: int) -> int:
-    """Return the columns of a program, to a multiple of which those of a matrix are filled up."""
-    return min(MOST_NORMED, max(32, triton.next_power_of_2(columns)))
-
-
-def width_of(channels: int) -> int:
-    """Return the channels of a position in halves, with those that fill them up."""
-    return triton.cdiv(channels, 32) * 32
 
 
 class Halves(NamedTuple):
@@ -56,79 +40,6 @@ class Halves(NamedTuple):
         shape = (2, clips, rows, steps, width_of(channels))
         high, low = torch.empty(shape, dtype=torch.float16, device=scale.device)
         return Halves(high, low, scale)
-
-
-@dataclass(frozen=True)
-class Layer:
-    """The sizes of a convolution.
-
-    Attributes:
-        channels: of the input.
-        columns: channels of the output, at all places of an upsampled position.
-        kernel: (rows, steps).
-        stride: (rows, steps).
-        padding: rows of zeros above and below. Steps are padded before.
-        up: (rows, steps) of the output for each position.
-        halves: whether the input is in halves.
-    """
-
-    channels: int
-    columns: int
-    kernel: tuple[int, int]
-    stride: tuple[int, int] = (1, 1)
-    padding: int = 0
-    up: tuple[int, int] = (1, 1)
-    halves: bool = True
-
-    @property
-    def width(self) -> int:
-        """Return the channels of a position of the input in memory."""
-        return width_of(self.channels) if self.halves else self.channels
-
-    @property
-    def depth(self) -> int:
-        """Return how many products are summed up before the sum is closed."""
-        run = self.kernel[1] * self.width
-        if self.halves:
-            return 64 if run % 64 == 0 else 32
-        return 16 if run <= 16 else 32
-
-    @property
-    def products(self) -> int:
-        """Return how many times `depth` products there are."""
-        return self.kernel[0] * triton.cdiv(self.kernel[1] * self.width, self.depth)
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """The sizes into which an output is cut. They do not change its bits.
-
-    Attributes:
-        positions: of a program.
-        columns: of a program.
-        warps: of a program.
-        stages: of its pipeline.
-        shared: bytes of shared memory that a device must have; 0 where any has enough.
-    """
-
-    positions: int
-    columns: int
-    warps: int
-    stages: int
-    shared: int = 0
-
-    @staticmethod
-    def of(layer: Layer, roomy: bool) -> Tiling:
-        """Return the tiling for a device with `ROOMY` shared memory or less.
-
-        A program takes all columns where they are few, so that a norm can follow.
-        """
-        columns = tile_of(layer.columns)
-        if columns < 64:
-            return Tiling(128, columns, 4, 3 if layer.depth == 32 else 2)
-        if not roomy or not layer.halves:
-            return Tiling(64, columns, 8, 2)
-        return Tiling(128, columns, 8, 3 if columns == 128 else 2, ROOMY)
 
 
 def plan_halves(
@@ -157,7 +68,7 @@ def plan_halves(
     weight, bias = norm or (None, None)
     return Launch(
         halves_kernel,
-        (clips * triton.cdiv(steps, tile),),
+        (clips * -(-steps // tile),),
         {
             "x": x,
             "norm_weight": weight,
@@ -180,6 +91,22 @@ def plan_halves(
         },
         wide=128 if packed and channels % 16 == 0 else 0,
     )
+
+
+def placed(x: Tensor) -> Tensor:
+    """Return x [clips, channels, rows, steps] with whole positions of channels between its parts.
+
+    It is copied where its channels are not next to each other, or other strides are no multiples
+    of their number.
+    """
+    channels = x.shape[1]
+    fits = (
+        (x.stride(1) == 1 or channels == 1)
+        and (x.stride(3) == channels or x.shape[3] == 1)
+        and (x.stride(2) % channels == 0 or x.shape[2] == 1)
+        and (x.stride(0) % channels == 0 or len(x) == 1)
+    )
+    return x if fits else x.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
 def plan_conv2d(
@@ -207,7 +134,7 @@ def plan_conv2d(
         rows: [rows, channels], contiguous.
         norm: weight and bias of a norm of at most `MOST_NORMED` channels, or nothing.
         activation: after the norm.
-        residual: [clips, channels, rows, steps] with a stride of 1 between channels.
+        residual: [clips, channels, rows, steps], as `placed` returns it.
     """
     given = x if isinstance(x, Halves) else None
     made = out if isinstance(out, Halves) else None
@@ -215,13 +142,14 @@ def plan_conv2d(
     target = out.high if isinstance(out, Halves) else out
     clips, rows_out, steps_out, _ = target.shape
     rows_out, steps_out = rows_out // layer.up[0], steps_out // layer.up[1]
-    strides = (0, 0, 0) if residual is None else (residual.stride(i) for i in (0, 2, 3))
-    clip_stride, row_stride, step_stride = strides
+    residual_clip, residual_row = (
+        (0, 0) if residual is None else (residual.stride(i) // residual.shape[1] for i in (0, 2))
+    )
     norm_weight, norm_bias = norm or (None, None)
-    tiles = triton.cdiv(rows_out * steps_out, tiling.positions)
+    tiles = -(-rows_out * steps_out // tiling.positions)
     return Launch(
         conv2d_kernel,
-        (clips * tiles * triton.cdiv(layer.columns, tiling.columns),),
+        (clips * tiles * -(-layer.columns // tiling.columns),),
         {
             "x": source,
             "x_low": None if given is None else given.low,
@@ -241,9 +169,8 @@ def plan_conv2d(
             "steps_in": source.shape[2],
             "rows_out": rows_out,
             "steps_out": steps_out,
-            "residual_clip": clip_stride,
-            "residual_row": row_stride,
-            "residual_step": step_stride,
+            "residual_clip": residual_clip,
+            "residual_row": residual_row,
             "products": layer.products,
         },
         {

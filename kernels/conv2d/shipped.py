@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ..launch import Launch
-from .launches import Halves, Layer, Tiling, plan_conv2d, plan_halves, tile_of
+from .launches import Halves, plan_conv2d, plan_halves
+from .sizes import Layer, Tiling, tile_of
 from .weights import Matrix
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -44,7 +43,6 @@ class Tiling(NamedTuple):
     many: bool
 
     @staticmethod
-    @lru_cache(maxsize=256)
     def of(rows: int, dim: int, codes: int) -> Tiling:
         """Return the tiling of a search, a function of its shapes alone."""
         chunk, chunks = chunks_of(dim)

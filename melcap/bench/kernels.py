@@ -83,14 +83,25 @@ def calls_of(codec: AudioCodec, wave: Tensor) -> list[Call]:
 
 @contextmanager
 def _recording() -> Iterator[dict[object, Call]]:
-    """Collect the calls that run on the backend torch in the block, those that are alike as one."""
+    """Collect the calls that run on the backend torch in the block, those that are alike as one.
+
+    Operations that a reference calls in its turn are parts of it, and not collected.
+    """
     calls: dict[object, Call] = {}
+    inside = False
 
     def recorded(operation: str, run: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def record(*arguments: Any) -> Tensor:
+            nonlocal inside
+            if inside:
+                return run(*arguments)
             key = (operation, *map(_signature, arguments))
             calls.setdefault(key, Call(operation, arguments)).count += 1
-            return run(*arguments)
+            inside = True
+            try:
+                return run(*arguments)
+            finally:
+                inside = False
 
         return record
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import torch
@@ -164,13 +163,6 @@ def _fake(x: Tensor, *parameters: Tensor) -> Tensor:
     return x.new_empty((batch, rows, steps, channels)).movedim(-1, 1)
 
 
-def _flops(x: tuple[int, ...], *weights: tuple[int, ...], out_shape: tuple[int, ...]) -> int:
-    first, second = weights[2], weights[6]
-    steps = x[3] - first[3] + 1
-    along = steps * math.prod(first) + out_shape[3] * math.prod(second)
-    return 2 * x[0] * x[2] * along
-
-
 define_operation(
     "resblock2d(Tensor x, Tensor norm1_weight, Tensor norm1_bias, Tensor conv1_weight, "
     "Tensor conv1_bias, Tensor norm2_weight, Tensor norm2_bias, Tensor conv2_weight, "
@@ -178,6 +170,5 @@ define_operation(
     reference=resblock2d_reference,
     tolerance=Tolerance(atol=2e-5, rtol=2e-5),
     fake=_fake,
-    flops=_flops,
     portable=resblock2d_reference,
 )

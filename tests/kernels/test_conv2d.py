@@ -17,7 +17,7 @@ import melcap
 from melcap.errors import BackendError
 from melcap.kernels import conv2d as kernels
 from melcap.kernels.conv2d import launches
-from melcap.kernels.conv2d.launches import ROOMY
+from melcap.kernels.conv2d.sizes import ROOMY, width_of
 from melcap.kernels.halves import LARGEST, bound_of_norm, scale_of
 from melcap.kernels.launch import launched
 from melcap.ops import conv2d, registry
@@ -25,7 +25,7 @@ from melcap.ops.channel_norm import channel_norm_reference
 from melcap.ops.conv2d import conv2d_reference
 from tests.helpers import examples, in_nan, noise
 
-LAYOUTS = ("channels last", "channels apart", "every other step")
+LAYOUTS = ("channels last", "channels apart", "every other step", "a part")
 INPUTS = ("norm", "bound", "tf32")
 Kwargs = dict[str, Any]
 
@@ -45,6 +45,10 @@ def laid_out(x: Tensor, layout: str) -> Tensor:
         return in_nan(x.movedim(1, -1)).movedim(-1, 1)
     if layout == "channels apart":
         return in_nan(x)
+    if layout == "a part":
+        memory = x.new_full((len(x), x.shape[2] + 1, x.shape[3] + 3, x.shape[1]), torch.nan)
+        part = memory[:, 1:, 2:-1].movedim(-1, 1)
+        return part.copy_(x)
     memory = x.new_full((*x.shape[:-1], 2 * x.shape[-1]), torch.nan)
     memory[..., ::2] = x
     return memory[..., ::2]
@@ -85,7 +89,7 @@ def drawn(
     if extras:
         out = _out_shape(x, weight, stride, padding, transposed)
         kwargs["rows"] = drawing(outputs, out[2], 1, salt=5)
-        kwargs["residual"] = laid_out(drawing(*out, salt=6), LAYOUTS[seed % 3])
+        kwargs["residual"] = laid_out(drawing(*out, salt=6), LAYOUTS[seed % 4])
     return (laid_out(x, layout), in_nan(weight), in_nan(bias)), kwargs
 
 
@@ -144,7 +148,7 @@ def allowed(arguments: tuple[Tensor, ...], kwargs: Kwargs) -> Tensor:
     by_output = (0, 2, 3) if kwargs["transposed"] else (1, 2, 3)
     loudest = weight.abs().amax(by_output, keepdim=True).expand_as(weight)
     if halves:
-        error = 3 * 2**-22 * terms + along(torch.full_like(x, 2.0**-40 * bound), weight)
+        error = 3 * 2**-22 * terms + along(torch.full_like(x, 2.0**-39 * bound), weight)
         error += along(x, 2.0**-39 * loudest)
     else:
         error = 3 * 2**-21 * terms
@@ -277,15 +281,20 @@ def test_scales_follow_the_norm(gain: float) -> None:
     check((x, weight, bias), kwargs)
 
 
-def test_a_bound_of_a_norm_is_reached_and_never_passed() -> None:
-    """One loud channel among silent ones is the largest that a norm can give."""
+def test_a_bound_of_a_norm_is_near_and_never_passed() -> None:
+    """One loud channel among silent ones, or a mean that is rounded, gives the largest numbers."""
     for channels in (2, 3, 64, 1000):
-        x = torch.zeros(1, channels, 1, 1)
+        x = torch.zeros(2, channels, 1, 1)
         x[0, 0] = 1e3
+        x[1] = 1.0
+        x[1, 0] = 1 + 2.0**-23
         weight, bias = torch.full((channels,), 3.0), torch.full((channels,), 0.5)
-        loudest = float(channel_norm_reference(x, weight, bias, "none").abs().max())
+        given = launches.Halves.empty(2, 1, 1, channels, torch.ones(2))
+        norm = weight, bias
+        kernels.run(launches.plan_halves(x[:, :, 0, 0][:, None], norm, "none", 1, 0, given))
+        loudest = float((given.high.double() + given.low.double()).abs().max())
         bound = float(bound_of_norm(weight, bias))
-        assert 0.999 * bound <= loudest <= bound
+        assert 0.7 * bound <= loudest <= bound
         assert bound * float(scale_of(torch.tensor(bound))) <= LARGEST
 
 
@@ -343,8 +352,8 @@ def test_nothing_is_written_elsewhere(outputs: int) -> None:
         parts = (in_nan(torch.full(shape, torch.nan, dtype=torch.float16)) for _ in range(2))
         return launches.Halves(*parts, kernels.norm_table(*kwargs["norm"]))
 
-    given = halves(2, 5, 41, launches.width_of(20))
-    made = halves(2, 5, 39, launches.width_of(outputs))
+    given = halves(2, 5, 41, width_of(20))
+    made = halves(2, 5, 39, width_of(outputs))
     out = in_nan(torch.full((2, 5, 39, outputs), torch.nan))
     for half in given[:2]:
         half[:, :, (0, 1, 39, 40)] = 0

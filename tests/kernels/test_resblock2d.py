@@ -12,7 +12,7 @@ import melcap
 from melcap.errors import BackendError
 from melcap.kernels import conv2d as kernels
 from melcap.kernels import resblock2d as block
-from melcap.kernels.conv2d.launches import ROOMY
+from melcap.kernels.conv2d.sizes import ROOMY
 from melcap.kernels.launch import launched
 from melcap.ops import registry, resblock2d
 from melcap.ops.resblock2d import Parameters

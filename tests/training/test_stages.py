@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
-from torch.nn.modules.conv import _ConvNd
+from torch import Tensor, nn
 
 from melcap.codec import Codec
+from melcap.model.layers import Down2d, Up2d
 from melcap.model.quantizer import Codebook
 from melcap.training.audio_cache import AudioCache
 from melcap.training.checkpoint import Checkpoint
@@ -352,8 +352,9 @@ def test_a_step_in_bfloat16(cache: AudioCache, stage: Callable[[], Recipe]) -> N
         recipe.bf16 = bf16
         dtypes: set[torch.dtype] = set()
         for module in recipe.averaged().values():
-            conv = next(part for part in module.modules() if isinstance(part, _ConvNd))
-            conv.register_forward_hook(lambda *call, into=dtypes: into.add(call[2].dtype))
+            kinds = (Down2d, Up2d, nn.Conv1d)
+            layer = next(part for part in module.modules() if isinstance(part, kinds))
+            layer.register_forward_hook(lambda *call, into=dtypes: into.add(call[2].dtype))
         figures.append(steps(recipe, cache, 1)[0])
         assert dtypes == {torch.bfloat16 if bf16 else torch.float32}
         for module in recipe.averaged().values():
