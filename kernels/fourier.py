@@ -5,6 +5,10 @@ the register digit, then a twiddle. Between two stages the register digit change
 next digit of the thread index, which the compiler turns into one pass through shared memory. Only
 reshapes, permutes, splits and joins are used, so the same code runs in the interpreter.
 (Decimation in frequency: Gentleman and Sande, 1966.)
+
+The stages leave the digits of the thread index in reverse. To put them in order costs one more pass
+through shared memory. What works on single bins and transforms back does without: it goes on with
+`to_digit_reversed` and returns with `from_digit_reversed`.
 """
 
 from __future__ import annotations
@@ -13,6 +17,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from .butterflies import dft8, dft_last
 
 RADIX = 8
 
@@ -53,77 +59,12 @@ def exchange(x, DONE: tl.constexpr, DIGIT: tl.constexpr):
 
 
 @triton.jit
-def dft4(r0, i0, r1, i1, r2, i2, r3, i3):
-    """Return the DFT of four complex registers."""
-    ar, ai, br, bi = r0 + r2, i0 + i2, r0 - r2, i0 - i2
-    cr, ci, dr, di = r1 + r3, i1 + i3, r1 - r3, i1 - i3
-    return ar + cr, ai + ci, br + di, bi - dr, ar - cr, ai - ci, br - di, bi + dr
-
-
-@triton.jit
-def dft8(r, i):
-    """Return the DFT of eight complex registers, real parts and imaginary parts."""
-    half: tl.constexpr = 0.7071067811865476
-    e0r, e0i, e1r, e1i, e2r, e2i, e3r, e3i = dft4(
-        r[0] + r[4],
-        i[0] + i[4],
-        r[1] + r[5],
-        i[1] + i[5],
-        r[2] + r[6],
-        i[2] + i[6],
-        r[3] + r[7],
-        i[3] + i[7],
-    )
-    d1r, d1i, d2r, d2i = r[1] - r[5], i[1] - i[5], r[2] - r[6], i[2] - i[6]
-    d3r, d3i = r[3] - r[7], i[3] - i[7]
-    o0r, o0i, o1r, o1i, o2r, o2i, o3r, o3i = dft4(
-        r[0] - r[4],
-        i[0] - i[4],
-        (d1r + d1i) * half,
-        (d1i - d1r) * half,
-        d2i,
-        -d2r,
-        (d3i - d3r) * half,
-        -(d3r + d3i) * half,
-    )
-    return (
-        (e0r, o0r, e1r, o1r, e2r, o2r, e3r, o3r),
-        (e0i, o0i, e1i, o1i, e2i, o2i, e3i, o3i),
-    )
-
-
-@triton.jit
-def dft_last(r, i, DIGIT: tl.constexpr):
-    """Return the DFT of DIGIT (8, 4 or 2) points over the upper part of the register index."""
-    if DIGIT == 8:
-        r, i = dft8(r, i)
-    elif DIGIT == 4:
-        r0, i0, r2, i2, r4, i4, r6, i6 = dft4(r[0], i[0], r[2], i[2], r[4], i[4], r[6], i[6])
-        r1, i1, r3, i3, r5, i5, r7, i7 = dft4(r[1], i[1], r[3], i[3], r[5], i[5], r[7], i[7])
-        r = (r0, r1, r2, r3, r4, r5, r6, r7)
-        i = (i0, i1, i2, i3, i4, i5, i6, i7)
-    else:
-        r = (
-            r[0] + r[4],
-            r[1] + r[5],
-            r[2] + r[6],
-            r[3] + r[7],
-            r[0] - r[4],
-            r[1] - r[5],
-            r[2] - r[6],
-            r[3] - r[7],
-        )
-        i = (
-            i[0] + i[4],
-            i[1] + i[5],
-            i[2] + i[6],
-            i[3] + i[7],
-            i[0] - i[4],
-            i[1] - i[5],
-            i[2] - i[6],
-            i[3] - i[7],
-        )
-    return r, i
+def exchange_back(x, DONE: tl.constexpr, DIGIT: tl.constexpr):
+    """Undo `exchange`."""
+    threads: tl.constexpr = x[0].shape[0]
+    rest: tl.constexpr = threads // (DONE * DIGIT)
+    y = tl.reshape(together(x), [DONE, DIGIT, rest, DIGIT, 8 // DIGIT])
+    return registers(tl.reshape(tl.permute(y, [4, 1, 0, 3, 2]), [8, threads]))
 
 
 @triton.jit
@@ -164,6 +105,17 @@ def transform(r, i, roots, POINTS: tl.constexpr):
 
     Register k of thread t holds point k * POINTS / 8 + t.
     """
+    r, i = to_digit_reversed(r, i, roots, POINTS)
+    return natural_order(r, POINTS), natural_order(i, POINTS)
+
+
+@triton.jit
+def to_digit_reversed(r, i, roots, POINTS: tl.constexpr):
+    """Return the transform in registers, as real and imaginary parts.
+
+    Register k of thread t held point k * POINTS / 8 + t, and holds the frequency
+    k * POINTS / 8 + `digit_reversed(POINTS)`[t] in the end.
+    """
     r, i = dft8(r, i)
     r, i = twiddle(r, i, roots, POINTS, POINTS)
     r, i = exchange(r, 1, 8), exchange(i, 1, 8)
@@ -176,8 +128,39 @@ def transform(r, i, roots, POINTS: tl.constexpr):
     r, i = dft8(r, i)
     r, i = twiddle(r, i, roots, POINTS // done, POINTS)
     r, i = exchange(r, done, last), exchange(i, done, last)
+    return dft_last(r, i, last)
+
+
+@triton.jit
+def from_digit_reversed(r, i, roots, POINTS: tl.constexpr):
+    """Return the transform of what is in the order in which `to_digit_reversed` leaves it.
+
+    The result is in the order from which that function starts. The stages are the same, backwards:
+    each of them is a symmetric matrix, and so is the whole transform.
+    """
+    done: tl.constexpr = 64 if POINTS >= 1024 else 8
+    last: tl.constexpr = POINTS // (8 * done)
     r, i = dft_last(r, i, last)
-    return natural_order(r, POINTS), natural_order(i, POINTS)
+    r, i = exchange_back(r, done, last), exchange_back(i, done, last)
+    r, i = twiddle(r, i, roots, POINTS // done, POINTS)
+    r, i = dft8(r, i)
+    if POINTS >= 1024:
+        r, i = exchange_back(r, 8, 8), exchange_back(i, 8, 8)
+        r, i = twiddle(r, i, roots, POINTS // 8, POINTS)
+        r, i = dft8(r, i)
+    r, i = exchange_back(r, 1, 8), exchange_back(i, 1, 8)
+    r, i = twiddle(r, i, roots, POINTS, POINTS)
+    return dft8(r, i)
+
+
+def digit_reversed(points: int) -> Tensor:
+    """Return which point of a register each thread holds after `to_digit_reversed`.
+
+    It is int64 [points / 8]. Like `natural_order`, it reverses the digits of the thread index.
+    """
+    second = min(8, points // 64)
+    digits = torch.arange(points // RADIX).view(points // (64 * second), second, 8)
+    return digits.permute(2, 1, 0).flatten()
 
 
 def root_table(points: int) -> Tensor:

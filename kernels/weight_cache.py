@@ -19,9 +19,10 @@ def remembered(
 ) -> _T:
     """Return the table that `build` made from `source`, made again when `source` has changed.
 
-    Changes through `.data` that keep the address are not noticed, because they leave the version as
-    it is. A tensor that was made under `torch.inference_mode` has no version, so nothing is
-    remembered for it.
+    The tables of a view, such as a weight with an axis more, are kept with the tensor that it is a
+    view of. Changes through `.data` that keep the address are not noticed, because they leave the
+    version as it is. A tensor that was made under `torch.inference_mode` has no version, so nothing
+    is remembered for it.
 
     Args:
         source: the weight.
@@ -32,13 +33,16 @@ def remembered(
     sources = [source, *(other for other in others if other is not None)]
     if any(tensor.is_inference() for tensor in sources):
         return build()
-    state = [(tensor._version, tensor.data_ptr()) for tensor in sources]
-    tables = _tables.setdefault(source, {})
+    if source._base is not None:
+        kind = (kind, source.data_ptr(), source.shape, source.stride())
+    state = [(t._version, t.data_ptr(), t.shape, t.stride()) for t in sources]
+    kept = [tensor if tensor._base is None else tensor._base for tensor in sources]
+    tables = _tables.setdefault(kept[0], {})
     if kind in tables:
         known_state, references, table = tables[kind]
         # A state is not enough to know others by: an address is given again once it is free.
-        same = len(references) == len(sources) - 1 and all(
-            reference() is tensor for reference, tensor in zip(references, sources[1:], strict=True)
+        same = len(references) == len(kept) - 1 and all(
+            reference() is tensor for reference, tensor in zip(references, kept[1:], strict=True)
         )
         if same and known_state == state:
             found: _T = table
@@ -47,5 +51,5 @@ def remembered(
     if source.is_cuda and not torch.cuda.is_current_stream_capturing():
         # Other streams may read the table from now on, and do not wait for this one.
         torch.cuda.current_stream(source.device).synchronize()
-    tables[kind] = state, [TensorWeakRef(tensor) for tensor in sources[1:]], table
+    tables[kind] = state, [TensorWeakRef(tensor) for tensor in kept[1:]], table
     return table

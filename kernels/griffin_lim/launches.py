@@ -1,98 +1,93 @@
-"""Plan the two launches of a Griffin-Lim step from shapes alone."""
+"""Plan the launch of a Griffin-Lim step from shapes alone."""
 
 from __future__ import annotations
 
 import torch
-import triton
 from torch import Tensor
 
 from melcap.ops.griffin_lim import LEAST_SHARE, QUIETEST_POWER
 
 from ..launch import Launch
-from ..real_frames import frames_each
-from .kernels import griffin_lim_overlap_add, griffin_lim_windows
+from .kernels import griffin_lim_step
 from .tables import tables_of
 
-ADDED = 2048
-"""The samples that one program of `griffin_lim_overlap_add` writes."""
+PROGRAMS = 768
+"""The programs that keep a large GPU busy, about six for each of its multiprocessors."""
+MOST_BLOCKS = 32
+"""The most blocks of a program. It computes n_fft / hop - 1 frames more than it writes blocks."""
 
 
 def plan(
-    wave: Tensor, before: Tensor, magnitude: Tensor, windows: Tensor, out: Tensor, momentum: float
-) -> tuple[Launch, Launch]:
-    """Return the two launches of a step.
+    wave: Tensor, before: Tensor, magnitude: Tensor, out: Tensor, n_fft: int, momentum: float
+) -> Launch:
+    """Return the launch of a step, which fills `out` [batch, blocks, hop].
 
-    They fill `windows` [batch, frames, n_fft], which is contiguous, and from them `out` [batch,
-    blocks, hop]. Each row of the other tensors is contiguous.
+    Args:
+        wave: [batch, blocks + 2 * (n_fft / hop - 1), hop], contiguous like `out`.
+        before: the same blocks of the wave one step before. Its rows are contiguous, and a clip may
+            have more of them in memory.
+        magnitude: a row for each block of the wave, in the order of `Tables.order`; again a clip
+            may have more of them in memory.
+        out: the wave after the step.
+        n_fft: the length of the windows.
+        momentum: the momentum of the step.
     """
-    batch, frames, n_fft = windows.shape
-    hop = out.shape[2]
+    batch, blocks, hop = out.shape
     tables = tables_of(n_fft, hop, wave.device)
-    each = frames_each(batch * frames)
-    rows = max(1, ADDED // hop)
-    impose = Launch(
-        griffin_lim_windows,
-        (batch * triton.cdiv(frames, each),),
+    row = magnitude.shape[2]
+    each = blocks_each(batch * blocks)
+    return Launch(
+        griffin_lim_step,
+        (batch * -(-blocks // each),),
         {
             "wave": wave,
             "before": before,
             "magnitude": magnitude[:, n_fft // hop // 2 :],
-            "windows": windows,
+            "out": out,
             "analysis": tables.analysis,
             "synthesis": tables.synthesis,
             "roots": tables.roots,
             "untangle": tables.untangle,
-            "frames": frames,
-            "frames_each": each,
-            "wave_clip": wave.stride(0),
-            "wave_row": wave.stride(1),
-            "before_clip": before.stride(0),
-            "before_row": before.stride(1),
-            "magnitude_clip": magnitude.stride(0),
-            "magnitude_row": magnitude.stride(1),
+            "opposite": tables.opposite,
+            "blocks": blocks,
+            "blocks_each": each,
+            "before_rows": before.stride(0) // hop,
+            "magnitude_rows": magnitude.stride(0) // row,
             "momentum": momentum,
         },
         {
             "N_FFT": n_fft,
             "HOP": hop,
+            "ROW": row,
             "LEAST_POWER": LEAST_SHARE**2,
             "QUIETEST_POWER": QUIETEST_POWER,
         },
-        # Fewer than two warps would gather bins by shuffles.
-        warps=max(2, n_fft // 512),
+        warps=max(1, n_fft // 512),
+        wide=64,
     )
-    overlap_add = Launch(
-        griffin_lim_overlap_add,
-        (batch * triton.cdiv(out.shape[1], rows),),
-        {
-            "windows": windows,
-            "out": out,
-            "frames": frames,
-            "out_clip": out.stride(0),
-            "out_row": out.stride(1),
-        },
-        {
-            "N_FFT": n_fft,
-            "HOP": hop,
-            "ROWS": rows,
-        },
-        wide=128,
-    )
-    return impose, overlap_add
+
+
+def blocks_each(blocks: int) -> int:
+    """Return how many blocks one program writes, given those of all clips."""
+    return min(-(-blocks // PROGRAMS), MOST_BLOCKS)
 
 
 def shipped() -> dict[str, Launch]:
-    """Return the launches of the model and the benchmarks: a first step, and a later one."""
-    found: dict[str, Launch] = {}
-    for n_fft, hop in ((1024, 256), (256, 64), (512, 128), (2048, 512), (4096, 1024)):
-        x = torch.empty(1, 40, 2 * hop + n_fft // 2 + 1, device="meta")
+    """Return the launches of the model and the benchmarks, and of other overlaps."""
+    found = {}
+    for n_fft, hop in (
+        (1024, 256),
+        (256, 64),
+        (512, 128),
+        (2048, 512),
+        (4096, 1024),
+        (1024, 512),
+        (1024, 128),
+    ):
         reach = n_fft // hop - 1
-        wave, before, magnitude = x.tensor_split((hop, 2 * hop), dim=2)
-        windows = x.new_empty(1, 40 - reach, n_fft)
-        made = x.new_empty(1, 40 - 2 * reach, hop)
-        first = plan(wave, before, magnitude, windows, made, 0.99)
-        later = plan(made, wave[:, reach:-reach], magnitude, windows, made[:, reach:], 0.99)
-        name = f"{n_fft}/{hop}"
-        found |= {f"{name}: first windows": first[0], f"{name}: windows": later[0]}
-        found[f"{name}: overlap-add"] = first[1]
+        wave = torch.empty(1, 1 + 2 * reach, hop, device="meta")
+        order = tables_of(n_fft, hop, wave.device).order
+        magnitude = wave.new_empty(1, wave.shape[1], len(order))
+        out = wave.new_empty(1, 1, hop)
+        found[f"{n_fft}/{hop}"] = plan(wave, wave, magnitude, out, n_fft, 0.99)
     return found

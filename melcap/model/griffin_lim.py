@@ -14,12 +14,13 @@ a whole number of such blocks. A frame is contiguous in memory; the tensors are 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 
 import torch
 from torch import Tensor, nn
 
-from melcap.model.layers import in_float32
+from melcap.model.layers import linear_in_float32
 from melcap.model.stages import Chain, Stage, inputs_for, outputs_of, run
 from melcap.ops import griffin_lim
 
@@ -29,6 +30,10 @@ QUIET_LN_MAGNITUDE = -3.0
 """The natural logarithm of magnitudes before training. A fresh layer returns about 0: too loud."""
 TILE = 256
 """Frames that a CPU computes at a time; these and their intermediate results fit its caches."""
+STEPS_AT_ONCE = 4
+"""Griffin-Lim steps that a CPU or a stream takes at once. With fewer, more intermediate results go
+through memory. With more, each tile of a CPU and each piece of a stream (see
+`melcap.model.stages.StageStream`) computes more context again. A GPU takes all steps at once."""
 
 
 class ByFrame(Stage):
@@ -51,6 +56,12 @@ class ByFrame(Stage):
         x = x.transpose(1, 2)
         if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self.frames(x).transpose(1, 2)
+        for part in self.parts():
+            x = part.in_tiles(x)
+        return x.transpose(1, 2)
+
+    def in_tiles(self, x: Tensor) -> Tensor:
+        """Return what `frames` returns, tile by tile."""
         count = x.shape[1] - self.left - self.right
         full = torch.promote_types(x.dtype, torch.float32)
         made = x.new_empty(len(x), count, self.channels, dtype=full)
@@ -58,7 +69,7 @@ class ByFrame(Stage):
             end = min(begin + TILE, count)
             tile = x[clip : clip + 1, begin : end + self.left + self.right]
             made[clip, begin:end] = self.frames(tile.contiguous())[0]
-        return made.transpose(1, 2)
+        return made
 
 
 class FirstGuess(ByFrame):
@@ -89,7 +100,7 @@ class FirstGuess(ByFrame):
         wave = run(self.chain, x.transpose(1, 2))[:, self._front :][:, : count * self.hop]
         blocks = wave.unflatten(1, (count, self.hop))
         own = x[:, self.left : self.left + count]
-        ln_magnitude = in_float32(self.magnitude, own).clamp(max=LOUDEST_LN_MAGNITUDE)
+        ln_magnitude = linear_in_float32(self.magnitude, own).clamp(max=LOUDEST_LN_MAGNITUDE)
         return torch.cat((blocks, blocks, ln_magnitude.exp()), dim=-1)
 
 
@@ -103,6 +114,16 @@ class GriffinLim(ByFrame):
         super().__init__(n_fft, hop)
         self.momentum, self.steps = momentum, steps
         self.left = self.right = steps * (n_fft // hop - 1)
+
+    def parts(self) -> Sequence[GriffinLim]:
+        """Return stages of up to `STEPS_AT_ONCE` steps that do the same one after the other."""
+        if self.steps <= STEPS_AT_ONCE:
+            return [self]
+        first, rest = (
+            GriffinLim(self.n_fft, self.hop, self.momentum, steps)
+            for steps in (STEPS_AT_ONCE, self.steps - STEPS_AT_ONCE)
+        )
+        return [first, *rest.parts()]
 
     def frames(self, x: Tensor) -> Tensor:
         """Return the frames after all steps."""

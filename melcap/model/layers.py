@@ -37,6 +37,17 @@ def in_float32(layer: nn.Module, x: Tensor) -> Tensor:
     return y
 
 
+def linear_in_float32(layer: nn.Linear, x: Tensor) -> Tensor:
+    """Run a linear layer on [batch, steps, channels] in float32 or wider, even under autocast.
+
+    Without a gradient it is a 1 x 1 `conv2d`, which computes float32 on tensor cores.
+    """
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return in_float32(layer, x)
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    return conv2d(x.mT.unsqueeze(2), layer.weight[:, :, None, None], layer.bias).squeeze(2).mT
+
+
 class HaarSplit(Stage):
     """The orthonormal Haar transform of patches of 2 x 2: [B, C, F, T] -> [B, 4C, F / 2, T / 2]."""
 
@@ -203,7 +214,11 @@ class Conv1d(Stage):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the output for [batch, channels, steps], shorter by `kernel` - 1 steps."""
-        return in_float32(self.norm, self.conv(x))  # float32, because all later blocks add to it
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            y = self.conv(x)
+        else:
+            y = conv2d(x.unsqueeze(2), self.conv.weight.unsqueeze(2), self.conv.bias).squeeze(2)
+        return in_float32(self.norm, y)  # float32, because all later blocks add to it
 
 
 class ConvNeXt1d(Stage):

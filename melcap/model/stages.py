@@ -14,9 +14,12 @@ position of a stride would not be defined.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+
+Self = TypeVar("Self", bound="Stage")
 
 
 class Stage(nn.Module):
@@ -31,6 +34,10 @@ class Stage(nn.Module):
     right = 0
     down = 1
     up = 1
+
+    def parts(self: Self) -> Sequence[Self]:
+        """Return the stages that a stream runs in the place of this one."""
+        return [self]
 
 
 class Chain(nn.Sequential):
@@ -103,12 +110,13 @@ class StageStream:
 
     The outputs, joined, are those of the whole signal. Each stage keeps the inputs that its next
     output still needs, so no stage returns an output step twice. Inside a stage of several steps,
-    such as `GriffinLim`, the steps of its context are computed again for every piece. One object is
-    one stream, or one batch of streams that run in step.
+    such as `GriffinLim`, the steps of its context are computed again for every piece; so such a
+    stage runs in parts of a few steps. One object is one stream, or one batch of streams that run
+    in step.
     """
 
     def __init__(self, stages: Sequence[Stage]) -> None:
-        self.stages = tuple(stages)
+        self.stages = tuple(part for stage in stages for part in stage.parts())
         self._pending: list[Tensor | None] = [None] * len(self.stages)
 
     def push(self, x: Tensor) -> Tensor | None:

@@ -12,13 +12,8 @@ from torch import Tensor, nn
 
 from melcap.config import CodecConfig
 from melcap.model.griffin_lim import LOUDEST_LN_MAGNITUDE, FirstGuess, GriffinLim, Unfold
-from melcap.model.layers import Conv1d, ConvNeXt1d, Upsample1d, in_float32
+from melcap.model.layers import Conv1d, ConvNeXt1d, Upsample1d, linear_in_float32
 from melcap.model.stages import Chain, Stage
-
-STEPS_AT_ONCE = 4
-"""Griffin-Lim steps in one stage. With fewer, more intermediate results go through memory. With
-more, a stream computes more context again for every piece (see `melcap.model.stages.StageStream`).
-"""
 
 
 class ISTFTHead(Stage):
@@ -53,7 +48,7 @@ class ISTFTHead(Stage):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return samples [batch, samples] for channels [batch, channels, steps]."""
-        ln_magnitude, phase = in_float32(self.linear, x.transpose(1, 2)).chunk(2, dim=-1)
+        ln_magnitude, phase = linear_in_float32(self.linear, x.transpose(1, 2)).chunk(2, dim=-1)
         magnitude = ln_magnitude.clamp(max=LOUDEST_LN_MAGNITUDE).exp()
         frames = self.synthesis(magnitude * phase.cos(), magnitude * phase.sin()) * self.window
         whole = frames.shape[1] - self.overlap + 1
@@ -100,7 +95,5 @@ def vocoder(config: CodecConfig, griffin_lim_steps: int | None = None) -> Chain:
     total = voc.griffin_lim_steps if griffin_lim_steps is None else griffin_lim_steps
     n_fft, hop = config.mel.n_fft, config.mel.hop
     stages.append(FirstGuess(Chain(*fine), voc.dim, n_fft, hop))
-    for done in range(0, total, STEPS_AT_ONCE):
-        steps = min(STEPS_AT_ONCE, total - done)
-        stages.append(GriffinLim(n_fft, hop, voc.griffin_lim_momentum, steps))
+    stages.append(GriffinLim(n_fft, hop, voc.griffin_lim_momentum, total))
     return Chain(*stages, Unfold(hop))

@@ -20,6 +20,7 @@ from melcap.kernels.conv2d import launches
 from melcap.kernels.conv2d.sizes import ROOMY, width_of
 from melcap.kernels.halves import LARGEST, bound_of_norm, scale_of
 from melcap.kernels.launch import launched
+from melcap.kernels.weight_cache import remembered
 from melcap.ops import conv2d, registry
 from melcap.ops.channel_norm import channel_norm_reference
 from melcap.ops.conv2d import conv2d_reference
@@ -333,6 +334,32 @@ def test_weights_that_change_are_noticed() -> None:
     memory *= 1e6
     kwargs["norm"] = kwargs["norm"][0], torch.from_numpy(memory)
     check(arguments, kwargs)
+
+
+def test_weights_may_be_views() -> None:
+    """Tables are kept with what they are views of, and tell views of one tensor apart."""
+    (x, _, bias), kwargs = drawn((1, 20, 4, 30), 24, (3, 3), extras=False)
+    stacked, norms = noise(2, 24, 20, 3, 3, amplitude=1), noise(4, 20, seed=1, amplitude=1)
+    norms[3] *= 1e6
+    for weight, norm in (
+        (stacked[0], norms[:2]),
+        (stacked[1], norms[1:3]),
+        (stacked[1], norms[2:]),
+    ):
+        for _ in range(2):
+            kwargs["norm"] = norm.unbind()
+            check((x, weight, bias), kwargs)
+    stacked *= 2
+    check((x, stacked[1], bias), kwargs)
+    made = {}
+
+    def build() -> Tensor:
+        made["tables"] = made.get("tables", 0) + 1
+        return torch.zeros(1)
+
+    for _ in range(2):
+        remembered(stacked[1][..., None], "a kind", build)
+    assert made == {"tables": 1}
 
 
 def test_weights_of_inference_mode() -> None:

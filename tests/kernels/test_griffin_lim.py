@@ -1,7 +1,9 @@
-"""Compare the Griffin-Lim kernels with float64, in the interpreter or on a device."""
+"""Compare the Griffin-Lim kernel with float64, in the interpreter or on a device."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import pytest
@@ -12,15 +14,14 @@ from torch import Tensor
 
 import melcap
 from melcap.errors import BackendError, InputError
-from melcap.kernels import griffin_lim as kernels
-from melcap.kernels import real_frames
 from melcap.kernels.griffin_lim import launches
+from melcap.kernels.griffin_lim.tables import tables_of
 from melcap.kernels.launch import launched, run
 from melcap.ops import griffin_lim, registry
 from melcap.ops.griffin_lim import griffin_lim_reference
 from tests.helpers import examples, in_nan, noise
 
-KERNELS = ("griffin_lim_windows", "griffin_lim_overlap_add")
+KERNEL = "griffin_lim_step"
 MOMENTUM = 0.9
 
 
@@ -43,12 +44,20 @@ def drawn(
 def on_triton(
     x: Tensor, n_fft: int, hop: int, steps: int = 1, momentum: float = MOMENTUM
 ) -> Tensor:
-    """Run it on the Triton backend and check that its kernels ran once for each step."""
-    before = [launched[kernel] for kernel in KERNELS]
+    """Run it on the Triton backend and check that its kernel ran once for each step."""
+    before = launched.copy()
     with melcap.use_backend("triton"):
         found = griffin_lim(x, n_fft, hop, steps=steps, momentum=momentum)
-    assert [launched[kernel] for kernel in KERNELS] == [count + steps for count in before]
+    assert launched - before == {KERNEL: steps}
     return found
+
+
+@contextmanager
+def blocks_of_a_program(count: int) -> Iterator[None]:
+    """Let each program write so many blocks, as in larger batches."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launches, "blocks_each", lambda blocks: count)
+        yield
 
 
 @cache
@@ -78,42 +87,52 @@ def assert_close(
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(3))
+@settings(max_examples=examples(5))
 @given(
     batch=st.integers(1, 2),
-    blocks_and_steps=st.sampled_from([(2, 1), (2, 2), (4, 1)]),
-    frames=st.integers(1, 3),
+    overlap_and_steps=st.sampled_from([(2, 1), (2, 3), (4, 1), (4, 2)]),
+    blocks=st.integers(1, 5),
+    each=st.integers(1, 6),
     momentum=st.sampled_from([0.0, 0.5, 0.99]),
+    half=st.booleans(),
     seed=st.integers(0, 99),
 )
-@example(2, (4, 1), 2, 0.99, 0)
-@example(1, (4, 2), 1, 0.99, 0)
-@example(1, (8, 1), 1, 0.5, 0)
+@example(2, (4, 1), 2, 2, 0.99, False, 0)
+@example(1, (4, 3), 1, 3, 0.99, True, 0)
+@example(1, (8, 1), 3, 2, 0.5, False, 0)
 def test_any_clips(
-    batch: int, blocks_and_steps: tuple[int, int], frames: int, momentum: float, seed: int
+    batch: int,
+    overlap_and_steps: tuple[int, int],
+    blocks: int,
+    each: int,
+    momentum: float,
+    half: bool,
+    seed: int,
 ) -> None:
-    blocks, steps = blocks_and_steps
-    n_fft, hop = 256, 256 // blocks
-    x = drawn(batch, frames + 2 * steps * (blocks - 1), n_fft, hop, seed)
-    found = on_triton(x, n_fft, hop, steps, momentum)
+    """Programs of any size give the same bits, whether they divide a clip's blocks or not."""
+    overlap, steps = overlap_and_steps
+    n_fft, hop = 256, 256 // overlap
+    x = drawn(batch, blocks + 2 * steps * (overlap - 1), n_fft, hop, seed)
+    x = x.half() if half else x
+    with blocks_of_a_program(each):
+        found = on_triton(x, n_fft, hop, steps, momentum)
     assert_close(found, x, n_fft, hop, steps, momentum)
+    assert torch.equal(on_triton(x, n_fft, hop, steps, momentum), found)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("n_fft", "hop"), [(512, 128), (1024, 256), (2048, 512), (4096, 1024)])
+@pytest.mark.parametrize(
+    ("n_fft", "hop"),
+    [(512, 128), (1024, 256), (1024, 512), (1024, 128), (2048, 512), (4096, 1024)],
+)
 def test_any_window(n_fft: int, hop: int) -> None:
-    x = drawn(1, 7, n_fft, hop)
+    x = drawn(1, 2 * (n_fft // hop) - 1, n_fft, hop)
     assert_close(on_triton(x, n_fft, hop), x, n_fft, hop)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("frames", [2, 3])
-def test_several_frames_of_a_program(frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Programs take several of a clip's four frames, as in large batches; its last has 2 or 1."""
-    x, expected = two_clips()
-    monkeypatch.setattr(real_frames, "ENOUGH_PROGRAMS", 1)
-    monkeypatch.setattr(real_frames, "FRAMES_EACH", frames)
-    assert torch.equal(on_triton(x, 256, 128), expected)
+def test_programs_fill_a_device_before_they_grow() -> None:
+    blocks = [1, 90, launches.PROGRAMS, launches.PROGRAMS + 1, 64 * 1723, 2**40]
+    assert [launches.blocks_each(count) for count in blocks] == [1, 1, 1, 2, 32, 32]
 
 
 @pytest.mark.slow
@@ -140,18 +159,23 @@ def test_any_layout() -> None:
 
 
 @pytest.mark.slow
-def test_nothing_is_written_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clip's blocks fill a tile and a part, and memory after windows and wave stays as it is."""
+def test_nothing_is_read_or_written_elsewhere() -> None:
+    """A clip fills a program and a part. NaN is around what is read, 7 around the result."""
     x, expected = two_clips()
-    monkeypatch.setattr(launches, "ADDED", 2 * 128)
     wave, before, magnitude = x.tensor_split((128, 256), dim=2)
-    windows, out = in_nan(torch.zeros(2, 4, 256)), in_nan(torch.zeros(2, 3, 128))
-    for launch in launches.plan(wave, before, magnitude, windows, out, MOMENTUM):
-        run(launch)
+    longer = in_nan(torch.full((2, 7, 128), torch.nan))
+    before = longer[:, 1:-1].copy_(before)
+    order = tables_of(256, 128, x.device).order
+    given = in_nan(wave), before, in_nan(magnitude.index_select(2, order))
+    copies = [tensor.clone() for tensor in given]
+    memory = torch.full((2 * 4096 + 2 * 3 * 128,), 7.0)
+    out = memory[4096:-4096].view(2, 3, 128).fill_(torch.nan)
+    with blocks_of_a_program(2):
+        run(launches.plan(*given, out, 256, MOMENTUM))
     assert torch.equal(out, expected[..., :128])
-    for written in (windows, out):
-        memory = torch.as_strided(written, (written.numel() + 8192,), (1,), 0)
-        assert int(memory.isnan().sum()) == 8192
+    assert (memory[:4096] == 7).all()
+    assert (memory[-4096:] == 7).all()
+    assert all(torch.equal(one, other) for one, other in zip(given, copies, strict=True))
 
 
 @pytest.mark.slow
@@ -203,9 +227,8 @@ def test_refusals() -> None:
             griffin_lim(drawn(1, 8, 128, 32), 128, 32)
         with pytest.raises(BackendError, match=r"not torch\.float64"):
             griffin_lim(drawn(1, 8, 256, 64).double(), 256, 64)
-    endless = torch.zeros(1, 1, 257).expand(-1, 2**23, -1)
-    (reason,) = kernels.unsupported(endless, 256, 64, 0.9, 1)
-    assert reason == "a clip may have 8355966 frames, not 8388608"
+        with pytest.raises(BackendError, match="2, 4 or 8 hops, not 16"):
+            griffin_lim(drawn(1, 32, 256, 16), 256, 16)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -17,8 +18,9 @@ from torch import Tensor
 from melcap.config import CodecConfig, MelSpec, VocoderConfig
 from melcap.model.griffin_lim import TILE, FirstGuess, GriffinLim, Unfold
 from melcap.model.layers import Conv1d, Upsample1d
-from melcap.model.stages import Chain, inputs_for, outputs_of, run
+from melcap.model.stages import Chain, StageStream, inputs_for, outputs_of, run
 from melcap.model.vocoder import ISTFTHead, vocoder
+from melcap.ops import griffin_lim
 from melcap.ops.griffin_lim import LEAST_SHARE, QUIETEST_POWER
 
 SIZES = [(64, 16), (48, 8), (1024, 256)]
@@ -97,6 +99,31 @@ def test_several_steps_equal_single_steps(seed: int, steps: int) -> None:
     one = GriffinLim(64, 16, 0.9, 1).double()
     assert (together.left, together.right) == (steps * one.left, steps * one.right)
     torch.testing.assert_close(together(x), run([one] * steps, x), rtol=0, atol=1e-12)
+
+
+def test_a_cpu_and_a_stream_take_a_few_steps_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU takes all steps in one call, as training does; the results are the same bits."""
+    calls: list[int] = []
+
+    def counted(*arguments: Any, steps: int, **options: Any) -> Tensor:
+        calls.append(steps)
+        return griffin_lim(*arguments, steps=steps, **options)
+
+    monkeypatch.setattr("melcap.model.griffin_lim.griffin_lim", counted)
+    steps = GriffinLim(64, 16, 0.9, 9)
+    x = torch.rand(1, 32 + 33, 2 * 27 + 5)
+    whole = steps(x)
+    assert calls == [9]
+    with torch.no_grad():
+        assert torch.equal(steps(x), whole)
+    assert calls[1:] == [4, 4, 1]
+    stream = StageStream([steps])
+    assert [part.left for part in stream.stages] == [12, 12, 3]
+    calls.clear()
+    with torch.no_grad():
+        pieces = [stream.push(piece) for piece in x.split([55, 1, 3], dim=-1)]
+    assert calls == [4, 4, 1] * 3
+    assert torch.equal(torch.cat([piece for piece in pieces if piece is not None], -1), whole)
 
 
 @pytest.mark.parametrize("count", [1, TILE - 1, TILE, TILE + 1, 2 * TILE + 3])
