@@ -15,6 +15,7 @@ from torch import Tensor
 
 from melcap.codec import Codec
 from melcap.config import CodecConfig
+from melcap.model import layers
 from melcap.model.layers import (
     ChannelNorm,
     Down2d,
@@ -39,6 +40,20 @@ def test_haar_is_orthonormal_and_invertible(rows: int, columns: int, seed: int) 
     assert y.shape == (2, 12, rows, columns)
     torch.testing.assert_close(y.square().sum(), x.square().sum())
     torch.testing.assert_close(HaarMerge()(y), x)
+
+
+def test_haar_as_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU takes these in place of the chains of operations."""
+    x = noise(2, 1, 6, 11, amplitude=1)
+    for wanted, tolerance in ((torch.float32, 1e-6), (torch.float64, 1e-15)):
+        given = x.to(wanted)
+        chain = HaarSplit()(given)
+        back = HaarMerge()(chain)
+        with monkeypatch.context() as patched, torch.no_grad():
+            patched.setattr(layers, "is_a_convolution", lambda _: True)
+            bands = HaarSplit()(given)
+            torch.testing.assert_close(bands, chain, atol=tolerance, rtol=0)
+            torch.testing.assert_close(HaarMerge()(chain), back, atol=tolerance, rtol=0)
 
 
 def test_haar_bands_of_a_constant_and_of_an_odd_number_of_steps() -> None:

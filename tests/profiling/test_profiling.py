@@ -23,6 +23,8 @@ from melcap.codec import Codec
 from melcap.config import BaseConfig
 from melcap.errors import MelcapError
 from melcap.model.base.layers import Attention
+from melcap.model.layers import Conv2d as LayerConv2d
+from melcap.model.layers import Down2d, ResBlock2d
 from melcap.model.stages import inputs_for, run
 from melcap.ops.flops import count
 from tests.model.base.published import TINY, codec_of
@@ -539,3 +541,46 @@ class TestQuality:
         codecs = {level: melcap.load(small_weights, quality=level) for level in quality.QUALITIES}
         with pytest.raises(MelcapError, match="fast does not give the samples of"):
             quality.check({**codecs, "fast": codecs["best"]})
+
+
+class TestEstimate:
+    def test_every_launch_is_counted_and_none_runs(self) -> None:
+        import estimate
+
+        from melcap.kernels.launch import launched
+
+        before = launched.copy()
+        small, large = (estimate.passes(batch, 0.3) for batch in (1, 4))
+        assert launched == before
+        codec = melcap.load()
+        encoding = small["encode"].costs
+        blocks = sum(isinstance(layer, ResBlock2d) for layer in codec.encoder)
+        others = sum(isinstance(layer, (LayerConv2d, Down2d)) for layer in codec.encoder)
+        assert len(encoding["conv2d_kernel"]) == 2 * blocks + others + 1  # and the Haar patches
+        assert len(encoding["log_mel_kernel"]) == 1
+        assert len(small["decode"].costs["griffin_lim_step"]) == 16
+        for way in ("encode", "decode"):
+            assert small[way].costs.keys() == large[way].costs.keys()
+            for one, four in zip(
+                small[way].costs["conv2d_kernel"], large[way].costs["conv2d_kernel"], strict=True
+            ):
+                assert [kind for kind, _ in one.products] == [kind for kind, _ in four.products]
+                assert four.products[0][1] == 4 * one.products[0][1]
+                assert one.memory < four.memory < 4 * one.memory  # weights are read once
+
+    def test_the_slowest_need_counts(self) -> None:
+        from estimate import CEILINGS, LAUNCH, REACHED, Cost
+
+        copied = Cost(CEILINGS["memory"] * REACHED["memory"])
+        assert copied.seconds() == 1
+        assert replace(copied, products=(("half", 1.0),)).seconds() == 1
+        assert Cost(1.0, serial=3e-6).seconds(2.0) == pytest.approx(2 * (LAUNCH + 3e-6))
+
+    def test_the_page(self, tmp_path: Path) -> None:
+        import estimate
+
+        estimate.main(tmp_path / "estimate.md", small=True)
+        page = (tmp_path / "estimate.md").read_text()
+        cells = r"[0-9.]+ \| [0-9]+ \| [0-9,]+ \| [0-9,]+"
+        assert re.search(rf"\| decode, 1 x 1 s \| {cells} \|", page)
+        assert "not measured" in page
