@@ -114,7 +114,7 @@ def to_digit_reversed(r, i, roots, POINTS: tl.constexpr):
     """Return the transform in registers, as real and imaginary parts.
 
     Register k of thread t held point k * POINTS / 8 + t, and holds the frequency
-    k * POINTS / 8 + `digit_reversed(POINTS)`[t] in the end.
+    k * POINTS / 8 + `digit_reversed(POINTS)`[t] in the end. There are 64 points or more.
     """
     r, i = dft8(r, i)
     r, i = twiddle(r, i, roots, POINTS, POINTS)
@@ -126,9 +126,11 @@ def to_digit_reversed(r, i, roots, POINTS: tl.constexpr):
     done: tl.constexpr = 64 if POINTS >= 1024 else 8
     last: tl.constexpr = POINTS // (8 * done)
     r, i = dft8(r, i)
-    r, i = twiddle(r, i, roots, POINTS // done, POINTS)
-    r, i = exchange(r, done, last), exchange(i, done, last)
-    return dft_last(r, i, last)
+    if last > 1:
+        r, i = twiddle(r, i, roots, POINTS // done, POINTS)
+        r, i = exchange(r, done, last), exchange(i, done, last)
+        r, i = dft_last(r, i, last)
+    return r, i
 
 
 @triton.jit
@@ -136,7 +138,7 @@ def from_digit_reversed(r, i, roots, POINTS: tl.constexpr):
     """Return the transform of what is in the order in which `to_digit_reversed` leaves it.
 
     The result is in the order from which that function starts. The stages are the same, backwards:
-    each of them is a symmetric matrix, and so is the whole transform.
+    each of them is a symmetric matrix, and so is the whole transform. There are 128 points or more.
     """
     done: tl.constexpr = 64 if POINTS >= 1024 else 8
     last: tl.constexpr = POINTS // (8 * done)

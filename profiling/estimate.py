@@ -175,6 +175,7 @@ PRODUCTS: dict[str, Callable[[Any, float], Cost]] = {
     "conv2d_kernel": _conv2d,
     "nominate": _nominate,
     "log_mel_kernel": _frames(1),
+    "polar_istft_kernel": _frames(1),
     "griffin_lim_step": _frames(2),
 }
 """Functions that give the cost of a launch where bytes are not all."""

@@ -17,6 +17,7 @@ from melcap.ops import (
     griffin_lim,
     log_mel,
     nearest_code,
+    polar_istft,
     resblock2d,
     upsample_conv1d,
 )
@@ -102,6 +103,14 @@ def cases(draw: Draws, small: bool) -> Iterator[Case]:
             lambda s=steps: griffin_lim(x, n_fft, hop, steps=s),
             lambda s=steps: griffin_lim(x.double(), n_fft, hop, steps=s),
         )
+    spectra, window = draw(1 if small else 8, frames, n_fft + 2), torch.hann_window(n_fft).to(x)
+    yield (
+        "polar_istft",
+        f"{n_fft}/{hop}, {len(spectra)} x {frames}",
+        SINGLE,
+        lambda: polar_istft(spectra, window, hop, loudest=6.0),
+        lambda: polar_istft(spectra.double(), window.double(), hop, loudest=6.0),
+    )
     into, out, stride, steps = (16, 8, 2, 30) if small else (256, 128, 4, 1723)
     layer = draw(2, into, steps), draw(into, out, 2 * stride, fan_in=2 * into), draw(out)
     alpha = draw(into).abs() + 0.5

@@ -16,15 +16,16 @@ PEERS = ("melcap-triton", "melcap-graphs", "melcap-cudnn", "encodec", "mimi", "d
 DEVICE_TESTS = (
     "tests/kernels/test_conv2d.py",
     "tests/kernels/test_resblock2d.py",
+    "tests/kernels/test_polar_istft.py",
+    "tests/kernels/test_griffin_lim.py",
+    "tests/kernels/test_convnext1d.py",
     "tests/kernels/test_channel_norm.py",
     "tests/kernels/test_sanitized.py",
     "tests/model/test_cuda_graphs.py",
     "tests/ops/test_precision.py",
     "tests/test_codec.py",
-    "tests/kernels/test_griffin_lim.py",
     "tests/kernels/test_nearest_code.py",
     "tests/kernels/test_log_mel.py",
-    "tests/kernels/test_convnext1d.py",
     "tests/kernels/test_upsample_conv1d.py",
 )
 """Tests on a device. Those that have not run on one yet come first."""

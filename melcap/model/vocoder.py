@@ -14,6 +14,7 @@ from melcap.config import CodecConfig
 from melcap.model.griffin_lim import LOUDEST_LN_MAGNITUDE, FirstGuess, GriffinLim, Unfold
 from melcap.model.layers import Conv1d, ConvNeXt1d, Upsample1d, linear_in_float32
 from melcap.model.stages import Chain, Stage
+from melcap.ops import polar_istft
 
 
 class ISTFTHead(Stage):
@@ -48,25 +49,13 @@ class ISTFTHead(Stage):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return samples [batch, samples] for channels [batch, channels, steps]."""
-        ln_magnitude, phase = linear_in_float32(self.linear, x.transpose(1, 2)).chunk(2, dim=-1)
-        magnitude = ln_magnitude.clamp(max=LOUDEST_LN_MAGNITUDE).exp()
-        frames = self.synthesis(magnitude * phase.cos(), magnitude * phase.sin()) * self.window
-        whole = frames.shape[1] - self.overlap + 1
-        wave = torch.zeros_like(frames[:, :whole, : self.hop])
-        for k, part in enumerate(frames.unflatten(-1, (self.overlap, self.hop)).unbind(2)):
-            wave = wave + part[:, self.overlap - 1 - k :][:, :whole]
+        wave = self.synthesis(linear_in_float32(self.linear, x.transpose(1, 2)))
         samples = (x.shape[-1] - self.left - self.right) * self.hop
-        return wave.flatten(1)[:, self._front : self._front + samples]
+        return wave[:, self._front : self._front + samples]
 
-    def synthesis(self, real: Tensor, imaginary: Tensor) -> Tensor:
-        """Return the windows [..., n_fft] of spectra given by parts [..., n_fft / 2 + 1].
-
-        Bins 0 and n_fft / 2 of a real wave have no imaginary part, so `imaginary` is set to 0
-        there, in place.
-        """
-        # The FFT of a CPU ignores these values. cuFFT adds them for some numbers of windows only.
-        imaginary[..., :: self.n_fft // 2] = 0
-        return torch.fft.irfft(torch.complex(real, imaginary), self.n_fft)
+    def synthesis(self, x: Tensor) -> Tensor:
+        """Return the wave of ln magnitudes and phases [batch, steps, n_fft + 2]."""
+        return polar_istft(x, self.window, self.hop, loudest=LOUDEST_LN_MAGNITUDE)
 
 
 def vocoder(config: CodecConfig, griffin_lim_steps: int | None = None) -> Chain:

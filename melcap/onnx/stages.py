@@ -13,10 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from melcap.model.griffin_lim import LOUDEST_LN_MAGNITUDE
 from melcap.model.mel import LogMel
 from melcap.model.vocoder import ISTFTHead
 from melcap.ops.dft import InverseRealDFT
 from melcap.ops.log_mel.portable import PortableLogMel
+from melcap.ops.polar_istft import cartesian, overlap_add
 from melcap.ops.registry import OPERATIONS
 
 
@@ -47,15 +49,17 @@ class PortableHead(ISTFTHead):
         self.register_buffer("bins", grid.bins, persistent=False)
         self.register_buffer("sign", grid.sign[:, None], persistent=False)
 
-    def synthesis(self, real: Tensor, imaginary: Tensor) -> Tensor:
-        """Return the windows of spectra [batch, frames, bins]."""
+    def synthesis(self, x: Tensor) -> Tensor:
+        """Return the wave of ln magnitudes and phases [batch, steps, n_fft + 2]."""
         grid = self.inverse_dft.grid
+        real, imaginary = cartesian(x, LOUDEST_LN_MAGNITUDE)
         parts = (real.transpose(1, 2)[:, self.bins], imaginary.transpose(1, 2)[:, self.bins])
         by_k1 = [
             part.unflatten(1, (grid.kept, grid.columns))
             for part in (parts[0], parts[1] * self.sign)
         ]
-        return self.inverse_dft(torch.stack(by_k1, dim=2)).transpose(1, 2)
+        frames = self.inverse_dft(torch.stack(by_k1, dim=2)).transpose(1, 2)
+        return overlap_add(frames * self.window, self.hop)
 
 
 PORTABLE: dict[type[nn.Module], Callable[[Any], nn.Module]] = {

@@ -14,6 +14,7 @@ from melcap.ops.convnext1d import convnext1d
 from melcap.ops.griffin_lim import griffin_lim
 from melcap.ops.log_mel import log_mel
 from melcap.ops.nearest_code import nearest_code
+from melcap.ops.polar_istft import polar_istft
 from melcap.ops.registry import backend_report, get_backend, set_backend, use_backend
 from melcap.ops.resblock2d import resblock2d
 from melcap.ops.upsample_conv1d import upsample_conv1d
@@ -27,6 +28,7 @@ __all__ = [
     "griffin_lim",
     "log_mel",
     "nearest_code",
+    "polar_istft",
     "resblock2d",
     "set_backend",
     "upsample_conv1d",

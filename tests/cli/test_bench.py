@@ -276,7 +276,8 @@ class TestKernels:
         assert torch.equal(by["nearest_code"].arguments[1], codec.codebook.vectors)
         assert by["upsample_conv1d"].arguments[0].shape[1] == 16
         convolutions = [call.count for call in calls if call.operation == "conv2d"]
-        assert sum(convolutions) == 8  # each end of the encoder and decoder, two levels up and down
+        # Each end of the encoder and decoder, two levels up and down, and three of the vocoder.
+        assert sum(convolutions) == 11
         norms = [call.count for call in calls if call.operation == "channel_norm"]
         assert sum(norms) == 2  # those in convolutions are parts of these
 

@@ -14,11 +14,14 @@ from melcap.config import MelSpec
 from melcap.kernels.launch import launched
 from melcap.ops import (
     channel_norm,
+    conv2d,
     convnext1d,
     griffin_lim,
     log_mel,
     nearest_code,
+    polar_istft,
     registry,
+    resblock2d,
     upsample_conv1d,
 )
 from tests.helpers import noise
@@ -130,6 +133,45 @@ def test_channel_norm(last: bool, channels: int, dtype: torch.dtype) -> None:
         torch.testing.assert_close(one.double(), other, rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.parametrize("bound", [None, 4.0])
+@pytest.mark.parametrize(("inputs", "outputs"), [(4, 32), (51, 130)])
+def test_conv2d(inputs: int, outputs: int, bound: float | None) -> None:
+    x = noise(2, inputs, 7, 41).to("cuda")
+    weight, bias = (noise(*s, seed=1).to("cuda") for s in ((outputs, inputs, 3, 5), (outputs,)))
+    rows, residual = noise(outputs, 4, 1).to("cuda"), noise(2, outputs, 4, 41).to("cuda")
+    given = x, weight, bias
+    exact = [tensor.double() for tensor in given]
+    with melcap.use_backend("triton"):
+        found = conv2d(
+            *given, stride=(2, 1), padding=(1, 2), rows=rows, residual=residual, bound=bound
+        )
+    expected = conv2d(
+        *exact, stride=(2, 1), padding=(1, 2), rows=rows.double(), residual=residual.double()
+    )
+    close("conv2d", found.double(), expected, torch.float32)
+
+
+@pytest.mark.parametrize("channels", [51, 128])
+def test_resblock2d(channels: int) -> None:
+    c = channels
+    shapes = ((c,), (c,), (c, c, 3, 3), (c,), (c,), (c,), (c, c, 3, 1), (c,))
+    given = [noise(2, c, 5, 43).to("cuda")]
+    given += [noise(*shape, seed=seed).to("cuda") for seed, shape in enumerate(shapes)]
+    with melcap.use_backend("triton"):
+        found = resblock2d(*given)
+    expected = resblock2d(*(tensor.double() for tensor in given))
+    close("resblock2d", found.double(), expected, torch.float32)
+
+
+@pytest.mark.parametrize(("n_fft", "hop"), [(1024, 256), (256, 32), (4096, 1024)])
+def test_polar_istft(n_fft: int, hop: int) -> None:
+    x, window = noise(3, 33, n_fft + 2).to("cuda"), torch.hann_window(n_fft, device="cuda")
+    with melcap.use_backend("triton"):
+        found = polar_istft(x, window, hop, loudest=6.0)
+    expected = polar_istft(x.double(), window.double(), hop, loudest=6.0)
+    close("polar_istft", found.double(), expected, torch.float32)
+
+
 def test_all_kernels_were_launched() -> None:
     assert {
         "log_mel_kernel",
@@ -141,6 +183,9 @@ def test_all_kernels_were_launched() -> None:
         "convnext1d_norm",
         "convnext1d_mlp",
         "griffin_lim_step",
+        "halves_kernel",
+        "conv2d_kernel",
+        "polar_istft_kernel",
         "channel_norm_kernel",
         "channel_norm_gradient_kernel",
     } <= set(launched)

@@ -102,7 +102,7 @@ def test_it_is_its_definition(
 @pytest.mark.parametrize("kernel", [(3, 3), (2, 3)])
 @pytest.mark.parametrize("stride", [(1, 2), (1, 3)])
 def test_single_channel_images(kernel: Pair, stride: Pair) -> None:
-    """oneDNN computes some of them wrongly in channels-last memory."""
+    """Some of them oneDNN computes wrongly in channels-last memory."""
     for rows, steps in itertools.product((3, 4, 5), (3, 4, 5, 8)):
         x = noise(2, rows, steps, 1, amplitude=1).movedim(-1, 1)
         weight = noise(1, 1, *kernel, seed=1, amplitude=1)

@@ -28,6 +28,7 @@ from melcap.ops import (
     griffin_lim,
     log_mel,
     nearest_code,
+    polar_istft,
     registry,
     resblock2d,
     upsample_conv1d,
@@ -99,6 +100,7 @@ def all_of_them() -> tuple[Tensor, ...]:
         griffin_lim(noise(1, 8, 33), 32, 8),
         log_mel(noise(1, 100), SPEC),
         nearest_code(noise(5, 3), noise(7, 3, seed=1)),
+        polar_istft(noise(1, 4, 34), torch.ones(32), 8, loudest=6.0),
         resblock2d(
             noise(1, 2, 3, 3), one, one, noise(2, 2, 1, 1), one, one, one, noise(2, 2, 1, 1), one
         ),
