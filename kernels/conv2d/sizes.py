@@ -93,4 +93,4 @@ class Tiling:
             return Tiling(128, columns, 4, 3 if layer.depth == 32 else 2)
         if not roomy or not layer.halves:
             return Tiling(64, columns, 8, 2)
-        return Tiling(128, columns, 8, 3 if columns == 128 else 2, ROOMY)
+        return Tiling(128, columns, 8, 2, ROOMY)

@@ -1,18 +1,20 @@
 """nearest_code on Triton: scores nominate codes, exact distances decide between them.
 
-Four kernels run one after the other.
+Few rows take two launches, many three.
 
-1. `split` writes the rows as pairs of float16.
-2. `nominate` streams the codebook past the rows on the tensor cores (see `scores`). It leaves 8
-   bytes for each row and slot.
-3. `decide` finds the groups of codes that are alive: their score is within the error of two scores,
-   and the width of a tie, of the row's best. Where one group is alive, and float32 distances tell
-   its nearest code apart, the row is done.
-4. `settle` measures all codes of the groups that are alive, or the whole codebook where even a
-   runner-up is alive. It takes the lowest index within a tie (see `distances`).
+1. `split` writes many rows as pairs of float16 (see `halves`).
+2. `nominate` splits few rows itself, and streams the codebook past the rows on the tensor cores
+   (see `scores`). It leaves 8 bytes for each row and slot.
+3. `decide` finds the groups of codes that are alive: their score is within the error of two
+   scores, and the width of a tie, of the row's best. Where one group is alive, and float32
+   distances tell its nearest code apart, the row is done (see `decisions`). For other rows it
+   measures all codes of the groups that are alive, or of a share where even a runner-up is alive,
+   and takes the lowest index within a tie (see `candidates` and `distances`).
 
-Of a thousand rows one or two are left to `settle`, unless codes are equal or nearly so. No kernel
-uses float64. Distances must fit in float32; a row's index does not depend on the batch.
+`decide` waits for all scores of a row, and `nominate` shares out the codes of few rows to fill a
+device: so they are two launches. Of a thousand rows one or two need exact distances, unless codes
+are equal or nearly so. No kernel uses float64. Distances must fit in float32; a row's index does
+not depend on the batch.
 """
 
 from __future__ import annotations

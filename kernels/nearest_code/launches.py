@@ -1,4 +1,4 @@
-"""Plan the four launches of a search from shapes alone."""
+"""Plan the launches of a search from shapes alone: two for few rows, three for many."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import triton
 from torch import Tensor
 
 from ..launch import Launch
-from .distances import decide, settle
-from .scores import error_bound, nominate, split
+from .decisions import decide
+from .halves import split
+from .scores import error_bound, nominate
 from .table import CODES, GROUP, SLOTS, Table, build_table, chunks_of
 
 FEW = 16384
@@ -29,6 +30,7 @@ class Tiling(NamedTuple):
         wide: `dim` filled up to a power of two.
         tiles: tiles of codes.
         shares: programs that share the tiles of codes, for one tile of rows.
+        share: tiles of codes that one of them takes.
         many: there are `FEW` rows or more.
     """
 
@@ -40,6 +42,7 @@ class Tiling(NamedTuple):
     wide: int
     tiles: int
     shares: int
+    share: int
     many: bool
 
     @staticmethod
@@ -47,6 +50,7 @@ class Tiling(NamedTuple):
         """Return the tiling of a search, a function of its shapes alone."""
         chunk, chunks = chunks_of(dim)
         tiles, many = -(-codes // CODES), rows >= FEW
+        shares = 1 if many else min(16, triton.next_power_of_2(tiles))
         return Tiling(
             rows=rows,
             codes=codes,
@@ -55,60 +59,63 @@ class Tiling(NamedTuple):
             chunks=chunks,
             wide=max(16, triton.next_power_of_2(dim)),
             tiles=tiles,
-            shares=1 if many else min(16, triton.next_power_of_2(tiles)),
+            shares=shares,
+            share=-(-tiles // shares),
             many=many,
         )
 
 
-class Scratch(NamedTuple):
-    """The memory in which a launch leaves its results for the next ones.
+class Halves(NamedTuple):
+    """What `split` leaves for `nominate`.
 
     Attributes:
-        halves: float16 [rows, 2, dim padded], the rows split in two; from `split`.
-        score_factor: [rows], the factor that their scores lack; from `split`.
-        best: [rows, shares, SLOTS], the best score of each slot; from `nominate`.
-        best_tile: int32 [rows, shares, SLOTS], its tile; from `nominate`.
-        runner_up: [rows, shares], the best score that no slot kept; from `nominate`.
-        threshold: [rows], the lowest score that is still in question; from `decide`.
+        halves: float16 [rows, 2, dim padded], the rows split in two.
+        score_factor: [rows], the factor that their scores lack.
     """
 
     halves: Tensor
     score_factor: Tensor
+
+
+class Nominations(NamedTuple):
+    """What `nominate` leaves for `decide`.
+
+    Attributes:
+        best: [rows, shares, SLOTS], the best score of each slot.
+        best_tile: int32 [rows, shares, SLOTS], its tile.
+        runner_up: [rows, shares], the best score that no slot kept.
+    """
+
     best: Tensor
     best_tile: Tensor
     runner_up: Tensor
-    threshold: Tensor
-
-    @staticmethod
-    def of(tiling: Tiling, device: torch.device) -> Scratch:
-        """Allocate it."""
-
-        def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-            return torch.empty(shape, dtype=dtype, device=device)
-
-        return Scratch(
-            halves=empty(tiling.rows, 2, tiling.chunk * tiling.chunks, dtype=torch.float16),
-            score_factor=empty(tiling.rows),
-            best=empty(tiling.rows, tiling.shares, SLOTS),
-            best_tile=empty(tiling.rows, tiling.shares, SLOTS, dtype=torch.int32),
-            runner_up=empty(tiling.rows, tiling.shares),
-            threshold=empty(tiling.rows),
-        )
 
 
 def plan(x: Tensor, table: Table, found: Tensor) -> list[Launch]:
     """Return the launches that write the index of each row of x (contiguous) to `found`."""
     tiling = Tiling.of(len(x), x.shape[1], len(table.codes))
-    scratch = Scratch.of(tiling, x.device)
+    places = (tiling.rows, tiling.shares, SLOTS)
+    nominations = Nominations(
+        best=torch.empty(places, device=x.device),
+        best_tile=torch.empty(places, dtype=torch.int32, device=x.device),
+        runner_up=torch.empty(places[:2], device=x.device),
+    )
+    decided = _decide(x, table, found, tiling, nominations)
+    if not tiling.many:
+        return [_nominate(x, None, table, tiling, nominations), decided]
+    depth = tiling.chunk * tiling.chunks
+    halves = Halves(
+        halves=torch.empty((tiling.rows, 2, depth), dtype=torch.float16, device=x.device),
+        score_factor=torch.empty(tiling.rows, device=x.device),
+    )
     return [
-        _split(x, table, tiling, scratch),
-        _nominate(table, tiling, scratch),
-        _decide(x, table, found, tiling, scratch),
-        _settle(x, table, found, tiling, scratch),
+        _split(x, table, tiling, halves),
+        _nominate(halves.halves, halves.score_factor, table, tiling, nominations),
+        decided,
     ]
 
 
-def _split(x: Tensor, table: Table, tiling: Tiling, scratch: Scratch) -> Launch:
+def _split(x: Tensor, table: Table, tiling: Tiling, halves: Halves) -> Launch:
     rows = 4096 // tiling.wide
     return Launch(
         split,
@@ -116,8 +123,8 @@ def _split(x: Tensor, table: Table, tiling: Tiling, scratch: Scratch) -> Launch:
         {
             "x_ptr": x,
             "exponent_and_reach_ptr": table.exponent_and_reach,
-            "halves_ptr": scratch.halves,
-            "score_factor_ptr": scratch.score_factor,
+            "halves_ptr": halves.halves,
+            "score_factor_ptr": halves.score_factor,
             "rows": tiling.rows,
         },
         {
@@ -129,30 +136,40 @@ def _split(x: Tensor, table: Table, tiling: Tiling, scratch: Scratch) -> Launch:
     )
 
 
-def _nominate(table: Table, tiling: Tiling, scratch: Scratch) -> Launch:
+def _nominate(
+    x: Tensor,
+    score_factor: Tensor | None,
+    table: Table,
+    tiling: Tiling,
+    nominations: Nominations,
+) -> Launch:
+    """Return the launch for rows, or for their halves with a score factor."""
     rows = 128 if tiling.many else 64
     return Launch(
         nominate,
         (-(-tiling.rows // rows), tiling.shares),
         {
-            "x_ptr": scratch.halves,
-            "score_factor_ptr": scratch.score_factor,
+            "x_ptr": x,
+            "exponent_and_reach_ptr": table.exponent_and_reach,
+            "score_factor_ptr": score_factor,
             "codes_ptr": table.halves,
             "offset_ptr": table.offsets,
-            "best_ptr": scratch.best,
-            "tile_ptr": scratch.best_tile,
-            "runner_up_ptr": scratch.runner_up,
+            "best_ptr": nominations.best,
+            "tile_ptr": nominations.best_tile,
+            "runner_up_ptr": nominations.runner_up,
             "rows": tiling.rows,
             "tiles": tiling.tiles,
-            "share": -(-tiling.tiles // tiling.shares),
+            "share": tiling.share,
         },
         {
+            "DIM": tiling.dim,
             "CHUNK": tiling.chunk,
             "CHUNKS": tiling.chunks,
             "ROWS": rows,
             "CODES": CODES,
             "GROUP": GROUP,
             "SHARES": tiling.shares,
+            "SPLIT": score_factor is not None,
         },
         warps=8 if tiling.many else 4,
         stages=3 if tiling.chunks == 1 else 2,
@@ -161,8 +178,11 @@ def _nominate(table: Table, tiling: Tiling, scratch: Scratch) -> Launch:
     )
 
 
-def _decide(x: Tensor, table: Table, found: Tensor, tiling: Tiling, scratch: Scratch) -> Launch:
-    rows = min(64, 2048 // tiling.wide) if tiling.many else 8
+def _decide(
+    x: Tensor, table: Table, found: Tensor, tiling: Tiling, nominations: Nominations
+) -> Launch:
+    # Rows of one program that distances must decide wait for each other: few rows are spread out.
+    rows = min(32, 1024 // tiling.wide) if tiling.many else 4
     return Launch(
         decide,
         (-(-tiling.rows // rows),),
@@ -170,52 +190,25 @@ def _decide(x: Tensor, table: Table, found: Tensor, tiling: Tiling, scratch: Scr
             "x_ptr": x,
             "codebook_ptr": table.codes,
             "exponent_and_reach_ptr": table.exponent_and_reach,
-            "best_ptr": scratch.best,
-            "tile_ptr": scratch.best_tile,
-            "runner_up_ptr": scratch.runner_up,
+            "best_ptr": nominations.best,
+            "tile_ptr": nominations.best_tile,
+            "runner_up_ptr": nominations.runner_up,
             "found_ptr": found,
-            "threshold_ptr": scratch.threshold,
             "rows": tiling.rows,
             "codes": tiling.codes,
+            "share": tiling.share,
         },
         {
             "DIM": tiling.dim,
             "WIDE": tiling.wide,
             "ROWS": rows,
+            "STEP": 2048 // tiling.wide,
             "CODES": CODES,
             "GROUP": GROUP,
             "SHARES": tiling.shares,
             **error_bound(tiling.chunk, tiling.chunks),
         },
-    )
-
-
-def _settle(x: Tensor, table: Table, found: Tensor, tiling: Tiling, scratch: Scratch) -> Launch:
-    rows = 128 if tiling.many else 8
-    return Launch(
-        settle,
-        (-(-tiling.rows // rows),),
-        {
-            "x_ptr": x,
-            "codebook_ptr": table.codes,
-            "best_ptr": scratch.best,
-            "tile_ptr": scratch.best_tile,
-            "threshold_ptr": scratch.threshold,
-            "found_ptr": found,
-            "rows": tiling.rows,
-            "codes": tiling.codes,
-        },
-        {
-            "DIM": tiling.dim,
-            "WIDE": tiling.wide,
-            "ROWS": rows,
-            "STEP": 8192 // tiling.wide,
-            "CODES": CODES,
-            "GROUP": GROUP,
-            "WIDTH": tiling.shares * SLOTS,
-        },
-        warps=16,
-        registers=128,  # all that 512 threads can have; ptxas would spill to fit a second block
+        registers=128,  # four programs; ptxas would spill to fit a fifth
     )
 
 
@@ -228,6 +221,8 @@ def shipped() -> dict[str, Launch]:
         (131072, 8192, 8, torch.float32),
         (12, 8192, 32, torch.float32),
         (1000, 8192, 32, torch.float32),
+        (1000, 8192, 32, torch.bfloat16),
+        (1000, 8192, 64, torch.float32),
         (131072, 8192, 32, torch.float32),
         (131072, 8192, 32, torch.float16),
         (131072, 8192, 32, torch.bfloat16),

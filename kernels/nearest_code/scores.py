@@ -31,53 +31,13 @@ import math
 import triton
 import triton.language as tl
 
-
-@triton.jit
-def two_to(exponent):
-    """Return 2^exponent, for exponents of -126 to 127."""
-    return ((exponent + 127) << 23).to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def exponent_of(x):
-    """Return floor(log2(x)) of a positive normal number; -127 for anything smaller."""
-    return (x.to(tl.int32, bitcast=True) >> 23) - 127
-
-
-@triton.jit(do_not_specialize=["rows"])
-def split(
-    x_ptr,
-    exponent_and_reach_ptr,
-    halves_ptr,
-    score_factor_ptr,
-    rows,
-    DIM: tl.constexpr,
-    DEPTH: tl.constexpr,
-    WIDE: tl.constexpr,
-    ROWS: tl.constexpr,
-):
-    """Write rows as float16 halves [rows, 2, DEPTH], and the factor that their scores lack."""
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    place = tl.arange(0, WIDE)
-    inside = row < rows
-    mask = inside[:, None] & (place < DIM)[None, :]
-    x = tl.load(x_ptr + row[:, None] * DIM + place[None, :], mask=mask, other=0.0).to(tl.float32)
-    # Rows are scaled as the codebook is, but for rows that would then leave float16.
-    wanted = tl.load(exponent_and_reach_ptr).to(tl.int32)
-    scale = tl.minimum(wanted, 13 - exponent_of(tl.max(tl.abs(x), axis=1)))
-    x = x * two_to(scale)[:, None]
-    high = x.to(tl.float16)
-    low = (x - high.to(tl.float32)).to(tl.float16)
-    mask = inside[:, None] & (place < DEPTH)[None, :]
-    at = halves_ptr + row[:, None] * (2 * DEPTH) + place[None, :]
-    tl.store(at, high, mask=mask)
-    tl.store(at + DEPTH, low, mask=mask)
-    tl.store(score_factor_ptr + row, two_to(tl.minimum(wanted - scale, 127)), mask=inside)
+from .halves import halves_of, scales_of
 
 
 @triton.jit(do_not_specialize=["rows", "tiles", "share"])
 def nominate(
     x_ptr,
+    exponent_and_reach_ptr,
     score_factor_ptr,
     codes_ptr,
     offset_ptr,
@@ -87,12 +47,14 @@ def nominate(
     rows,
     tiles,
     share,
+    DIM: tl.constexpr,
     CHUNK: tl.constexpr,
     CHUNKS: tl.constexpr,
     ROWS: tl.constexpr,
     CODES: tl.constexpr,
     GROUP: tl.constexpr,
     SHARES: tl.constexpr,
+    SPLIT: tl.constexpr,
 ):
     """Find the best group of each row and slot, its tile and the runner-up, in a share of tiles."""
     SLOTS: tl.constexpr = CODES // GROUP
@@ -102,13 +64,15 @@ def nominate(
     last = tl.minimum(first + share, tiles)
     place = tl.arange(0, CHUNK)
     code = tl.arange(0, CODES)
-    inside = (row < rows)[:, None]
-    x_at = x_ptr + row[:, None] * (2 * DEPTH) + place[None, :]
     codes_at = codes_ptr + code[None, :] * (2 * DEPTH) + place[:, None]
-    score_factor = tl.load(score_factor_ptr + row, mask=row < rows, other=1.0)[:, None]
+    if SPLIT:
+        scale = 0  # `split` has scaled the rows
+        score_factor = tl.load(score_factor_ptr + row, mask=row < rows, other=1.0)
+    else:
+        scale, score_factor = scales_of(x_ptr, exponent_and_reach_ptr, row, rows, DIM, CHUNK)
+    score_factor = score_factor[:, None]
     if CHUNKS == 1:
-        high = tl.load(x_at, mask=inside, other=0.0)
-        low = tl.load(x_at + DEPTH, mask=inside, other=0.0)
+        high, low = halves_of(x_ptr, row, 0, scale, rows, DIM, CHUNK, DEPTH, SPLIT)
     best = tl.full((ROWS, SLOTS), float("-inf"), tl.float32)
     runner_up = tl.full((ROWS, SLOTS), float("-inf"), tl.float32)
     best_tile = tl.zeros((ROWS, SLOTS), tl.int32)
@@ -121,8 +85,7 @@ def nominate(
         codes_high = tl.load(at)
         codes_low = tl.load(at + DEPTH)
         if CHUNKS > 1:
-            high = tl.load(x_at + start, mask=inside, other=0.0)
-            low = tl.load(x_at + start + DEPTH, mask=inside, other=0.0)
+            high, low = halves_of(x_ptr, row, start, scale, rows, DIM, CHUNK, DEPTH, SPLIT)
         scores = tl.dot(low, codes_high, scores)
         scores = tl.dot(high, codes_low, scores)
         scores = tl.dot(high, codes_high, scores)
@@ -134,6 +97,7 @@ def nominate(
             best_tile = tl.where(peak > best, tile, best_tile)
             best = tl.maximum(best, peak)
             scores = tl.zeros((ROWS, CODES), tl.float32)
+    inside = (row < rows)[:, None]
     found = row * SHARES + tl.program_id(1)
     at = found[:, None] * SLOTS + tl.arange(0, SLOTS)[None, :]
     tl.store(best_ptr + at, best, mask=inside)

@@ -2,13 +2,13 @@
 
 These tests cannot notice offsets of 32 bits (they need gigabytes: a test on the device has them),
 NaN taken for a score that is out of question and a score factor beyond 2^127 (overflow, where
-settling is never wrong), what makes settling slower and not wrong (a wide limit, all groups alive,
-all codes measured), masks after another mask, and smaller terms inside a bound that has room for
-them.
+measuring more is never wrong), a limit that is too wide (slower and not wrong), masks after another
+mask, and smaller terms inside a bound that has room for them.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,13 +29,18 @@ triton = pytest.importorskip("triton")
 launch = pytest.importorskip("melcap.kernels.launch")
 pytest.importorskip("melcap.kernels.nearest_code")
 
+import triton.language as tl  # noqa: E402
+
 from melcap.kernels import weight_cache  # noqa: E402
 from melcap.kernels.nearest_code import launches, shipped  # noqa: E402
 from melcap.kernels.nearest_code import table as tables  # noqa: E402
+from melcap.kernels.nearest_code.candidates import Nominated  # noqa: E402
+from melcap.kernels.nearest_code.decisions import narrowed  # noqa: E402
+from melcap.kernels.nearest_code.distances import Codebook  # noqa: E402
 
 gpu = pytest.mark.gpu
 IMPOSSIBLE, GUARD = -7, 4096
-KERNELS = ("split", "nominate", "decide", "settle")
+KERNELS = ("split", "nominate", "decide")
 
 
 @pytest.fixture(autouse=True)
@@ -69,12 +74,13 @@ def brute(x: Tensor, codebook: Tensor) -> Tensor:
 
 
 def by_triton(x: Tensor, codebook: Tensor) -> Tensor:
-    """Run it on the triton backend and check that each kernel ran once."""
+    """Run it on the triton backend and check that each kernel ran once, `split` for many rows."""
     before = launch.launched.copy()
     with melcap.use_backend("triton"):
         found = ops.nearest_code(x, codebook)
     ran = {name: launch.launched[name] - before[name] for name in KERNELS}
-    assert ran == dict.fromkeys(ran, min(len(x), 1))
+    some, many = int(len(x) > 0), int(len(x) >= max(launches.FEW, 1))
+    assert ran == {"split": many, "nominate": some, "decide": some}
     assert found.dtype == torch.int32
     return found
 
@@ -88,18 +94,75 @@ def check(x: Tensor, codebook: Tensor) -> None:
     )
 
 
-# ---- the steps by themselves: what they get wrong, `settle` would put right, but slowly
+# ---- the steps by themselves: what they get wrong, exact distances would put right, but slowly
 
 
-def steps_of(x: Tensor, codebook: Tensor, last: str) -> dict[str, Any]:
-    """Return what the kernels up to `last` read and wrote, by parameter."""
+@triton.jit
+def narrow(
+    x_ptr,
+    codebook_ptr,
+    exponent_and_reach_ptr,
+    best_ptr,
+    tile_ptr,
+    runner_up_ptr,
+    found_ptr,
+    threshold_ptr,
+    rows,
+    codes,
+    share,
+    DIM: tl.constexpr,
+    WIDE: tl.constexpr,
+    ROWS: tl.constexpr,
+    CODES: tl.constexpr,
+    GROUP: tl.constexpr,
+    SHARES: tl.constexpr,
+    PRODUCT_ERROR: tl.constexpr,
+    SQUARE_ERROR: tl.constexpr,
+    PLACE_ERROR: tl.constexpr,
+):
+    """Write what `decide` knows before it measures exactly: -1 for rows that are not clear."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    inside = row < rows
+    place = tl.arange(0, WIDE)
+    mask = inside[:, None] & (place < DIM)[None, :]
+    x = tl.load(x_ptr + row[:, None] * DIM + place[None, :], mask=mask, other=0.0).to(tl.float32)
+    found, clear, threshold = narrowed(
+        x,
+        row,
+        inside,
+        Nominated(best_ptr, tile_ptr, runner_up_ptr, share),
+        Codebook(codebook_ptr, codes),
+        exponent_and_reach_ptr,
+        DIM,
+        WIDE,
+        ROWS,
+        CODES,
+        GROUP,
+        SHARES,
+        PRODUCT_ERROR,
+        SQUARE_ERROR,
+        PLACE_ERROR,
+    )
+    tl.store(found_ptr + row, tl.where(clear, found, -1), mask=inside)
+    tl.store(threshold_ptr + row, threshold, mask=inside)
+
+
+def nominated(x: Tensor, codebook: Tensor) -> tuple[dict[str, Any], launch.Launch]:
+    """Return what `nominate` was given and has left, by parameter, and the launch that follows."""
     found = torch.empty(len(x), dtype=torch.int32, device=x.device)
-    left: dict[str, Any] = {}
-    for step in launches.plan(x, tables.table_of(codebook), found):
+    *first, last = launches.plan(x, tables.table_of(codebook), found)
+    for step in first:
         launch.run(step)
-        left |= step.arguments
-        if step.name == last:
-            break
+    return dict(first[-1].arguments), last
+
+
+def steps_of(x: Tensor, codebook: Tensor) -> dict[str, Any]:
+    """Return what the kernels leave until rows are measured exactly, by parameter."""
+    left, last = nominated(x, codebook)
+    left |= last.arguments | {"threshold_ptr": torch.empty(len(x), device=x.device)}
+    arguments = {name: left[name] for name in narrow.arg_names if name in left}
+    constants = {name: value for name, value in last.constants.items() if name != "STEP"}
+    launch.run(dataclasses.replace(last, kernel=narrow, arguments=arguments, constants=constants))
     return left
 
 
@@ -126,7 +189,7 @@ def bounds_used(x: Tensor, codebook: Tensor) -> tuple[float, Tensor]:
     The first is that of their error bound that nominations use. The others [rows] are those of the
     width within which groups are alive that error and tie need.
     """
-    left, (scores, error, squares) = steps_of(x, codebook, "decide"), in_float64(x, codebook)
+    left, (scores, error, squares) = steps_of(x, codebook), in_float64(x, codebook)
     width = left["best_ptr"].double().amax((1, 2)) - left["threshold_ptr"].double()
     peaks = scores.unflatten(1, (-1, tables.GROUP, tables.SLOTS)).amax(2)
     used = []
@@ -169,6 +232,7 @@ def test_scores_keep_their_bound_and_decide_allows_for_it(
     x[0] = 0
     codebook[7] = 0
     x[1:5] *= torch.tensor([[1e-4], [300.0], [-3e5], [1e5]])
+    x[4, 40:] *= 1e-6  # the last chunk alone would not tell how to scale this row
     for scale in (1.0, 1e-41):
         error, width = bounds_used(x * scale, codebook * scale)
         assert error <= 1
@@ -180,18 +244,44 @@ def test_scores_keep_their_bound_and_decide_allows_for_it(
 @pytest.mark.parametrize(
     ("rows", "codes", "dim"), [(67, 300, 12), (20, 2200, 20), (9, 700, 70), (12, 8192, 8)]
 )
-def test_only_unclear_rows_are_left_to_settle(
+def test_only_unclear_rows_are_measured_exactly(
     rows: int, codes: int, dim: int, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows with one nearest code are decided; for others, two groups or all codes are left."""
+    """Rows with one nearest code are clear; others have two groups, or two tiles of a slot."""
     monkeypatch.setattr(launches, "FEW", few)
     x, codebook = drawn(rows, codes, dim)
     codebook[8], codebook[20 + 128] = codebook[3], codebook[20]
     x[0], x[1] = codebook[3], codebook[20]
-    found = steps_of(x, codebook, "decide")["found_ptr"]
-    together = few == 0 or codes > 2048  # two tiles in one share
-    assert found[:2].tolist() == [-1, -2 if together else -1]
+    found = steps_of(x, codebook)["found_ptr"]
+    assert found[:2].tolist() == [-1, -1]
     assert torch.equal(found[2:], brute(x[2:], codebook))
+
+
+@pytest.mark.parametrize("dim", [8, 70])
+@pytest.mark.parametrize("few", [0, launches.FEW])
+@pytest.mark.parametrize(
+    ("tied", "measured"),
+    [
+        ((533, 536), [slot + 512 + 16 * member for slot in (5, 8) for member in range(8)]),
+        ((532, 532 + 128), list(range(512, 768))),  # one slot of a share, which has two tiles
+    ],
+)
+def test_only_candidates_are_measured(
+    tied: tuple[int, int], measured: list[int], few: int, dim: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All codes but the candidates become the row itself, after they have been nominated."""
+    if few == 0 and len(measured) > 16:
+        measured = list(range(2200))  # many rows have one share of all tiles
+    monkeypatch.setattr(launches, "FEW", few)
+    x, codebook = drawn(9, 2200, dim)
+    codebook[tied[1]] = codebook[tied[0]]
+    x[4] = codebook[tied[0]]
+    _, last = nominated(x, codebook)
+    others = torch.ones(2200, dtype=torch.bool)
+    others[measured] = False
+    codebook[others] = x[4].clone()
+    launch.run(last)
+    assert int(last.arguments["found_ptr"][4]) == tied[0]
 
 
 # ---- any shape, any values
@@ -247,7 +337,7 @@ def test_many_tiles_of_codes_in_every_share(monkeypatch: pytest.MonkeyPatch) -> 
     check(x, codebook)
     x, codebook = noise(130, 8, seed=4), noise(300, 8, seed=5)
     codebook[[260, 41, 8]] = codebook[[7, 40, 200]]
-    x[[5, 127, 128]] = codebook[[7, 40, 200]]  # left to `settle`, as these codes are there twice
+    x[[5, 127, 128]] = codebook[[7, 40, 200]]  # measured exactly, as these codes are there twice
     check(x, codebook)
 
 
@@ -353,10 +443,23 @@ def test_ties_are_with_the_nearest_and_not_with_each_other() -> None:
     assert of(2e-41, 2.0001e-41) == 0
 
 
+@pytest.mark.parametrize("few", [0, launches.FEW])
+@pytest.mark.parametrize("tied", [(340, 209), (40, 40 + 128), (40, 41, 650)])
+def test_silence_that_ties(
+    tied: tuple[int, ...], few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All rows are equal and tie, in programs that are full and in one that is not."""
+    monkeypatch.setattr(launches, "FEW", few)
+    codebook = noise(700, 8, seed=27)
+    codebook[list(tied)] = codebook[tied[0]].clone()
+    x = codebook[tied[0]].expand(35, -1) + 1e-4
+    assert by_triton(x, codebook).tolist() == [min(tied)] * 35
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("few", [0, launches.FEW])
 def test_ties_in_one_slot(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The whole codebook is measured where the runner-up of a slot ties."""
+    """A whole share is measured where the runner-up of a slot ties."""
     monkeypatch.setattr(launches, "FEW", few)
     codebook = noise(700, 5, seed=2, amplitude=1)
     codebook[[17 + 16, 17 + 128, 17 + 512, 600]] = codebook[17].clone()
@@ -514,6 +617,8 @@ def test_unsupported() -> None:
 def test_shipped_launches_are_planned_from_shapes_alone(lite: Codec) -> None:
     launches = shipped()
     assert {step.name for step in launches.values()} == set(KERNELS)
+    kernels = [name.split()[0] for name in launches if "1000 x 8192 x 8 " in name]
+    assert kernels == ["nominate", "decide"]
     codes, dim = lite.codebook.vectors.shape
     for rows in (12, 1000, 131072):
         assert f"nominate {rows} x {codes} x {dim} float32" in launches

@@ -178,7 +178,6 @@ def test_all_kernels_were_launched() -> None:
         "split",
         "nominate",
         "decide",
-        "settle",
         "upsample_conv1d_kernel",
         "convnext1d_norm",
         "convnext1d_mlp",

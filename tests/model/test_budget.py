@@ -69,8 +69,10 @@ def test_the_counter_counts(shapes: Codec) -> None:
     encoding, decoding = operations(codec, 10)
     heads = torch.zeros(2, 1, 48, 64)
     attention, _ = count(lambda x: F.scaled_dot_product_attention(x, x, x), heads)
+    inverse, _ = count(torch.fft.irfft, torch.zeros(3, 33))  # as in the published vocoder
+    assert inverse.total() == 3 * 2.5 * 64 * 6
     for kind in FORMULAS:
-        found = encoding + decoding + attention
+        found = encoding + decoding + attention + inverse
         assert found[str(kind)] > 0, f"{kind} has not been counted"
     assert attention.total() == 2 * 2 * (2 * 48 * 48 * 64)  # two products, of two clips
     search = 10 * 12 * 2 * 8192 * shapes.config.tokenizer.codebook_dim
