@@ -1,11 +1,11 @@
 """resblock2d on Triton, in three launches: a norm into halves, and two convolutions.
 
 Between the convolutions there are only halves. The first convolution writes them, behind the second
-norm, which it can compute because a program has all channels of its positions. So the widest
-tensors of the tokenizer are moved three times for a block: 4 bytes a number read and written by the
-norm, read and written by the first convolution, and read by the second, which reads the residual
-and writes the result as float32: 28 bytes in all. A chain of norms, activations and convolutions
-moves 68. The kernels and their error bounds are those of `conv2d`.
+norm, which it can compute because a program has all channels of its positions. For each number of
+the widest tensors of the tokenizer, the norm reads and writes 4 bytes, and so does the first
+convolution; the second reads 4, reads 4 of the residual and writes 4: 28 bytes in all. A chain of
+norms, activations, convolutions, biases and the residual moves 76. The kernels and their error
+bounds are those of `conv2d`.
 """
 
 from __future__ import annotations

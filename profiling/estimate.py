@@ -42,7 +42,7 @@ CEILINGS = {"memory": 4.25e12, "cache": 5.5e12, "float32": 51e12, "tf32": 356e12
 REACHED = {"memory": 0.8, "cache": 0.7, "float32": 0.5, "tf32": 0.5, "half": 0.5}
 """The share of a ceiling that a good kernel reaches: memory measured, the others assumed."""
 SLOWER = 2.0
-"""How many times slower every launch may be than assumed, for the cautious column."""
+"""The factor by which every launch is slower than assumed, in the cautious column."""
 LAUNCH = 2.5e-6
 """Seconds that a launch in a CUDA graph takes at least: assumed."""
 PRODUCT_STEP, FRAME_STEP = 0.4e-6, 1.5e-6
@@ -62,7 +62,7 @@ VIEWS = frozenset(
 
 @dataclass(frozen=True)
 class Cost:
-    """What one launch needs.
+    """The needs of one launch.
 
     Attributes:
         memory: bytes of memory, each tensor once.

@@ -66,7 +66,7 @@ class Tiling(NamedTuple):
 
 
 class Halves(NamedTuple):
-    """What `split` leaves for `nominate`.
+    """The rows that `split` leaves for `nominate`.
 
     Attributes:
         halves: float16 [rows, 2, dim padded], the rows split in two.
@@ -78,7 +78,7 @@ class Halves(NamedTuple):
 
 
 class Nominations(NamedTuple):
-    """What `nominate` leaves for `decide`.
+    """The scores that `nominate` leaves for `decide`.
 
     Attributes:
         best: [rows, shares, SLOTS], the best score of each slot.

@@ -400,7 +400,7 @@ def test_nothing_is_written_elsewhere(outputs: int) -> None:
 
 
 def test_gradients_do_without() -> None:
-    """Where a gradient is wanted, the parts run one after the other."""
+    """The parts run one after the other where a gradient is wanted."""
     (x, weight, bias), kwargs = drawn((2, 6, 4, 20), 5, (3, 3), seed=1, layout="channels apart")
     leaves = [t.detach().clone().requires_grad_() for t in (x, weight, bias)]
     before = launched.copy()

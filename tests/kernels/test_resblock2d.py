@@ -147,7 +147,7 @@ def test_weights_that_change_are_noticed() -> None:
 
 
 def test_gradients_do_without() -> None:
-    """Where a gradient is wanted, the parts run one after the other."""
+    """The parts run one after the other where a gradient is wanted."""
     x, parameters = drawn((2, 16, 4, 20), 24)
     leaves = [t.detach().clone().requires_grad_() for t in (x, *parameters)]
     before = launched.copy()

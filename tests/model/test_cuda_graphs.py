@@ -487,7 +487,7 @@ def with_graphs(codec: Codec) -> Codec:
 
 @gpu
 class TestDevice:
-    """What only a device can show."""
+    """Tests that only a device can run."""
 
     def test_replays_are_bit_exact(self) -> None:
         """At the first use kernels are launched one by one, at the third a graph is replayed."""
