@@ -7,7 +7,7 @@ from torch import Tensor
 
 from melcap.ops.numerics import EPSILON
 
-from ..launch import Launch
+from ..launch import Launch, power_of_two
 from .kernels import channel_norm_gradient_kernel, channel_norm_kernel
 
 NUMBERS = 4096
@@ -22,7 +22,7 @@ def plan(x: Tensor, weight: Tensor, bias: Tensor, activation: str, out: Tensor) 
     x is [clips, steps, channels] too, and contiguous, or contiguous with its last two axes swapped.
     """
     clips, steps, channels = out.shape
-    c_tile = _channels_tile(channels)
+    c_tile = power_of_two(channels)
     tile = max(1, NUMBERS // max(c_tile, 16))
     packed = x.is_contiguous()
     return Launch(
@@ -61,7 +61,7 @@ def plan_gradient(
     `upstream` and x are of out's shape; all are contiguous.
     """
     steps, channels = out.shape
-    c_tile = _channels_tile(channels)
+    c_tile = power_of_two(channels)
     aligned = channels % 16 == 0
     return Launch(
         channel_norm_gradient_kernel,
@@ -97,12 +97,7 @@ def scratch(steps: int, channels: int, device: torch.device) -> Tensor:
 
 
 def _gradient_steps(channels: int) -> int:
-    return max(1, NUMBERS // 2 // max(_channels_tile(channels), 16))
-
-
-def _channels_tile(channels: int) -> int:
-    """Return the smallest power of two that is at least `channels`."""
-    return 1 << (channels - 1).bit_length()  # triton's own function takes a microsecond more
+    return max(1, NUMBERS // 2 // max(power_of_two(channels), 16))
 
 
 def shipped() -> dict[str, Launch]:

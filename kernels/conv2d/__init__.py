@@ -106,7 +106,8 @@ def _bound_table(bound: float, device: torch.device) -> Tensor:
 
 def _by_row(rows: Tensor) -> Tensor:
     """Return an embedding [channels, rows, 1] as [rows, channels], kept with it."""
-    return remembered(rows, "conv2d", lambda: rows.detach().squeeze(2).t().contiguous().clone())
+    by_row, memory = rows.detach().squeeze(2).t(), torch.contiguous_format
+    return remembered(rows, "conv2d", lambda: by_row.clone(memory_format=memory))
 
 
 def tiling_of(layer: Layer, device: torch.device) -> Tiling:

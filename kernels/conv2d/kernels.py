@@ -11,16 +11,17 @@ two float16 halves (`halves`): a product is low * high + high * low + high * hig
 known, both are cut into the part that TF32 holds and the rest. This needs no scale, because TF32
 has the range of float32, and runs at half the rate.
 
-Tensor cores cut off the sum so far, where float32 arithmetic rounds it. So a sum is closed after at
-most 128 products, and the closed sums are added in true float32.
+Tensor cores cut off the sum so far, where float32 arithmetic rounds it. So a sum is closed after 64
+products or fewer, and the closed sums are added in true float32.
 
 Error against float64, for the sum of K products x * w. In halves a number of the input is off by at
 most 2^-22 of itself or 2^-39 of the bound, whichever is more, and a weight likewise by 2^-22 or
 2^-39 of the largest of its channel. The product of the low halves, which is left out, is at most
-2^-22 of the whole. A closed sum is cut off 24 times, by at most 2^-23 of its largest partial sum,
-and the addition of K / 128 of them rounds by 2^-24 each. `tests/kernels/test_conv2d.py` adds these
-terms up and holds the kernel to them. On random data the error is a third of that of a float32 sum
-in order, which rounds K times.
+2^-22 of the whole. Three TF32 products are off by at most 3 * 2^-21 instead of these three terms.
+A closed sum is cut off 12 times, by at most 2^-23 of its largest partial sum, and the addition of
+K / 64 of them or more rounds by 2^-24 each. `tests/kernels/test_conv2d.py` adds these terms up and
+holds the kernel to them. It also checks that the root mean square of the error in halves is below
+that of a float32 convolution, which rounds K times.
 
 Traffic for each position of C input and D output channels: 4 C bytes for each tap, from the cache
 but for the first, and 4 D bytes written; 4 D more with a residual. Arithmetic is 6 K D FLOP.
@@ -32,16 +33,7 @@ import triton
 import triton.language as tl
 
 from ..activations import activate
-
-
-def _takes_tf32(_semantic=None):
-    """Return whether products of TF32 exist; without them float32 products are exact."""
-    return tl.constexpr(
-        _semantic is None or "tf32x3" in _semantic.builder.options.allowed_dot_input_precisions
-    )
-
-
-_takes_tf32.__triton_builtin__ = True  # type: ignore[attr-defined]
+from ..tf32 import cut, takes_tf32
 
 
 @triton.jit(
@@ -184,8 +176,8 @@ def conv2d_kernel(
 @triton.jit
 def _product_of_tf32(x, weight, weight_low, total):
     """Return total + x @ (weight + weight_low), small products first."""
-    if _takes_tf32():
-        high = (x.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
+    if takes_tf32():
+        high = cut(x)
         total = tl.dot(x - high, weight, total, input_precision="tf32")
         total = tl.dot(high, weight_low, total, input_precision="tf32")
         return tl.dot(high, weight, total, input_precision="tf32")

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
 from melcap.ops.numerics import EPSILON
 
 from ..halves import halves_kernel
-from ..launch import Launch
+from ..launch import Launch, power_of_two
 from .kernels import conv2d_kernel
 from .sizes import Layer, Tiling, width_of
 from .weights import Matrix
@@ -62,7 +61,7 @@ def plan_halves(
     """
     clips, steps, channels = x.shape
     width = out.high.shape[3]
-    c_tile = triton.next_power_of_2(width)
+    c_tile = power_of_two(width)
     tile = max(1, NUMBERS // c_tile)
     packed = x.is_contiguous()
     weight, bias = norm or (None, None)

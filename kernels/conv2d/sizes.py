@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-import triton
+from ..launch import power_of_two
 
 ROOMY = 200 * 1024
 """The bytes of shared memory with which a program can take a tile of 128 by 128."""
@@ -15,7 +15,7 @@ MOST_NORMED = 128
 
 def tile_of(columns: int) -> int:
     """Return the columns of a program, to a multiple of which those of a matrix are filled up."""
-    return min(MOST_NORMED, max(32, triton.next_power_of_2(columns)))
+    return min(MOST_NORMED, max(32, power_of_two(columns)))
 
 
 def width_of(channels: int) -> int:

@@ -10,7 +10,7 @@ from melcap.ops.numerics import EPSILON
 
 from ..conv2d.launches import Halves, plan_conv2d
 from ..conv2d.sizes import ROOMY, Layer, Tiling
-from ..launch import Launch
+from ..launch import Launch, power_of_two
 from .kernels import convnext1d_norm
 from .weights import Tables, layers_of
 
@@ -18,11 +18,6 @@ NUMBERS = 4096
 """The numbers that a program normalises, of up to 16 steps."""
 DEEP = 1024
 """The products of a sum for more of which a program takes fewer columns."""
-
-
-def power_of_two(number: int) -> int:
-    """Return the smallest power of two that is at least `number`."""
-    return 1 << (number - 1).bit_length()
 
 
 @lru_cache(maxsize=64)

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from melcap.ops.convnext1d import Parameters
 
-from ..launch import Launch
+from ..launch import Launch, power_of_two
 from .kernels import convnext1d_mlp
-from .launches import power_of_two
 
 
 @dataclass(frozen=True)

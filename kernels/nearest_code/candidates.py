@@ -27,7 +27,7 @@ from .distances import (
 
 
 class Nominated(NamedTuple):
-    """What `nominate` has left, of shares of so many tiles of codes."""
+    """The results of `nominate`, with the tiles of codes in a share."""
 
     best_ptr: tl.tensor
     tile_ptr: tl.tensor

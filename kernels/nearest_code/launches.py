@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
-from ..launch import Launch
+from ..launch import Launch, power_of_two
 from .decisions import decide
 from .halves import split
 from .scores import error_bound, nominate
@@ -50,14 +49,14 @@ class Tiling(NamedTuple):
         """Return the tiling of a search, a function of its shapes alone."""
         chunk, chunks = chunks_of(dim)
         tiles, many = -(-codes // CODES), rows >= FEW
-        shares = 1 if many else min(16, triton.next_power_of_2(tiles))
+        shares = 1 if many else min(16, power_of_two(tiles))
         return Tiling(
             rows=rows,
             codes=codes,
             dim=dim,
             chunk=chunk,
             chunks=chunks,
-            wide=max(16, triton.next_power_of_2(dim)),
+            wide=max(16, power_of_two(dim)),
             tiles=tiles,
             shares=shares,
             share=-(-tiles // shares),

@@ -40,30 +40,15 @@ import triton
 import triton.language as tl
 
 from ..activations import activate
-
-
-def _takes_tf32(_semantic=None):
-    """Return whether the target has TF32 (AMD's matrix cores take float32 as it is)."""
-    return tl.constexpr(
-        _semantic is None or "tf32x3" in _semantic.builder.options.allowed_dot_input_precisions
-    )
-
-
-_takes_tf32.__triton_builtin__ = True  # type: ignore[attr-defined]
-
-
-@triton.jit
-def _cut(x):
-    """Return the part of a float32 that TF32 holds."""
-    return (x.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
+from ..tf32 import cut, takes_tf32
 
 
 @triton.jit
 def _product(x, weight, total):
     """Return total + x @ weight; float32 as three TF32 products, small ones first."""
-    if x.dtype == tl.float32 and _takes_tf32():
+    if x.dtype == tl.float32 and takes_tf32():
         # All parts come before the first product: otherwise x and weight are kept beside them.
-        high, weight_high = _cut(x), _cut(weight)
+        high, weight_high = cut(x), cut(weight)
         low, weight_low = x - high, weight - weight_high
         total = tl.dot(low, weight_high, total, input_precision="tf32")
         total = tl.dot(high, weight_low, total, input_precision="tf32")

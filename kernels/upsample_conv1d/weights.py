@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..launch import power_of_two
+
 DEEP = 512
 """Sums of more products than this are closed in chunks, see `Tiling.chunked`.
 
@@ -48,12 +50,12 @@ class Tiling:
     @lru_cache(maxsize=64)
     def of(channels_in: int, channels_out: int, kernel: int, stride: int, half: bool) -> Tiling:
         """Return the tiling of a layer, for 16-bit or float32 operands."""
-        phases = _power_of_two(stride)
+        phases = power_of_two(stride)
         chunked = not half and channels_in * (kernel // stride) > DEEP
         # Interleaving two phases, or phases that are not all real, takes registers too.
         most = 64 if chunked or phases != stride or phases == 2 else 128
-        rows = min(most, max(16, _power_of_two(channels_out * phases)))
-        depth = min(32, max(16, _power_of_two(channels_in)))
+        rows = min(most, max(16, power_of_two(channels_out * phases)))
+        depth = min(32, max(16, power_of_two(channels_in)))
         steps, warps = (64, 4) if rows == 128 or phases == 2 else (128, 4 if half else 8)
         return Tiling(rows, phases, depth, steps, warps, chunked)
 
@@ -73,8 +75,3 @@ def matrix(weight: Tensor, stride: int, dtype: torch.dtype, tiling: Tiling) -> T
     )
     blocks = filled.unflatten(0, (-1, tiling.depth))
     return blocks.permute(2, 4, 0, 3, 1).flatten(2).flatten(0, 1).contiguous()
-
-
-def _power_of_two(number: int) -> int:
-    """Return the smallest power of two that is at least `number`."""
-    return 1 << (number - 1).bit_length()

@@ -1,8 +1,9 @@
 """The codec's operations, each with a plain-PyTorch reference, on the backend in force.
 
 Results do not depend on autocast, or on the default dtype and device. Without a gradient they do
-not depend on the switches for TF32 either. With one, `convnext1d` and the backward pass of
-`upsample_conv1d` follow these, as PyTorch does.
+not depend on the switches for TF32 either. With one, `convnext1d`, `conv2d`, `resblock2d` and the
+backward pass of `upsample_conv1d` follow these, as PyTorch does, and `conv2d` and `resblock2d`
+follow autocast too, by which networks learn faster.
 
 Each operation has a module of its name, with everything about it: public function, reference,
 schema, fake, gradient, FLOPs and the form for other graph runtimes. Importing it defines it.

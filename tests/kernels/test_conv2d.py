@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -21,7 +20,7 @@ from melcap.kernels.conv2d.sizes import ROOMY, width_of
 from melcap.kernels.halves import LARGEST, bound_of_norm, scale_of
 from melcap.kernels.launch import launched
 from melcap.kernels.weight_cache import remembered
-from melcap.ops import conv2d, registry
+from melcap.ops import conv2d
 from melcap.ops.channel_norm import channel_norm_reference
 from melcap.ops.conv2d import conv2d_reference
 from tests.helpers import examples, in_nan, noise
@@ -201,7 +200,7 @@ sizes = st.fixed_dictionaries(
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(40), suppress_health_check=[])
+@settings(max_examples=examples(40))
 @given(case=sizes)
 @example({"shape": (2, 32, 8, 34), "outputs": 32, "kernel": (3, 3), "padding": (1, 0), "seed": 1})
 @example({"shape": (1, 128, 4, 35), "outputs": 128, "kernel": (3, 1), "padding": (1, 0)})
@@ -222,8 +221,8 @@ def test_any_shape_and_layout(case: dict[str, Any]) -> None:
     extras=st.booleans(),
     seed=st.integers(0, 99),
 )
-@example((2, 64, 3, 50), (32), (2, 2), "norm", False, 0)
-@example((1, 33, 2, 70), (64), (1, 2), "norm", True, 1)
+@example((2, 64, 3, 50), 32, (2, 2), "norm", False, 0)
+@example((1, 33, 2, 70), 64, (1, 2), "norm", True, 1)
 def test_any_upsampling(
     shape: tuple[int, int, int, int],
     outputs: int,
@@ -499,18 +498,3 @@ def test_far_offsets_on_a_device() -> None:
     alone = on_triton(arguments, kwargs)
     many = arguments[0].expand(clips, -1, -1, -1).contiguous(memory_format=torch.channels_last)
     assert torch.equal(on_triton((many, *arguments[1:]), kwargs)[-1:], alone)
-
-
-def test_the_reference_is_its_parts() -> None:
-    """The reference is PyTorch's norm and convolution, written out."""
-    (x, weight, bias), kwargs = drawn((2, 6, 4, 20), 5, (3, 3), padding=(1, 0), seed=1)
-    y = F.layer_norm(x.movedim(1, -1), (6,), *kwargs["norm"], eps=1e-6).movedim(-1, 1)
-    y = F.conv2d(F.silu(y), weight, bias, padding=(1, 0)) + kwargs["rows"] + kwargs["residual"]
-    with melcap.use_backend("torch"):
-        torch.testing.assert_close(conv2d(x, weight, bias, **kwargs), y)
-
-
-def test_the_registry_has_the_tolerance_of_float32() -> None:
-    assert registry.implementation("conv2d", "triton").tolerances == (
-        registry.implementation("conv2d", "torch").tolerances
-    )
