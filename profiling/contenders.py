@@ -41,6 +41,11 @@ def lite() -> AudioCodec:
     return melcap.load()
 
 
+def fast() -> AudioCodec:
+    """Return the codec that ships with the quality "fast", on a CPU."""
+    return melcap.load(quality="fast")
+
+
 def base() -> AudioCodec:
     """Return a codec of the published architecture and size on a CPU, with random weights.
 
@@ -55,7 +60,11 @@ def base() -> AudioCodec:
     return codec
 
 
-CODECS: dict[str, Callable[[], AudioCodec]] = {"melcap": lite, "melcap base": base}
+CODECS: dict[str, Callable[[], AudioCodec]] = {
+    "melcap": lite,
+    "melcap fast": fast,
+    "melcap base": base,
+}
 """Functions that build melcap's codecs, by the names that their contenders begin with."""
 
 
@@ -232,6 +241,7 @@ def vocos(device: str) -> Contender:
 
 MELCAP: dict[str, Callable[[str], Contender]] = {
     "melcap-torch": melcap_on("torch"),
+    "melcap-fast": melcap_on("torch", "melcap fast"),
     "melcap-triton": melcap_on("triton"),
     "melcap-cudnn": melcap_on("triton", without=CONVOLUTIONS),
     "melcap-graphs": melcap_on("triton + CUDA graphs"),

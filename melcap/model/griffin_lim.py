@@ -28,7 +28,7 @@ LOUDEST_LN_MAGNITUDE = 6.0
 """The upper bound of the natural logarithm of magnitudes, which keeps their `exp` finite."""
 QUIET_LN_MAGNITUDE = -3.0
 """The natural logarithm of magnitudes before training. A fresh layer returns about 0: too loud."""
-TILE = 256
+TILE = 512
 """Frames that a CPU computes at a time; these and their intermediate results fit its caches."""
 STEPS_AT_ONCE = 4
 """Griffin-Lim steps that a CPU or a stream takes at once. With fewer, more intermediate results go

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from melcap.config import CodecConfig
 from melcap.errors import BackendError, InputError
 from melcap.inputs import on_device
+from melcap.model.cpu_memory import keep_freed_memory
 from melcap.model.cuda_graphs import GraphedFunction
 from melcap.model.mel import LogMel
 from melcap.model.quality import Quality, griffin_lim_steps
@@ -77,6 +78,7 @@ class Network(nn.Module):
         self, config: CodecConfig, model: str = UNTRAINED, quality: Quality = "default"
     ) -> None:
         super().__init__()
+        keep_freed_memory()
         self.config = config
         self.model = model
         self.quality = quality

@@ -78,6 +78,14 @@ def channel_norm_reference(x: Tensor, weight: Tensor, bias: Tensor, activation: 
     return activate(y, activation, None).to(x.dtype).movedim(-1, 1)
 
 
+def channel_norm_inference(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Tensor:
+    """Compute `channel_norm` where no gradient is wanted: the activation overwrites the norm."""
+    if activation != "silu":
+        return channel_norm_reference(x, weight, bias, activation)
+    y = channel_norm_reference(x.to(working_dtype(x)), weight, bias, "none")
+    return F.silu(y, inplace=True).to(x.dtype)
+
+
 def channel_norm_gradient(
     upstream: Tensor, x: Tensor, weight: Tensor, bias: Tensor, activation: str
 ) -> tuple[Tensor, ...]:
@@ -127,6 +135,7 @@ def _backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
 define_operation(
     "channel_norm(Tensor x, Tensor weight, Tensor bias, str activation) -> Tensor",
     reference=channel_norm_reference,
+    inference=channel_norm_inference,
     tolerance=Tolerance(atol=5e-6, rtol=5e-6),
     fake=_fake,
     kernel=_kernel,

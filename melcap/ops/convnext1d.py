@@ -13,6 +13,7 @@ from melcap.inputs import described
 from melcap.ops.library import define_operation, wants_gradient
 from melcap.ops.numerics import EPSILON, working_dtype
 from melcap.ops.precision import without_autocast_for
+from melcap.ops.products import linear
 from melcap.ops.registry import Tolerance
 
 
@@ -114,9 +115,30 @@ def convnext1d_reference(x: Tensor, *parameters: Tensor) -> Tensor:
     y = F.layer_norm(y, p.norm_weight.shape, p.norm_weight.to(w), p.norm_bias.to(w), EPSILON)
     y = F.gelu(F.linear(y, p.expand_weight.to(w), p.expand_bias.to(w)))
     y = F.linear(y, p.contract_weight.to(w), p.contract_bias.to(w)) * p.scale.to(w)
+    return (y + _centre(x, p).transpose(1, 2)).to(x.dtype).contiguous().transpose(1, 2)
+
+
+def convnext1d_inference(x: Tensor, *parameters: Tensor) -> Tensor:
+    """Compute `convnext1d` where no gradient is wanted, in float32 on a CPU by oneDNN.
+
+    The depthwise convolution is a 2D one of a single row, because PyTorch has a layout with
+    neighbouring channels for these alone. Without it the input would be copied.
+    """
+    if x.device.type != "cpu" or any(t.dtype != torch.float32 for t in (x, *parameters)):
+        return convnext1d_reference(x, *parameters)
+    p = Parameters(*parameters)
+    taps = p.depthwise_weight.unsqueeze(2)
+    y = F.conv2d(x.unsqueeze(2), taps, p.depthwise_bias, groups=x.shape[1]).squeeze(2).mT
+    y = F.layer_norm(y, p.norm_weight.shape, p.norm_weight, p.norm_bias, EPSILON)
+    y = linear(y, p.expand_weight, p.expand_bias, "gelu")
+    y = linear(y, p.contract_weight, p.contract_bias)
+    return torch.addcmul(_centre(x, p).mT, y, p.scale, out=y).mT
+
+
+def _centre(x: Tensor, p: Parameters) -> Tensor:
+    """Return the steps of x that the block adds to its result."""
     cut = p.depthwise_weight.shape[2] // 2
-    skip = x[..., cut : x.shape[2] - cut].transpose(1, 2)
-    return (y + skip).to(x.dtype).contiguous().transpose(1, 2)
+    return x[..., cut : x.shape[2] - cut]
 
 
 def _fake(x: Tensor, depthwise_weight: Tensor, *_: Tensor) -> Tensor:
@@ -141,6 +163,7 @@ define_operation(
     "Tensor norm_bias, Tensor expand_weight, Tensor expand_bias, Tensor contract_weight, "
     "Tensor contract_bias, Tensor scale) -> Tensor",
     reference=convnext1d_reference,
+    inference=convnext1d_inference,
     tolerance=Tolerance(atol=2e-5, rtol=2e-5),
     fake=_fake,
     flops=_flops,

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from melcap.ops.numerics import fft_flops
+from melcap.ops.products import has_onednn
 from melcap.ops.registry import OPERATIONS
 
 Result = TypeVar("Result")
@@ -40,6 +41,12 @@ def _inverse_fft(
     return round(math.prod(x[:-1]) * fft_flops(last))
 
 
+def _linear(
+    x: tuple[int, ...], weight: tuple[int, ...], *_: Any, out_shape: tuple[int, ...]
+) -> int:
+    return 2 * math.prod(x) * weight[0]
+
+
 def _attention(
     query: tuple[int, ...], key: tuple[int, ...], value: tuple[int, ...], *_: Any, **__: Any
 ) -> int:
@@ -54,3 +61,5 @@ FORMULAS: dict[Any, Callable[..., int]] = {
 FORMULAS[torch.ops.aten._fft_c2r] = _inverse_fft
 # PyTorch's counter knows the fused attention of a GPU only.
 FORMULAS[torch.ops.aten._scaled_dot_product_flash_attention_for_cpu] = _attention
+if has_onednn():
+    FORMULAS[torch.ops.mkldnn._linear_pointwise] = _linear

@@ -34,6 +34,7 @@ def define_operation(
     tolerance: registry.Tolerance,
     fake: Callable[..., Tensor],
     kernel: Callable[..., Tensor] | None = None,
+    inference: Callable[..., Tensor] | None = None,
     gradient: Gradient | None = None,
     flops: Callable[..., int] | None = None,
     portable: Callable[..., Tensor] | None = None,
@@ -42,10 +43,12 @@ def define_operation(
 
     Args:
         schema: the operator's name and signature, in PyTorch's schema language.
-        reference: the operation in plain PyTorch; it becomes the `torch` backend.
-        tolerance: the largest error of the reference in float32, against itself in float64.
+        reference: the operation in plain PyTorch, which defines it.
+        tolerance: the largest error of the `torch` backend in float32, against the reference in
+            float64.
         fake: gives an empty tensor of the result's shape, dtype and strides.
         kernel: what the operator runs, `run_exactly` with the operator's arguments by default.
+        inference: the `torch` backend, where no gradient is wanted; `reference` by default.
         gradient: of the operator; without it the public function calls the reference where a
             gradient is wanted.
         flops: gives the number of floating-point operations from the operator's arguments, with
@@ -57,7 +60,7 @@ def define_operation(
     registry.register(
         name,
         "torch",
-        registry.Implementation(reference, {torch.float32: tolerance}, lambda *_: []),
+        registry.Implementation(inference or reference, {torch.float32: tolerance}, lambda *_: []),
     )
 
     def exact(x: Tensor, *arguments: Any) -> Tensor:

@@ -19,6 +19,7 @@ from melcap.codec import Codec
 from melcap.config import CodecConfig
 from melcap.model.stages import inputs_for, run
 from melcap.ops.flops import FORMULAS, count
+from melcap.ops.products import linear
 
 BUDGET = 1.5e9  # operations for each second of audio, one way
 PARAMETERS = 12e6
@@ -71,8 +72,11 @@ def test_the_counter_counts(shapes: Codec) -> None:
     attention, _ = count(lambda x: F.scaled_dot_product_attention(x, x, x), heads)
     inverse, _ = count(torch.fft.irfft, torch.zeros(3, 33))  # as in the published vocoder
     assert inverse.total() == 3 * 2.5 * 64 * 6
+    # on the meta device this is an ordinary linear layer
+    product, _ = count(lambda x: linear(x, torch.zeros(6, 8), torch.zeros(6)), torch.zeros(5, 8))
+    assert product.total() == 2 * 5 * 6 * 8
     for kind in FORMULAS:
-        found = encoding + decoding + attention + inverse
+        found = encoding + decoding + attention + inverse + product
         assert found[str(kind)] > 0, f"{kind} has not been counted"
     assert attention.total() == 2 * 2 * (2 * 48 * 48 * 64)  # two products, of two clips
     search = 10 * 12 * 2 * 8192 * shapes.config.tokenizer.codebook_dim

@@ -99,6 +99,8 @@ def test_several_steps_equal_single_steps(seed: int, steps: int) -> None:
     one = GriffinLim(64, 16, 0.9, 1).double()
     assert (together.left, together.right) == (steps * one.left, steps * one.right)
     torch.testing.assert_close(together(x), run([one] * steps, x), rtol=0, atol=1e-12)
+    learning = together(x.clone().requires_grad_()).detach()
+    torch.testing.assert_close(together(x), learning, rtol=0, atol=1e-12)
 
 
 def test_a_cpu_and_a_stream_take_a_few_steps_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

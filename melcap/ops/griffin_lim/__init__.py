@@ -10,6 +10,7 @@ from torch import Tensor
 
 from melcap.errors import InputError
 from melcap.inputs import described
+from melcap.ops.griffin_lim.inference import griffin_lim_inference
 from melcap.ops.griffin_lim.reference import (
     LEAST_SHARE,
     QUIETEST_POWER,
@@ -109,6 +110,7 @@ def _flops(
 define_operation(
     "griffin_lim(Tensor x, int n_fft, int hop, float momentum, int steps) -> Tensor",
     reference=griffin_lim_reference,
+    inference=griffin_lim_inference,
     tolerance=STEP,
     fake=_fake,
     flops=_flops,
