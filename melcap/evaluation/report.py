@@ -134,7 +134,8 @@ def _of_files(decoded: Sequence[DecodedCodec], rows: Sequence[Row]) -> Row:
         described[codec.name] = {"folder": codec.folder.name, "stated_kbps": codec.kbps}
         described[codec.name] |= asdict(found)
         if found.clips:
-            notes.append(found.note(codec.name))
+            rate = "not known" if codec.kbps is None else f"{codec.kbps:g} kbps as stated"
+            notes.append(f"{found.note(codec.name)} Its rate is {rate}.")
             warnings += filter(None, [found.warning(codec.name)])
     return {"decoded": described, "notes": notes, "warnings": warnings}
 

@@ -304,6 +304,8 @@ def test_decoded_files_have_rows_rates_and_notes_but_no_speed(data: Path, tmp_pa
     assert described["late"]["differing"] == 3
     assert described["late"]["lag"] == 0.005
     assert [note.partition(":")[0] for note in summary["notes"]] == ["near", "late"]
+    assert summary["notes"][0].endswith("Its rate is 3 kbps as stated.")
+    assert summary["notes"][1].endswith("Its rate is not known.")
     (warning,) = summary["warnings"]
     assert warning.startswith("late is 5.0 ms late")
     written = (tmp_path / "out" / "scorecard.md").read_text()
