@@ -18,12 +18,11 @@ import numpy as np
 
 from melcap import audio
 from melcap.errors import InputError
-from melcap.evaluation.measures.signals import resample
-from melcap.evaluation.peers.base import Audio
+from melcap.evaluation.measures.signals import Audio, resample
 from melcap.io.suffixes import is_audio
 
 RATE = 44100
-"""The rate in Hz at which clips are measured."""
+"""The rate in Hz at which clips are measured, where no other is asked for."""
 
 
 @dataclass(frozen=True)
@@ -50,25 +49,26 @@ class Clip:
         """Return the recording or package of the clip: its name without the final number."""
         return re.sub(r"_?\d+$", "", PurePosixPath(self.name).stem)
 
-    def read(self, seconds: float | None) -> Audio:
-        """Read the clip as float32 [samples] at 44.1 kHz, channels mixed, clamped to full scale.
+    def read(self, seconds: float | None, sample_rate: int = RATE) -> Audio:
+        """Read the clip as `read_mono` does.
 
         Args:
             seconds: read so much from the beginning; None reads all of it.
+            sample_rate: the rate of the samples in Hz.
 
         Raises:
             AudioFileError: for a clip that cannot be read.
         """
         if self.source.is_dir():
-            return _read(self.source / self.name, seconds)
+            return read_mono(self.source / self.name, seconds, sample_rate)
         if _is_manifest(self.source):
-            return _read(self.source.parent / self.name, seconds)
+            return read_mono(self.source.parent / self.name, seconds, sample_rate)
         # The decoders need a file, so a member of a tar is written to one.
         with tempfile.TemporaryDirectory() as folder, tarfile.open(self.source) as shard:
             path = Path(folder) / PurePosixPath(self.name).name
             member = shard.extractfile(self.name)
             path.write_bytes(member.read() if member else b"")
-            return _read(path, seconds)
+            return read_mono(path, seconds, sample_rate)
 
 
 def find_clips(data: Path) -> list[Clip]:
@@ -118,6 +118,33 @@ def choose_clips(clips: Iterable[Clip], per_class: int) -> list[Clip]:
     return chosen
 
 
+def read_mono(path: Path, seconds: float | None, sample_rate: int) -> Audio:
+    """Read an audio file as float32 [samples], with channels mixed, clamped to full scale.
+
+    Args:
+        path: a file of any rate and number of channels.
+        seconds: read so much from the beginning; None reads all of it.
+        sample_rate: the rate of the samples in Hz.
+
+    Raises:
+        AudioFileError: for a file that cannot be read.
+    """
+    pieces, wanted = [], math.inf
+    with audio.AudioReader(path) as reader:
+        if seconds is not None:
+            wanted = math.ceil(seconds * reader.sample_rate)
+        done = 0
+        for block in reader.blocks():
+            pieces.append(block.mean(0))
+            done += block.shape[1]
+            if done >= wanted:
+                break
+        mixed = np.concatenate(pieces)
+        mixed = mixed[: int(min(done, wanted))]
+        wave = resample(mixed, reader.sample_rate, sample_rate)
+    return wave.clip(-1, 1).astype(np.float32)
+
+
 def _is_manifest(data: Path) -> bool:
     return data.suffix.lower() == ".csv"
 
@@ -141,20 +168,3 @@ def _listed(manifest: Path) -> list[Clip]:
             "files are missing"
         )
     return sorted(clips.values(), key=lambda clip: clip.name)
-
-
-def _read(path: Path, seconds: float | None) -> Audio:
-    pieces, wanted = [], math.inf
-    with audio.AudioReader(path) as reader:
-        if seconds is not None:
-            wanted = math.ceil(seconds * reader.sample_rate)
-        done = 0
-        for block in reader.blocks():
-            pieces.append(block.mean(0))
-            done += block.shape[1]
-            if done >= wanted:
-                break
-        mixed = np.concatenate(pieces)
-        mixed = mixed[: int(min(done, wanted))]
-        wave = resample(mixed, reader.sample_rate, RATE)
-    return wave.clip(-1, 1).astype(np.float32)

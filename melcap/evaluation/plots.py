@@ -8,23 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from melcap.errors import InputError
-from melcap.evaluation.clips import RATE
-from melcap.evaluation.measures.metrics import SPEECH
+from melcap.evaluation.measures.metrics import SPEECH, TITLES
 from melcap.evaluation.peers.own import Melcap
 from melcap.evaluation.peers.registry import label
 from melcap.evaluation.scorecard import ScoreJob
-from melcap.evaluation.table import Row
+from melcap.evaluation.table import Row, visqol_of
 from melcap.io.files import replacing
 from melcap.plot.figures import new_figure
 from melcap.plot.spectrogram import write_picture
 
-PANELS = (
-    ("visqol", "mean", "ViSQOL, mean over classes"),
-    ("visqol", SPEECH, "ViSQOL, speech"),
-    ("stoi", SPEECH, "STOI, speech"),
-    ("pesq", SPEECH, "PESQ-WB, speech"),
-)
-"""The measure, the class and the title of each panel."""
+PANELS = (("visqol", "mean"), ("visqol", SPEECH), ("stoi", SPEECH), ("pesq", SPEECH))
+"""The measure and the class of each panel."""
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart, and a marker for each.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -43,7 +37,8 @@ def quality_figure(lines: Sequence[Row]) -> Any:
     """Draw measures against kilobits a second, with a point for each codec.
 
     Error bars are the 95 % intervals, and a line joins the rates of one codec. A bound is a
-    horizontal line. A codec for speech alone is not in the panel of the mean over classes.
+    horizontal line. A codec for speech alone is not in the panel of the mean over classes, and one
+    whose rate nobody counted or stated is in none.
 
     Args:
         lines: the summary, as `table.summarise` returns it.
@@ -54,17 +49,21 @@ def quality_figure(lines: Sequence[Row]) -> Any:
     figure = new_figure(11, 8)
     figure.suptitle("Quality against bit rate, with 95 % intervals over clips", fontweight="bold")
     panels = list(figure.subplots(2, 2, sharex=True).flat)
+    lines = [line for line in lines if line["kbps"] or not line["from_files"]]
     everything = any(not line["speech_only"] for line in lines)
     styles = _styles(lines)
-    for panel, (measure, kind, title) in zip(panels, PANELS, strict=True):
+    for panel, (named, kind) in zip(panels, PANELS, strict=True):
+        measure = visqol_of(lines) if named == "visqol" else named
         shown = [line for line in lines if line["class"] == kind and line[measure] is not None]
         if kind == "mean" and everything:
             shown = [line for line in shown if not line["speech_only"]]
         _show(panel, measure, shown, styles)
+        title = f"{TITLES[measure]}, {'mean over classes' if kind == 'mean' else kind}"
         panel.set_title(title, loc="left", fontsize=11)
         panel.grid(alpha=0.3)
+    stated = ", or as stated" if any(line["from_files"] for line in lines) else ""
     for panel in panels[2:]:
-        panel.set_xlabel("kilobits per second, of real bytes")
+        panel.set_xlabel(f"kilobits per second, of real bytes{stated}")
     _mark_rates(panels[0], lines)
     # One entry for each family of codecs, from the panels that it is in.
     handles = {
@@ -93,15 +92,15 @@ def clip(path: Path, job: ScoreJob, which: str, visqol: float) -> None:
     codec = job.peer
     if not isinstance(codec, Melcap):
         raise InputError(f"{job.codec} has no tokens to show")
-    wave = job.clip.read(job.seconds)
-    coded = codec.encode(wave, RATE)
+    wave = job.clip.read(job.seconds, job.sample_rate)
+    coded = codec.encode(wave, job.sample_rate)
     assert coded.tokens is not None
     write_picture(
         path,
         wave,
         codec.decode(coded),
         coded.tokens,
-        RATE,
+        job.sample_rate,
         f"{label(job.codec)}, {which} clip: ViSQOL {visqol:.2f}, {job.clip.name}",
         codebook_size=codec.config.tokenizer.codebook_size,
         column_seconds=codec.config.column_samples / codec.config.mel.sample_rate,
@@ -115,15 +114,20 @@ def _family(name: str) -> str:
 
 def _styles(lines: Sequence[Row]) -> dict[str, dict[str, Any]]:
     """Return how each family is drawn, in all panels alike. Bounds have no marker."""
-    coded = dict.fromkeys(_family(line["codec"]) for line in lines if line["encode_speed"])
-    bounds = dict.fromkeys(line["codec"] for line in lines if not line["encode_speed"])
+    coded = dict.fromkeys(_family(line["codec"]) for line in lines if not _is_bound(line))
+    bounds = dict.fromkeys(line["codec"] for line in lines if _is_bound(line))
     styles: dict[str, dict[str, Any]] = {}
     for index, name in enumerate(coded):
-        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        again = index // len(COLOURS)  # the same colour comes with another marker
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[(index + again) % len(MARKERS)]
         styles[name] = {"color": colour, "marker": marker}
     for index, name in enumerate(bounds):
         styles[name] = {"color": "0.4", "linestyle": DASHES[index % len(DASHES)]}
     return styles
+
+
+def _is_bound(line: Row) -> bool:
+    return not (line["encode_speed"] or line["from_files"])
 
 
 def _show(
@@ -131,7 +135,7 @@ def _show(
 ) -> None:
     families: dict[str, list[Row]] = defaultdict(list)
     for line in lines:
-        if line["encode_speed"]:
+        if not _is_bound(line):
             families[_family(line["codec"])].append(line)
         else:
             name = line["codec"]
@@ -162,7 +166,7 @@ def _show(
 
 def _mark_rates(panel: Any, lines: Sequence[Row]) -> None:
     """Make the axis logarithmic, with room at its ends and ticks at 1 and 1.5 times powers of 2."""
-    rates = [line["kbps"] for line in lines if line["encode_speed"]] or [1]
+    rates = [line["kbps"] for line in lines if not _is_bound(line)] or [1]
     low, high = min(rates) / 1.3, max(rates) * 1.3
     panel.set_xscale("log")
     panel.set_xlim(low, high)

@@ -1,22 +1,26 @@
 """Make a scorecard from its first clip to its last picture; `melcap evaluate` does it.
 
 The folder OUT then holds scores.jsonl (a line for each codec and clip), scorecard.json
-(everything), scorecard.md (a short table), scorecard-full.md (every measure), quality.png, and for
-each codec with tokens the mel pictures of its best and its worst clip.
+(everything), scorecard.md (a short table and notes), scorecard-full.md (every measure),
+quality.png, and for each codec with tokens the mel pictures of its best and its worst clip.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
+from melcap.errors import InputError
 from melcap.evaluation import plots
-from melcap.evaluation.clips import choose_clips, find_clips
+from melcap.evaluation.alignment import Alignment
+from melcap.evaluation.clips import RATE, choose_clips, find_clips
 from melcap.evaluation.measures import metrics
-from melcap.evaluation.peers.registry import FindPeer, label, peer
+from melcap.evaluation.peers.decoded import DecodedCodec
+from melcap.evaluation.peers.registry import FindPeer, is_codec, label, peer
 from melcap.evaluation.scorecard import ScoreJob, compute, jobs_for
-from melcap.evaluation.table import Row, markdown, markdown_in_full, summarise
+from melcap.evaluation.table import Row, markdown, markdown_in_full, summarise, visqol_of
 from melcap.evaluation.workers import Begin, no_progress
 from melcap.extras import import_extra
 from melcap.io.files import write_text
@@ -43,6 +47,8 @@ def score(
     *,
     clips_per_class: int = 8,
     seconds: float = 10.0,
+    sample_rate: int = RATE,
+    decoded: Sequence[DecodedCodec] = (),
     processes: int = 2,
     predictor: Path | None = None,
     find_peer: FindPeer = peer,
@@ -56,6 +62,8 @@ def score(
         out: the folder for the results.
         clips_per_class: the most clips of each class.
         seconds: the most that is used of each clip.
+        sample_rate: the rate in Hz at which clips are read, coded and compared.
+        decoded: codecs that somebody else ran, which come after `names` in the tables.
         processes: the number of worker processes; 1 runs everything in this process.
         predictor: a predictor's file, for those of the codecs that have its tokenizer.
         find_peer: finds a codec by its name.
@@ -63,29 +71,37 @@ def score(
 
     Returns:
         The summary, which is scorecard.json. It has a sentence under "failures" for each codec and
-        clip that failed.
+        clip that failed. Under "notes" and "warnings" are sentences about codecs of `decoded`.
 
     Raises:
-        InputError: for data and codecs that do not exist.
+        InputError: for data and codecs that do not exist, and a codec of `decoded` whose name is
+            that of another one, or that lacks a file.
         MelcapError: for a package that is not installed.
     """
-    clips = choose_clips(find_clips(data), clips_per_class)
-    jobs = jobs_for(names, clips, seconds, predictor, find_peer)
+    _require_names(names, decoded)
+    listed = find_clips(data)
+    clips = choose_clips(listed, clips_per_class)
+    files = {codec.name: codec.files(clips, listed) for codec in decoded}
+    jobs = jobs_for(names, clips, seconds, predictor, find_peer, sample_rate, files)
     for module in MODULES:
         import_extra(module)
     out.mkdir(parents=True, exist_ok=True)
     advance = begin("clips x codecs", len(jobs))
     rows, failures = compute(jobs, out / "scores.jsonl", processes, advance)
-    lines = summarise(sorted(rows, key=lambda row: names.index(row["codec"])))
+    order = [*names, *files]
+    stated = {codec.name: codec.kbps for codec in decoded if codec.kbps is not None}
+    lines = summarise(sorted(rows, key=lambda row: order.index(row["codec"])), stated)
     settings = {
         "data": data.name,
         "clips_per_class": clips_per_class,
         "seconds_at_most": seconds,
+        "sample_rate": sample_rate,
         "predictors": {row["codec"]: row["predictor"] for row in rows if row["predictor"]},
     }
-    summary = {**provenance(PACKAGES), **settings, "failures": failures, "table": lines}
+    summary = {**provenance(PACKAGES), **settings, **_of_files(decoded, rows)}
+    summary |= {"failures": failures, "table": lines}
     write_text(out / "scorecard.json", json.dumps(summary, indent=2) + "\n")
-    write_text(out / "scorecard.md", markdown(lines))
+    write_text(out / "scorecard.md", short(summary))
     write_text(out / "scorecard-full.md", markdown_in_full(lines))
     if lines:
         plots.quality(out / "quality.png", lines)
@@ -93,13 +109,46 @@ def score(
     return summary
 
 
+def short(summary: Row) -> str:
+    """Return scorecard.md: the short table, and the notes and the warnings as a list below it."""
+    said = [f"- {sentence}\n" for sentence in (*summary["notes"], *summary["warnings"])]
+    return markdown(summary["table"]) + ("\n" + "".join(said) if said else "")
+
+
+def _require_names(names: Sequence[str], decoded: Sequence[DecodedCodec]) -> None:
+    """Refuse a codec of `decoded` that has the name of another codec."""
+    for index, codec in enumerate(decoded):
+        if is_codec(codec.name) or codec.name in names:
+            raise InputError(f"{codec.name} is the name of a codec that runs here: take another")
+        if codec.name in (other.name for other in decoded[:index]):
+            raise InputError(f"two folders are given for {codec.name}: take two names")
+
+
+def _of_files(decoded: Sequence[DecodedCodec], rows: Sequence[Row]) -> Row:
+    """Return what a summary says of the codecs of `decoded`."""
+    described: dict[str, Row] = {}
+    notes: list[str] = []
+    warnings: list[str] = []
+    for codec in decoded:
+        found = Alignment.of(row for row in rows if row["codec"] == codec.name)
+        described[codec.name] = {"folder": codec.folder.name, "stated_kbps": codec.kbps}
+        described[codec.name] |= asdict(found)
+        if found.clips:
+            rate = "not known" if codec.kbps is None else f"{codec.kbps:g} kbps as stated"
+            notes.append(f"{found.note(codec.name)} Its rate is {rate}.")
+            warnings += filter(None, [found.warning(codec.name)])
+    return {"decoded": described, "notes": notes, "warnings": warnings}
+
+
 def _pictures(out: Path, jobs: Sequence[ScoreJob], rows: Sequence[Row]) -> None:
     """Draw the best and the worst clip, by ViSQOL, of each codec with tokens."""
     by_clip = {(job.codec, job.clip.name): job for job in jobs}
-    for name in dict.fromkeys(job.codec for job in jobs if job.peer.codebook_size):
-        measured = [row for row in rows if row["codec"] == name and row["visqol"] is not None]
+    visqol = visqol_of(rows)
+    run_here = [job for job in jobs if job.decoded is None]
+    for name in dict.fromkeys(job.codec for job in run_here if job.peer.codebook_size):
+        measured = [row for row in rows if row["codec"] == name and row[visqol] is not None]
         if measured:
-            ranked = sorted(measured, key=lambda row: (row["visqol"], row["clip"]))
+            ranked = sorted(measured, key=lambda row: (row[visqol], row["clip"]))
             for which, row in (("worst", ranked[0]), ("best", ranked[-1])):
                 path = out / f"{which}-{label(name)}.png"
-                plots.clip(path, by_clip[name, row["clip"]], which, row["visqol"])
+                plots.clip(path, by_clip[name, row["clip"]], which, row[visqol])

@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
@@ -23,12 +24,23 @@ from melcap.evaluation.measures import metrics
 from melcap.evaluation.measures.codebook import count_tokens, pack_counts
 from melcap.evaluation.measures.predictor import find, fingerprint, predict, tokenizer_of
 from melcap.evaluation.peers.base import Peer
+from melcap.evaluation.peers.decoded import DecodedFile
 from melcap.evaluation.peers.registry import FindPeer, peer
 from melcap.evaluation.table import Row
 from melcap.evaluation.workers import outcomes
 from melcap.provenance import installed_version
 
-KEY = ("codec", "identity", "source", "clip", "class", "cut", "measures", "predictor")
+KEY = (
+    "codec",
+    "identity",
+    "source",
+    "clip",
+    "class",
+    "cut",
+    "sample_rate",
+    "measures",
+    "predictor",
+)
 """The fields of a result that tell it from other results."""
 
 
@@ -43,6 +55,8 @@ class ScoreJob:
         predictor: a predictor's file, for this codec's tokenizer or another one; see
             `predictor.find`.
         find_peer: finds the codec by its name.
+        sample_rate: the rate in Hz at which the clip is read, coded and compared.
+        decoded: the file with what the codec made of the clip, for one that somebody else ran.
     """
 
     codec: str
@@ -50,10 +64,14 @@ class ScoreJob:
     seconds: float
     predictor: Path | None = None
     find_peer: FindPeer = peer
+    sample_rate: int = RATE
+    decoded: Path | None = None
 
     @property
     def peer(self) -> Peer:
         """Return the codec."""
+        if self.decoded is not None:
+            return DecodedFile(self.codec, self.decoded, self.clip, self.seconds)
         return self.find_peer(self.codec)
 
     def key(self) -> Row:
@@ -66,22 +84,24 @@ class ScoreJob:
             "clip": self.clip.name,
             "class": self.clip.kind,
             "cut": self.seconds,
+            "sample_rate": self.sample_rate,
             "measures": ", ".join((str(metrics.DEFINITIONS), *versions)),
             "predictor": fingerprint(self._predictor()),
         }
 
     def run(self) -> Row:
         """Return a line of scores.jsonl; None is a measure that is not defined for the clip."""
-        row, codec = self.key(), self.peer
-        wave = self.clip.read(self.seconds)
+        row, codec, rate = self.key(), self.peer, self.sample_rate
+        wave = self.clip.read(self.seconds, rate)
         with _one_thread():
             start = time.perf_counter()
-            coded = codec.encode(wave, RATE)
+            coded = codec.encode(wave, rate)
             between = time.perf_counter()
             decoded = codec.decode(coded)
             end = time.perf_counter()
-        row |= {"seconds": len(wave) / RATE, "bytes": coded.size}
-        if not codec.bound:
+        row |= {"seconds": len(wave) / rate, "bytes": None if codec.from_files else coded.size}
+        row |= coded.facts
+        if not (codec.bound or codec.from_files):
             row |= {"encode_seconds": between - start, "decode_seconds": end - between}
         if codec.codebook_size and coded.tokens is not None:
             row["codes"] = pack_counts(count_tokens(coded.tokens, codec.codebook_size))
@@ -89,12 +109,12 @@ class ScoreJob:
         if file is not None and coded.tokens is not None:
             row |= predict(file, coded.tokens, row["seconds"])
         speech = self.clip.kind == metrics.SPEECH
-        for name, value in metrics.measure(wave, decoded, RATE, speech=speech).items():
+        for name, value in metrics.measure(wave, decoded, rate, speech=speech).items():
             row[name] = None if math.isnan(value) else value
         return row
 
     def _predictor(self) -> Path | None:
-        return find(self.peer.tokenizer_id, self.predictor)
+        return None if self.decoded else find(self.peer.tokenizer_id, self.predictor)
 
 
 def jobs_for(
@@ -103,6 +123,8 @@ def jobs_for(
     seconds: float,
     predictor: Path | None = None,
     find_peer: FindPeer = peer,
+    sample_rate: int = RATE,
+    decoded: Mapping[str, Mapping[Clip, Path]] = MappingProxyType({}),
 ) -> list[ScoreJob]:
     """Return a job for each codec and each clip that the codec is made for.
 
@@ -112,13 +134,15 @@ def jobs_for(
         seconds: the most that is used of each clip.
         predictor: a predictor's file, for those of the codecs that have its tokenizer.
         find_peer: finds a codec by its name.
+        sample_rate: the rate in Hz at which clips are read, coded and compared.
+        decoded: the codecs that somebody else ran, each with its file for every clip.
 
     Raises:
         InputError: for no codec, an unknown codec, a codec for speech where no clip is of that
             class, and a predictor for the tokens of none of the codecs.
         MelcapError: for a codec that is not installed.
     """
-    if not names:
+    if not (names or decoded):
         raise InputError("no codec to measure: name at least one")
     kinds = {clip.kind for clip in clips}
     for name in names:
@@ -130,12 +154,15 @@ def jobs_for(
     tokenizers = {find_peer(name).tokenizer_id for name in names}
     if predictor is not None and tokenizer_of(predictor) not in tokenizers:
         raise InputError(f"{predictor} is for the tokens of none of these codecs")
-    return [
-        ScoreJob(name, clip, seconds, predictor, find_peer)
-        for clip in clips
-        for name in names
-        if clip.kind == metrics.SPEECH or not find_peer(name).speech_only
-    ]
+    jobs = []
+    for clip in clips:
+        for name in names:
+            if clip.kind == metrics.SPEECH or not find_peer(name).speech_only:
+                jobs.append(ScoreJob(name, clip, seconds, predictor, find_peer, sample_rate))
+        for name, files in decoded.items():
+            job = ScoreJob(name, clip, seconds, sample_rate=sample_rate, decoded=files[clip])
+            jobs.append(job)
+    return jobs
 
 
 def compute(

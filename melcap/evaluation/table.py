@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,16 +23,20 @@ DRAWS = 2000
 _MEASURES = TITLES | predictor.TITLES
 
 
-def summarise(rows: Iterable[Row]) -> list[Row]:
+def summarise(
+    rows: Iterable[Row], stated_kbps: Mapping[str, float] = MappingProxyType({})
+) -> list[Row]:
     """Return for each codec a line per class, and one ("mean") for the mean over classes.
 
     A measure is {"mean", "low", "high"}: the mean over clips, and the ends of its 95 % interval by
     bootstrap over the clips of each class (None where a class has a single clip). Speeds are
     medians over clips, in seconds of audio per second. The codebook's usage, entropy and number of
-    tokens are of all clips together. Measures, speeds and codebooks that are not there are None.
+    tokens are of all clips together. Measures, rates, speeds and codebooks that are not there are
+    None. "from_files" tells codecs that somebody else ran, and nobody counted the bytes of.
 
     Args:
         rows: the lines of scores.jsonl.
+        stated_kbps: the rates of codecs whose bytes were not counted.
     """
     groups: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
@@ -44,7 +49,11 @@ def summarise(rows: Iterable[Row]) -> list[Row]:
             seconds = sum(row["seconds"] for row in inside)
             line = {"codec": codec, "class": kind, "n": len(inside), "seconds": seconds}
             line["speech_only"] = set(classes) == {SPEECH}
-            line["kbps"] = sum(row["bytes"] for row in inside) * 8 / seconds / 1000
+            line["from_files"] = inside[0]["bytes"] is None
+            if line["from_files"]:
+                line["kbps"] = stated_kbps.get(codec)
+            else:
+                line["kbps"] = sum(row["bytes"] for row in inside) * 8 / seconds / 1000
             line |= {f"{what}_speed": _speed(inside, what) for what in ("encode", "decode")}
             line["codebook"] = _codebook(inside)
             line |= {name: _interval(part, name) for name in _MEASURES}
@@ -52,15 +61,26 @@ def summarise(rows: Iterable[Row]) -> list[Row]:
     return lines
 
 
-def markdown(lines: Iterable[Row]) -> str:
+def markdown(lines: Sequence[Row]) -> str:
     """Return the summary as a short Markdown table, with the measures of `HEADLINE`."""
-    return _table(["codec", "class", "n", "kbps"], HEADLINE, [], lines)
+    measures = [visqol_of(lines) if name == "visqol" else name for name in HEADLINE]
+    return _table(["codec", "class", "n", "kbps"], measures, [], lines)
 
 
 def markdown_in_full(lines: Iterable[Row]) -> str:
     """Return the summary as a Markdown table with every measure, the speeds and the codebook."""
     codebook = ["encode x", "decode x", "codebook usage", "codebook entropy"]
     return _table(["codec", "class", "n", "s", "kbps"], _MEASURES, codebook, lines)
+
+
+def visqol_of(lines: Iterable[Row]) -> str:
+    """Return the mode of ViSQOL that stands for quality: "visqol", or else "visqol_speech".
+
+    Args:
+        lines: results, or lines of a summary.
+    """
+    found = {name for line in lines for name in ("visqol", "visqol_speech") if line.get(name)}
+    return "visqol_speech" if found == {"visqol_speech"} else "visqol"
 
 
 def _table(first: list[str], measures: Iterable[str], last: list[str], lines: Iterable[Row]) -> str:

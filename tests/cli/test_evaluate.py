@@ -142,6 +142,61 @@ def test_a_codec_for_speech_needs_speech(
     assert not (tmp_path / "out").exists()
 
 
+def test_files_of_another_codec_are_measured_at_a_rate(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(report, "MODULES", ())
+    monkeypatch.setattr(metrics, "measure", lambda *_, **__: {"visqol_speech": 3.25})
+    theirs = tmp_path / "a=b"
+    for clip in folder.rglob("*.wav"):
+        wave, rate = audio.read(clip)
+        early = np.pad(wave, ((0, 0), (0, 441)))[:, 441:]
+        (theirs / clip.parent.name).mkdir(parents=True)
+        audio.write(theirs / clip.parent.name / f"{clip.stem}.flac", early, rate)
+    arguments: list[object] = [folder, "--sample-rate", 16000, "--processes", 1]
+    arguments += ["--out", tmp_path / "out", "--decoded", f"Their codec 2.0={theirs}"]
+    done = run(*arguments, "--codecs", "", "--decoded-kbps", "Their codec 2.0=1.5")
+    assert done.exit_code == 0, done.output
+    assert "| Their codec 2.0 | mean | 2 | 1.50 | 3.25 |" in done.stdout
+    assert "its 2 files are as long as their clips" in done.stdout
+    assert done.stderr.startswith("warning: Their codec 2.0 is 10.0 ms early")
+    summary = json.loads((tmp_path / "out" / "scorecard.json").read_text())
+    assert summary["sample_rate"] == 16000
+    assert str(tmp_path) not in json.dumps(summary)
+    (theirs / "music" / "a_0001.flac").unlink()
+    (theirs / "speech" / "a_0001.flac").rename(theirs / "speech" / "a_0002.flac")
+    lacking = run(*arguments)
+    assert lacking.exit_code == 1
+    (line,) = lacking.stderr.splitlines()
+    assert f"{theirs} has no file for 2 of 2 clips, the first of which is music/a_0001" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--decoded", "theirs"], "'theirs' is no pair NAME=VALUE"),
+        (["--decoded", "theirs="], "is no pair"),
+        (["--decoded", "=folder"], "is no pair"),
+        (["--decoded", "a|b=folder"], "is no pair"),
+        (["--decoded", "a,b=folder"], "is no pair"),
+        (["--decoded-kbps", "theirs=6"], "theirs is no codec of --decoded"),
+        (["--decoded", "theirs=x", "--decoded-kbps", "theirs=much"], "'much' is no number of"),
+        (["--decoded", "theirs=x", "--decoded-kbps", "theirs=0"], "'0' is no number of"),
+        (["--decoded", "theirs=x", "--decoded-kbps", "theirs=inf"], "'inf' is no number of"),
+        (["--decoded", "x=x", *["--decoded-kbps", "x=1"] * 2], "x has two rates"),
+        (["--sample-rate", "7999"], "greater than or equal to 8000"),
+    ],
+)
+def test_options_of_another_form_are_wrong_usage(
+    options: list[str], said: str, folder: Path, tmp_path: Path
+) -> None:
+    done = run(folder, *options, "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    assert said in " ".join(done.stderr.replace("│", " ").split())
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_help_loads_nothing_of_the_evaluation() -> None:
     script = (

@@ -15,6 +15,7 @@ Rows = list[dict[str, str]]
 
 SCORECARD = ROOT / "docs" / "scorecard" / "scorecard.json"
 WHOLE = ROOT / "docs" / "scorecard" / "melcap-all.json"
+PEERS = ROOT / "docs" / "scorecard" / "peers.json"
 RESULTS = ROOT / "profiling" / "results"
 RTF = {device: RESULTS / f"rtf-{device}.json" for device in ("cpu", "cuda")}
 
@@ -64,6 +65,23 @@ def test_scores_of_the_whole_split(page: str) -> None:
     )
     assert said in (ROOT / page).read_text(encoding="utf-8")
     assert f"all {mean['n']} clips" in text_of(page) or f"on {mean['n']} clips" in text_of(page)
+
+
+@pytest.mark.usefixtures("profiling_scripts")
+def test_scores_of_other_codecs() -> None:
+    """The page has the scorecard's table, the command that makes it, its date and versions."""
+    from peers_table import peers_table
+
+    found, page = read(PEERS), text_of("docs/peers.md")
+    assert peers_table(found) in page
+    assert not found["failures"]
+    rate, clips = found["sample_rate"], found["clips_per_class"]
+    assert f"--sample-rate {rate} --clips-per-class {clips}" in page
+    for name, codec in found["decoded"].items():
+        folder, kbps = codec["folder"], f"{codec['stated_kbps']:g}"
+        assert f"--decoded {name}=SemantiCodec/audio/{folder} --decoded-kbps {name}={kbps}" in page
+    assert found["date"] in page
+    assert f"torch {found['torch'].partition('+')[0]}" in page
 
 
 def test_speeds_in_a_browser() -> None:

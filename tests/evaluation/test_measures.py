@@ -192,6 +192,55 @@ def test_the_rate_of_the_arrays_does_not_matter(rate: int) -> None:
         assert measure(*above, rate) == pytest.approx(measure(*at_44100, RATE), rel=1e-6)
 
 
+@given(gain=st.floats(0.2, 4), rate=st.sampled_from([8000, 16000, 24000, 32000]))
+@example(gain=0.5, rate=16000)
+@example(gain=1 + 1e-7, rate=16000)
+@settings(max_examples=examples(10))
+def test_bands_that_clips_of_a_low_rate_do_not_have_count_for_nothing(
+    gain: float, rate: int
+) -> None:
+    """Silence above half their rate would make every distance smaller.
+
+    They are resampled in float32, which leaves a little where the gain is almost 1.
+    """
+    reference = noise(1, rate=rate)
+    decoded = gain * reference
+    logarithm = abs(math.log(gain))
+    distance = spectral.log_spectral_distance(reference, decoded, rate)
+    # The bins at the very end of the band are weak, and under the floor where no other bin is.
+    assert distance == pytest.approx(2 * abs(math.log10(gain)), rel=0.02, abs=1e-4)
+    # A few filters at low frequencies are too narrow to hold a bin.
+    assert spectral.mel_l1(reference, decoded, rate) == pytest.approx(logarithm, rel=0.12, abs=1e-4)
+    assert spectral.multi_resolution_stft(reference, decoded, rate) == pytest.approx(
+        abs(1 - gain) + logarithm, rel=0.02, abs=1e-4
+    )
+    other = noise(1, seed=1, rate=rate)
+    assert spectral.over_smoothing(reference, other, rate) == pytest.approx(1, abs=0.08)
+    for distance_of_paper in (paper.paper_mel, paper.paper_stft):
+        assert math.isnan(distance_of_paper(reference, decoded, rate))
+
+
+@pytest.mark.parametrize(("rate", "bins"), [(8000, 52), (16000, 69), (44100, 96), (48000, 96)])
+def test_mel_bins_that_count_lie_below_half_the_rate(rate: int, bins: int) -> None:
+    wave = noise(0.2, rate=rate)
+    assert spectral._log_mels(wave, wave, rate).shape[1] == bins
+    # The upper edge of the last of them, where 98 edges divide the mel scale evenly.
+    edge = 700 * (10 ** ((bins + 1) / 97 * math.log10(1 + 22050 / 700)) - 1)
+    assert edge <= min(rate, RATE) / 2 + 44100 / 1024
+
+
+@pytest.mark.parametrize(("rate", "low"), [(8000, True), (16000, True), (22050, False)])
+def test_visqol_runs_in_speech_mode_for_all_clips_of_a_low_rate(
+    rate: int, low: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "OF_ALL", dict.fromkeys(metrics.OF_ALL, lambda *_: 1.0))
+    monkeypatch.setattr(metrics, "visqol_speech", lambda *_: 2.0)
+    figures = metrics.measure(noise(0.1), noise(0.1), rate)
+    assert figures.get("visqol") == (None if low else 1.0)
+    assert figures.get("visqol_speech") == (2.0 if low else None)
+    assert "visqol" in metrics.OF_ALL
+
+
 def test_the_distance_of_noise_from_silence_follows_from_its_definition() -> None:
     scale = 0.01
     # |STFT|^2 of white noise is exponential with mean scale^2 * sum(window^2), 3/8 of 2048.

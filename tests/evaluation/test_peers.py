@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 import melcap
 from melcap.errors import ContainerError, InputError, MelcapError, WeightsError
+from melcap.evaluation.alignment import lags
 from melcap.evaluation.measures.perceptual import stoi
-from melcap.evaluation.measures.signals import Wave
+from melcap.evaluation.measures.signals import Wave, resample
 from melcap.evaluation.measures.spectral import mel_l1
 from melcap.evaluation.peers import CODECS, codec2, speex
 from melcap.evaluation.peers.base import Coded
@@ -225,6 +226,22 @@ def test_a_codec_that_is_not_installed_is_refused_with_what_to_install(
     with pytest.raises(MelcapError, match=r'pycodec2 .*pip install "melcap\[eval\]"'):
         peer("codec2-3200")
     peer.cache_clear()
+
+
+@pytest.mark.parametrize("name", [name for name in CODECS if name.startswith(("mel", "opus"))])
+def test_codecs_take_and_return_16_khz(name: str, speech: Wave) -> None:
+    wave = resample(speech, RATE, 16000).astype(np.float32)
+    at_16000, _ = peer(name).round_trip(wave, 16000)
+    at_44100, _ = peer(name).round_trip(speech.astype(np.float32), RATE)
+    assert at_16000.shape == wave.shape
+    # melcap makes up phases, so its loudness must be in place.
+    late = lags(wave, at_16000, 16000)["lag" if name.startswith("opus") else "envelope_lag"]
+    assert late is not None
+    assert abs(late) < 0.001
+    # It is the same codec: what it makes of the whole band has about the same lower part.
+    distances = [mel_l1(wave, at_16000, 16000)]
+    distances.append(mel_l1(wave, resample(at_44100, RATE, 16000), 16000))
+    assert distances[0] == pytest.approx(distances[1], rel=0.35)
 
 
 # Bounds

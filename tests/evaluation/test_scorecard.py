@@ -208,9 +208,10 @@ def test_whatever_changes_a_result_is_in_its_key(folder: Path, monkeypatch: Any)
     monkeypatch.setattr(metrics, "DEFINITIONS", metrics.DEFINITIONS + 1)
     keys.append(scorecard.ScoreJob("original", clip, 1.0).key())
     keys.append(scorecard.ScoreJob("original", Clip(clip.source, clip.name, "another"), 1.0).key())
+    keys.append(scorecard.ScoreJob("original", clip, 1.0, sample_rate=16000).key())
     monkeypatch.setattr(scorecard, "installed_version", lambda package: "0")
     keys.append(scorecard.ScoreJob("original", clip, 1.0).key())
-    assert len({json.dumps(key) for key in keys}) == 11
+    assert len({json.dumps(key) for key in keys}) == 12
     assert all(tuple(key) == scorecard.KEY for key in keys)
 
 
@@ -346,6 +347,49 @@ def test_quality_is_drawn_against_the_rate() -> None:
     names = [text.get_text() for text in legend.get_texts()]
     assert sorted(names) == ["codec2", "opus", "original (no codec)"]
     assert all(panel.get_title(loc="left") for panel in figure.axes)
+
+
+def test_a_codec_of_files_is_drawn_where_its_rate_is_stated() -> None:
+    pytest.importorskip("matplotlib")
+    rows = rated("opus-6", 6, 50, "music", "speech")
+    for codec in ("encodec-3", "encodec-6", "unknown"):
+        theirs = rated(codec, 1, None, "music", "speech")
+        rows += [row | {"bytes": None} for row in theirs]
+    lines = summarise(rows, {"encodec-3": 3.0, "encodec-6": 6.0})
+    figure = plots.quality_figure(lines)
+    mean, *_ = figure.axes
+    drawn = {bar.get_label(): bar for bar in mean.containers}
+    assert drawn.keys() == {"opus", "encodec"}
+    points, *_ = drawn["encodec"].lines
+    assert points.get_xdata().tolist() == [3, 6]
+    assert "--" not in {line.get_linestyle() for line in mean.get_lines()}  # that is for bounds
+    (legend,) = figure.legends
+    assert sorted(text.get_text() for text in legend.get_texts()) == ["encodec", "opus"]
+    assert figure.axes[2].get_xlabel().endswith("of real bytes, or as stated")
+
+
+def test_families_differ_in_colour_or_marker() -> None:
+    lines = summarise(row for kind in range(20) for row in rated(f"codec{kind}", 3, 50, "music"))
+    styles = plots._styles(lines).values()
+    assert len({(style["color"], style["marker"]) for style in styles}) == 20
+
+
+def test_speech_mode_stands_for_quality_where_audio_mode_is_not_measured() -> None:
+    pytest.importorskip("matplotlib")
+    rows = rated("opus-6", 6, 50, "music", "speech")
+    for row in rows:
+        row["visqol_speech"] = row["visqol"] - 1
+    both = summarise(rows)
+    assert "| ViSQOL |" in markdown(both)
+    for row in rows:
+        del row["visqol"]
+    speech_alone = summarise(rows)
+    assert "| ViSQOL speech |" in markdown(speech_alone)
+    assert "| ViSQOL |" not in markdown(speech_alone)
+    figure = plots.quality_figure(speech_alone)
+    assert figure.axes[0].get_title(loc="left") == "ViSQOL speech, mean over classes"
+    points, *_ = figure.axes[0].containers[0].lines
+    assert points.get_xydata().tolist() == [[6, pytest.approx(2.1)]]
 
 
 @pytest.mark.slow

@@ -30,6 +30,7 @@ __all__ = [
     "PACKAGES",
     "SPEECH",
     "TITLES",
+    "WIDE_BAND",
     "Wave",
     "log_spectral_distance",
     "measure",
@@ -42,6 +43,10 @@ DEFINITIONS = 3
 
 PACKAGES = ("visqol-python", "ai-edge-litert", "pystoi", "pesq", "onnxruntime", "speechmos")
 """The packages that figures depend on."""
+
+WIDE_BAND = 16000
+"""The highest rate in Hz at which ViSQOL runs in speech mode, for clips of every class. Audio mode
+is defined for 48 kHz, and rates the bands that such clips do not have as kept."""
 
 SPEECH = "speech"
 """The class of clips for measures of speech and codecs for speech."""
@@ -77,7 +82,8 @@ TITLES = {
 """All measures, in the order of the tables."""
 
 HEADLINE = ("visqol", "stoi", "pesq", "dnsmos", "lsd", "over_smoothing")
-"""The measures in the short table."""
+"""The measures in the short table. ViSQOL's speech mode takes the place of its audio mode where
+that is not measured."""
 
 
 def measure(
@@ -92,13 +98,17 @@ def measure(
         speech: whether the clip is speech; then the measures of speech are included.
 
     Returns:
-        The measures, by their names in `TITLES`.
+        The measures, by their names in `TITLES`. Up to a rate of `WIDE_BAND`, "visqol" is left out
+        and "visqol_speech" is there for every clip.
 
     Raises:
         InputError: for arrays that do not fit.
         MelcapError: for a package that is not installed.
     """
     functions = OF_ALL | (OF_SPEECH if speech else {})
+    if sample_rate <= WIDE_BAND:
+        del functions["visqol"]
+        functions["visqol_speech"] = visqol_speech
     values = {name: of(reference, decoded, sample_rate) for name, of in functions.items()}
     if speech:
         ratings = dnsmos(decoded, sample_rate)

@@ -2,7 +2,8 @@
 
 They serve to compare with the paper alone. `spectral` has distances without their quirks. Each
 takes (reference, decoded, sample_rate) as `metrics` describes, works at 44.1 kHz, and is nan for a
-signal that is too short to be reflected at its ends.
+signal that is too short to be reflected at its ends. It is nan as well for signals of a lower rate:
+above half that rate only the noise of resampling would be compared, and the floors let it count.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def paper_mel(reference: Wave, decoded: Wave, sample_rate: int) -> float:
     centred on multiples of the hop, the signal reflected at its ends.
     """
     both = both_at(RATE, reference, decoded, sample_rate)
-    if len(both[0]) <= 512:
+    if sample_rate < RATE or len(both[0]) <= 512:
         return math.nan
     filters = mel_filters(FILTER_RATE, 1024, 100, torch.float64, torch.device("cpu"))
     spectra = magnitudes(both, 1024, 256, 1024, pad_mode="reflect")
@@ -50,7 +51,7 @@ def paper_stft(reference: Wave, decoded: Wave, sample_rate: int) -> float:
     ends.
     """
     both = both_at(RATE, reference, decoded, sample_rate)
-    if len(both[0]) <= 1024:
+    if sample_rate < RATE or len(both[0]) <= 1024:
         return math.nan
     total = 0.0
     for window in (2048, 512):

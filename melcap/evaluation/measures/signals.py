@@ -11,6 +11,8 @@ from melcap import audio
 from melcap.errors import InputError
 
 Wave: TypeAlias = npt.NDArray[np.floating[Any]]
+Audio: TypeAlias = npt.NDArray[np.float32]
+"""Samples as clips are read and codecs take them."""
 
 
 def resample(wave: Wave, source: int, target: int) -> Wave:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from melcap.evaluation.measures.signals import Wave, resample
+from melcap.evaluation.measures.signals import Audio, Wave, resample
 
-Audio: TypeAlias = npt.NDArray[np.float32]
+__all__ = ["Audio", "Coded", "Peer"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Coded:
         samples: the length of the audio that was encoded, and of the audio to decode.
         sample_rate: the rate of that audio in Hz.
         tokens: integers, for a codec with a codebook.
+        facts: what else the clip's line in scores.jsonl says.
     """
 
     payload: Any
@@ -31,6 +33,7 @@ class Coded:
     samples: int
     sample_rate: int
     tokens: npt.NDArray[np.integer[Any]] | None = None
+    facts: Mapping[str, float | None] = field(default_factory=dict)
 
     def fitted(self, decoded: Wave, rate: int) -> Audio:
         """Return decoded audio, [samples] at `rate` Hz, at the rate and length of the original."""
@@ -48,6 +51,8 @@ class Peer(ABC):
         speech_only: whether the codec is made for speech; then it is measured on speech alone.
         bound: whether this is not a codec but the best or worst that one can do. The speed of a
             bound means nothing.
+        from_files: whether somebody else encoded and decoded, and audio files are read instead.
+            Then nothing is known of speed and bytes.
         codebook_size: the number of entries of the codebook that `Coded.tokens` point into.
         tokenizer_id: the identity of the tokenizer, for a codec with tokens.
     """
@@ -56,6 +61,7 @@ class Peer(ABC):
     identity: str
     speech_only: ClassVar[bool] = False
     bound: ClassVar[bool] = False
+    from_files: ClassVar[bool] = False
     codebook_size: int | None = None
     tokenizer_id: str | None = None
 

@@ -17,6 +17,9 @@ from melcap.evaluation.peers.own import Melcap
 from melcap.evaluation.peers.speex import Speex
 from melcap.pretrained import load
 
+RATED = ("opus", "codec2", "speex")
+"""The codecs whose names end in a rate."""
+
 FindPeer: TypeAlias = Callable[[str], Peer]
 """A function that finds a codec by its name, such as `peer`.
 
@@ -60,6 +63,13 @@ def peer(name: str) -> Peer:
         f"unknown codec {name!r}: choose among {', '.join(CODECS)}, a weights file "
         "FILE.safetensors, or (`melcap evaluate` and `melcap probe`) a checkpoint RUN/stage2"
     )
+
+
+def is_codec(name: str) -> bool:
+    """Return whether `peer` takes a name for that of a codec, which need not be installed."""
+    family, _, rate = name.partition("-")
+    rated = family in RATED and (not rate or rate.isdecimal())
+    return rated or name in CODECS or name.endswith(".safetensors")
 
 
 def label(name: str) -> str:
