@@ -14,13 +14,13 @@ from melcap.cli.options import check_device
 
 def train(
     shards: Annotated[
-        list[Path] | None, typer.Argument(metavar="SHARD...", help="The same as --data.")
+        list[str] | None, typer.Argument(metavar="SHARD...", help="The same as --data.")
     ] = None,
     stage: Annotated[
         int | None, typer.Option(help="1: the tokenizer; 2: the vocoder.", min=1, max=2)
     ] = None,
     data: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(help="Tar shards, or folders CLASS/clip; one or several of them."),
     ] = None,
     minutes: Annotated[
@@ -80,6 +80,24 @@ def train(
     cache: Annotated[
         Path | None, typer.Option(help="The folder for decoded audio. Default: OUT/audio.")
     ] = None,
+    stream: Annotated[
+        bool,
+        typer.Option(
+            "--stream",
+            help="Decode tar shards as the run goes on, without a cache. --data then also takes "
+            "patterns such as 'train-{000..127}.tar', URLs and 'pipe:COMMAND'.",
+        ),
+    ] = False,
+    stream_memory: Annotated[
+        float, typer.Option(help="With --stream: GB of memory for decoded audio.")
+    ] = 2.0,
+    reuse: Annotated[
+        float,
+        typer.Option(help="With --stream: crops from each clip, as a multiple of its length."),
+    ] = 4.0,
+    decoders: Annotated[
+        int, typer.Option(help="With --stream: processes that decode, each its own shards.", min=1)
+    ] = 8,
     device: Annotated[
         str | None,
         typer.Option(
@@ -129,6 +147,7 @@ def train(
 
     from melcap.training.run import RunOptions, run_session
     from melcap.training.settings_files import read_codec, read_settings
+    from melcap.training.stream.sampler import StreamOptions
 
     given = {
         "stage": stage,
@@ -157,6 +176,7 @@ def train(
             deadline=deadline,
             schedule_minutes=schedule_minutes,
             cache=cache,
+            stream=StreamOptions(stream_memory, reuse, decoders) if stream else None,
             device=device,
             bf16=bf16,
             compiled=compiled,

@@ -30,17 +30,26 @@ class Bounds:
 
     def __init__(self, device: str) -> None:
         self._gpu = device.startswith("cuda")
+        self._steps = 0
+        self.busy: float | None = None
+        self._start()
+
+    def _start(self) -> None:
         self._began = time.monotonic()
         self._processor = time.process_time()
         self._waited = 0.0
-        self._steps = 0
-        self.busy: float | None = None
 
     def batch(self, next_batch: Callable[[], Tensor]) -> Tensor:
-        """Return the next batch, and count the seconds of waiting for it."""
+        """Return the next batch, and count the seconds of waiting for it.
+
+        The wait for the first one does not count: a stream decodes its first clips in it.
+        """
         began = time.monotonic()
         wave = next_batch()
-        self._waited += time.monotonic() - began
+        if not self._steps:
+            self._start()
+        else:
+            self._waited += time.monotonic() - began
         return wave
 
     def step(self, step: Callable[[], Figures], undisturbed: bool = False) -> Figures:

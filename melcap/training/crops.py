@@ -13,13 +13,9 @@ import torch
 from torch import Tensor
 
 from melcap.errors import InputError
-from melcap.training.audio_cache import FULL_SCALE, SAMPLE_RATE, AudioCache, Clip
-
-SILENT_PEAK = 3e-3
-"""Crops whose peak is below this (-50 dB) are not scaled: scaling would only raise their noise."""
-
-NARROW_HZ = (3000.0, 16000.0)
-"""The lowest and highest bandwidth that is drawn, from a telephone's to a compressed file's."""
+from melcap.training.audio_cache import SAMPLE_RATE, AudioCache, Clip
+from melcap.training.cutting import DRAWS, ClipChoice, Cutter
+from melcap.training.source import CropSource
 
 
 class CropSampler:
@@ -56,60 +52,62 @@ class CropSampler:
         class_weights: Mapping[str, float] | None = None,
         narrowed: float = 0.0,
     ) -> None:
-        if samples < 1 or batch < 1:
-            raise InputError(f"samples and batch must be at least 1, not {samples} and {batch}")
-        if gain_db[0] > gain_db[1] or gain_db[1] > 0:
-            raise InputError(f"gain_db must be (low, high) with low <= high <= 0, not {gain_db}")
+        if batch < 1:
+            raise InputError(f"a batch must have at least 1 crop, not {batch}")
         given = dict(class_weights or {})
         if unknown := sorted(set(given) - set(cache.classes)):
             raise InputError(f"no class {', '.join(unknown)} here: there are {cache.classes}")
-        weights = np.array([given.get(label, 1.0) for label in cache.classes], np.float64)
-        if not np.isfinite(weights).all() or (weights < 0).any() or weights.sum() == 0:
-            raise InputError(f"class weights must be >= 0 and not all 0, not {given}")
         self.cache = cache
-        self.samples = samples
         self.batch = batch
-        self.gain_db = gain_db
-        self.narrowed = narrowed
         self.batches = 0
+        self._cutter = Cutter(samples, gain_db, narrowed)
+        self._choice = ClipChoice(
+            [clip.label for clip in cache.clips], [clip.length for clip in cache.clips], given
+        )
         self._rng = np.random.default_rng(seed)
         # One core cannot cut fast enough for a GPU. Threads help, since numpy releases the lock of
         # the interpreter while it copies.
-        self._cutters = ThreadPoolExecutor(min(8, os.cpu_count() or 1), "crops")
-        ends = np.cumsum(weights)
-        self._class_ends = ends / ends[-1]
-        self._clips = [[c for c in cache.clips if c.label == label] for label in cache.classes]
-        self._clip_ends = [np.cumsum([c.length for c in clips]) for clips in self._clips]
+        self._threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1), "crops")
+
+    @property
+    def key(self) -> str:
+        """Return the hash of the sources of the audio."""
+        return self.cache.key
+
+    def hours(self) -> dict[str, float]:
+        """Return the hours of audio of each class."""
+        samples = dict.fromkeys(self.cache.classes, 0)
+        for clip in self.cache.clips:
+            samples[clip.label] += clip.length
+        return {label: count / SAMPLE_RATE / 3600 for label, count in samples.items()}
+
+    def examples(self, samples: int, count: int) -> dict[str, Tensor]:
+        """Return crops [count, samples] of each class at -3 dB, the same ones in every run."""
+        found = {}
+        for label in self.cache.classes:
+            only = {other: float(other == label) for other in self.cache.classes}
+            one = CropSampler(self.cache, samples, count, 0, (-3.0, -3.0), only)
+            found[label] = one.next()
+        return found
 
     def next(self) -> Tensor:
         """Return the next batch, float32 [batch, samples] in [-1, 1], on the CPU."""
-        out = np.zeros((self.batch, self.samples), np.float32)
-        # The number of draws per crop is fixed, whatever they decide.
-        draws = self._rng.random((self.batch, 7))
-        deque(self._cutters.map(self._cut, out, draws), maxlen=0)
+        out = np.zeros((self.batch, self._cutter.samples), np.float32)
+        draws = self._rng.random((self.batch, DRAWS))
+        deque(self._threads.map(self._cut, out, draws), maxlen=0)
         self.batches += 1
         return torch.from_numpy(out)
 
     def _cut(self, row: npt.NDArray[np.float32], draws: npt.NDArray[np.float64]) -> None:
-        """Fill a row of zeros with the crop that seven draws choose."""
+        """Fill a row of zeros with the crop that the draws choose."""
         clip = self._choose(draws[0], draws[1])
-        start = int(np.floor(draws[2] * (clip.length + 1))) - self.samples // 2
-        first, end = max(start, 0), min(start + self.samples, clip.length)
-        crop = self.cache.samples[clip.start + first : clip.start + end]
-        row[first - start : end - start] = crop
-        if draws[5] < self.narrowed:
-            row[:] = _narrow(row, NARROW_HZ[0] * (NARROW_HZ[1] / NARROW_HZ[0]) ** draws[6])
-        row *= self._factor(float(np.abs(row).max()) / FULL_SCALE, draws[3], draws[4])
+        self._cutter.cut(row, self.cache.samples[clip.start : clip.start + clip.length], draws[2:])
 
     def _choose(self, kind: float, place: float) -> Clip:
-        label = int(np.searchsorted(self._class_ends, kind, side="right"))
-        ends = self._clip_ends[label]
-        return self._clips[label][int(np.searchsorted(ends, place * ends[-1], side="right"))]
+        return self.cache.clips[self._choice.clip(kind, place)]
 
-    def _factor(self, peak: float, level: float, polarity: float) -> np.float32:
-        low, high = self.gain_db
-        gain = 10 ** ((low + level * (high - low)) / 20) / peak if peak >= SILENT_PEAK else 1.0
-        return np.float32((gain if polarity < 0.5 else -gain) / FULL_SCALE)
+    def stop(self) -> None:
+        """Do nothing: `next` waits for nobody."""
 
     def state_dict(self) -> dict[str, object]:
         """Return plain numbers and strings, fit for JSON, from which `load_state_dict` resumes."""
@@ -123,18 +121,12 @@ class CropSampler:
         """
         batches, generator = state.get("batches"), state.get("generator")
         if not isinstance(batches, int) or not isinstance(generator, dict):
-            raise InputError("this is not the state of a CropSampler: resume from a checkpoint")
+            raise InputError(
+                "this is not the state of a CropSampler: a run that began with --stream resumes "
+                "with --stream"
+            )
         self._rng.bit_generator.state = generator
         self.batches = batches
-
-
-def _narrow(wave: npt.NDArray[np.float32], hertz: float) -> npt.NDArray[np.float32]:
-    """Return a wave without what is above a frequency; the edge is a tenth of it wide."""
-    spectrum = np.fft.rfft(wave)
-    frequency = np.fft.rfftfreq(len(wave), 1 / SAMPLE_RATE)
-    place = np.clip((frequency / hertz - 1) / 0.1, 0, 1)
-    narrow = np.fft.irfft(spectrum * np.cos(np.pi / 2 * place) ** 2, len(wave))
-    return narrow.astype(np.float32)
 
 
 class Batches:
@@ -152,7 +144,7 @@ class Batches:
             ready after it. A run resumes with the batch that would have come next.
     """
 
-    def __init__(self, sampler: CropSampler, device: torch.device | str, ahead: int = 4) -> None:
+    def __init__(self, sampler: CropSource, device: torch.device | str, ahead: int = 4) -> None:
         self.state = sampler.state_dict()
         self._sampler = sampler
         self._device = torch.device(device)
@@ -175,6 +167,7 @@ class Batches:
 
     def close(self) -> None:
         """Stop the thread and set the sampler to `state`."""
+        self._sampler.stop()
         self._thread.shutdown(cancel_futures=True)
         self._sampler.load_state_dict(self.state)
 

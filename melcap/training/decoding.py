@@ -16,13 +16,14 @@ from concurrent.futures import Future, as_completed
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import IO, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from melcap.audio import AudioReader, Resampler
 from melcap.errors import InputError, MelcapError
+from melcap.io.audio.input_file import AudioFile
 from melcap.io.files import replacing
 from melcap.io.suffixes import is_audio
 from melcap.processes import executor
@@ -171,20 +172,30 @@ def _decode_unit(unit: _Unit, parts: Path) -> None:
     _write_json(listing, entries)
 
 
-def _decode(audio: Path | IO[bytes], out: BinaryIO) -> int:
-    """Append a file's samples to `out` as mono int16 at 44.1 kHz; return the number of samples."""
-    total = 0
+def decoded(audio: AudioFile) -> Iterator[npt.NDArray[np.int16]]:
+    """Yield the samples of an audio file, block by block: mono int16 at 44.1 kHz, clamped.
+
+    Raises:
+        AudioFileError: for a file that `AudioReader` refuses.
+    """
     with AudioReader(audio) as reader:
         resampler = Resampler(reader.sample_rate, SAMPLE_RATE, 1)
         for block in reader.blocks():
-            total += _append(resampler.push(block.mean(axis=0, keepdims=True)), out)
-        return total + _append(resampler.flush(), out)
+            yield _int16(resampler.push(block.mean(axis=0, keepdims=True)))
+        yield _int16(resampler.flush())
 
 
-def _append(wave: npt.NDArray[np.float32], out: BinaryIO) -> int:
-    samples = np.rint(np.clip(wave[0], -1.0, 1.0) * FULL_SCALE).astype("<i2")
-    out.write(samples.tobytes())
-    return len(samples)
+def _decode(audio: AudioFile, out: BinaryIO) -> int:
+    """Append a file's samples to `out` as little-endian int16; return the number of samples."""
+    total = 0
+    for samples in decoded(audio):
+        out.write(samples.astype("<i2").tobytes())
+        total += len(samples)
+    return total
+
+
+def _int16(wave: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
+    return np.rint(np.clip(wave[0], -1.0, 1.0) * FULL_SCALE).astype(np.int16)
 
 
 def _is_built(cache: Path, key: str) -> bool:

@@ -24,9 +24,8 @@ from melcap.config import MelSpec
 from melcap.io.files import replacing
 from melcap.ops import log_mel, use_backend
 from melcap.plot.spectrogram import MEL, RANGE_DB
-from melcap.training.audio_cache import AudioCache
-from melcap.training.crops import CropSampler
 from melcap.training.recipe import Recipe
+from melcap.training.source import CropSource
 
 EXAMPLE_COLUMNS = 64
 """Columns of the crops that are shown: 3 s of the lite codec."""
@@ -95,15 +94,13 @@ class TrainingLog:
             self.close()
 
 
-def crops_by_class(cache: AudioCache, recipe: Recipe, device: str) -> dict[str, Tensor]:
+def crops_by_class(source: CropSource, recipe: Recipe, device: str) -> dict[str, Tensor]:
     """Return the loudest of a few crops [1, samples] of each class, the same ones in every run."""
-    found = {}
-    samples = recipe.samples_for(EXAMPLE_COLUMNS)
-    for label in cache.classes:
-        only = {other: float(other == label) for other in cache.classes}
-        drawn = CropSampler(cache, samples, 8, 0, gain_db=(-3.0, -3.0), class_weights=only).next()
-        found[label] = drawn[drawn.square().mean(1).argmax()][None].to(device)
-    return found
+    drawn = source.examples(recipe.samples_for(EXAMPLE_COLUMNS), 8)
+    return {
+        label: crops[crops.square().mean(1).argmax()][None].to(device)
+        for label, crops in drawn.items()
+    }
 
 
 def picture(before: Tensor, after: Tensor, spec: MelSpec) -> npt.NDArray[np.uint8]:

@@ -18,11 +18,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from melcap.training.bounds import Bounds
 from melcap.training.checkpoint import Record, resume
 from melcap.training.compiling import CompileTrial
-from melcap.training.crops import Batches, CropSampler
+from melcap.training.crops import Batches
 from melcap.training.logs import TrainingLog, crops_by_class
 from melcap.training.recipe import Recipe
 from melcap.training.saving import TrainingProgress, save
 from melcap.training.session import Session
+from melcap.training.source import CropSource
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def schedule(progress: float, step: int, warmup: int) -> float:
 
 def train(
     recipe: Recipe,
-    sampler: CropSampler,
+    sampler: CropSource,
     checkpoint: Path,
     options: LoopOptions,
     history: Sequence[Record] = (),
@@ -111,10 +112,10 @@ def train(
         del found  # it may be large
     whole = options.schedule_minutes or before + options.minutes
     pictures = math.isfinite(options.picture_minutes)
-    crops = crops_by_class(sampler.cache, recipe, options.device) if pictures else {}
+    crops = crops_by_class(sampler, recipe, options.device) if pictures else {}
     saved, shown = 0.0, -math.inf
     with Batches(sampler, options.device) as batches, TrainingLog(checkpoint, step, tell) as log:
-        session = Session(recipe, sampler.cache, options.device, checkpoint)  # its clock starts
+        session = Session(recipe, sampler, options.device, checkpoint)  # its clock starts
         bounds = Bounds(options.device)
         trial = None
         if options.compile_trial:

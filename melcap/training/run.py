@@ -28,7 +28,10 @@ from melcap.training.audio_cache import AudioCache
 from melcap.training.crops import CropSampler
 from melcap.training.decoding import build_cache
 from melcap.training.loop import LoopOptions, print_error, train
+from melcap.training.recipe import Recipe
+from melcap.training.source import CropSource
 from melcap.training.start import prepare
+from melcap.training.stream.sampler import StreamOptions, StreamSampler
 
 CPU_BATCH = 8
 CUDA_BATCH = 32
@@ -45,7 +48,8 @@ class RunOptions:
     """The options of a session.
 
     Attributes:
-        sources: tar shards, or folders CLASS/clip, of training audio.
+        sources: tar shards, or folders CLASS/clip, of training audio. With `stream`, tar shards
+            as `StreamSampler` takes them.
         out: the folder for checkpoints and logs.
         settings: settings of `TrainingConfig` by name, checked by `prepare`. The others are those
             of the run's checkpoint, else the recipe's own.
@@ -54,6 +58,7 @@ class RunOptions:
         deadline: the time by which the session must have saved and ended, in seconds since 1970.
         schedule_minutes: the training time, of all sessions, over which the learning rate falls.
         cache: the folder for decoded audio; None for OUT/audio.
+        stream: decode the sources as the run goes on, without a cache.
         device: cpu, cuda, cuda:1 ...; None for a GPU if there is one.
         bf16: run the networks in bfloat16; None for yes on a GPU.
         compiled: compile with torch.compile; None to decide by the first minute's rates on a GPU.
@@ -62,7 +67,7 @@ class RunOptions:
         threads: the number of CPU threads; None for torch's own.
     """
 
-    sources: Sequence[Path]
+    sources: Sequence[Path | str]
     out: Path
     settings: Mapping[str, Any] = field(default_factory=dict)
     weights: str | None = None
@@ -70,6 +75,7 @@ class RunOptions:
     deadline: float | None = None
     schedule_minutes: float | None = None
     cache: Path | None = None
+    stream: StreamOptions | None = None
     device: str | None = None
     bf16: bool | None = None
     compiled: bool | None = None
@@ -105,20 +111,42 @@ def run_session(
             torch.set_num_threads(options.threads)
         batch = CUDA_BATCH if on_gpu else CPU_BATCH
         start = prepare(options.out, options.settings, options.weights, batch)
-        recipe, config = start.recipe, start.recipe.config
+        recipe = start.recipe
         for note in start.notes:
             tell(note)
         recipe.bf16 = on_gpu if options.bf16 is None else options.bf16
         options.out.mkdir(parents=True, exist_ok=True)
-        sources = sorted(set(options.sources))  # the same data in any order
+        with _source(options, recipe, tell) as source:
+            for module in recipe.modules().values():
+                module.to(device)
+            if options.compiled:
+                recipe.compile()
+            loop = LoopOptions(
+                minutes=_minutes_left(options.minutes, options.deadline),
+                schedule_minutes=options.schedule_minutes,
+                device=device,
+                save_minutes=options.save_minutes,
+                picture_minutes=options.picture_minutes,
+                compile_trial=on_gpu and options.compiled is None,
+            )
+            with _stopping_on_signals(tell) as came:
+                path, history = start.checkpoint, start.history
+                train(recipe, source, path, loop, history, lambda: bool(came), tell)
+        return came[0] if came else None
+
+
+@contextmanager
+def _source(
+    options: RunOptions, recipe: Recipe, tell: Callable[[str], None]
+) -> Iterator[CropSource]:
+    """Yield the source of crops: a stream, or a cache that is filled first."""
+    config = recipe.config
+    if options.stream is None:
+        paths = sorted(set(map(Path, options.sources)))  # the same data in any order
         workers = options.threads or os.cpu_count() or 2
-        audio = AudioCache(build_cache(sources, options.cache or options.out / "audio", workers))
+        audio = AudioCache(build_cache(paths, options.cache or options.out / "audio", workers))
         tell(f"{audio.hours:.1f} hours of audio, classes {', '.join(audio.classes)}")
-        for module in recipe.modules().values():
-            module.to(device)
-        if options.compiled:
-            recipe.compile()
-        sampler = CropSampler(
+        yield CropSampler(
             audio,
             recipe.samples,
             config.batch,
@@ -127,17 +155,23 @@ def run_session(
             class_weights=config.class_weights,
             narrowed=config.narrowed,
         )
-        loop = LoopOptions(
-            minutes=_minutes_left(options.minutes, options.deadline),
-            schedule_minutes=options.schedule_minutes,
-            device=device,
-            save_minutes=options.save_minutes,
-            picture_minutes=options.picture_minutes,
-            compile_trial=on_gpu and options.compiled is None,
-        )
-        with _stopping_on_signals(tell) as came:
-            train(recipe, sampler, start.checkpoint, loop, start.history, lambda: bool(came), tell)
-        return came[0] if came else None
+        return
+    if options.cache is not None:
+        raise InputError("a stream has no cache: leave out --cache or --stream")
+    with StreamSampler(
+        list(map(str, options.sources)),
+        recipe.samples,
+        config.batch,
+        config.seed,
+        gain_db=config.gain_db,
+        class_weights=config.class_weights,
+        narrowed=config.narrowed,
+        options=options.stream,
+    ) as stream:
+        try:
+            yield stream
+        finally:
+            tell(stream.summary())
 
 
 def _minutes_left(asked: float, deadline: float | None) -> float:

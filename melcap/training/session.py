@@ -8,16 +8,16 @@ from __future__ import annotations
 import datetime
 import math
 import time
-from collections import defaultdict
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from melcap.errors import MelcapError
-from melcap.training.audio_cache import SAMPLE_RATE, AudioCache
+from melcap.training.audio_cache import SAMPLE_RATE
 from melcap.training.checkpoint import Record, describe_last
 from melcap.training.recipe import Recipe
+from melcap.training.source import CropSource
 
 
 class Session:
@@ -25,7 +25,7 @@ class Session:
 
     Args:
         recipe: the recipe that is trained.
-        cache: the training audio.
+        source: the source of the training audio.
         device: where it is trained.
         checkpoint: the folder of the run, for errors.
 
@@ -33,10 +33,11 @@ class Session:
         steps: the number of steps of this session.
     """
 
-    def __init__(self, recipe: Recipe, cache: AudioCache, device: str, checkpoint: Path) -> None:
+    def __init__(self, recipe: Recipe, source: CropSource, device: str, checkpoint: Path) -> None:
         config = recipe.config
         self.steps = 0
         self._checkpoint = checkpoint
+        self._source = source
         self._seconds = config.batch * recipe.samples / SAMPLE_RATE
         self._start = self._since = time.monotonic()
         self._processor = time.process_time()
@@ -45,8 +46,7 @@ class Session:
         self._record: Record = {
             "recipe": config.recipe,
             "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-            "hours": hours(cache),
-            "data": cache.key,
+            "data": source.key,
             "batch": config.batch,
             "columns": config.columns,
             "rate": config.rate,
@@ -94,6 +94,7 @@ class Session:
         figures = self._means()
         return {
             **self._record,
+            "hours": self._source.hours(),
             "steps": self.steps,
             "minutes": round(self.minutes, 2),
             "processor_minutes": round((time.process_time() - self._processor) / 60, 2),
@@ -110,14 +111,6 @@ class Session:
                     f"{describe_last(self._checkpoint)}; resume from there with a lower --rate"
                 )
         return {name: round(value, 5) for name, value in means.items()}
-
-
-def hours(cache: AudioCache) -> dict[str, float]:
-    """Return the hours of audio of each class."""
-    samples: dict[str, int] = defaultdict(int)
-    for clip in cache.clips:
-        samples[clip.label] += clip.length
-    return {label: samples[label] / SAMPLE_RATE / 3600 for label in cache.classes}
 
 
 def device_name(device: str) -> str:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from melcap.errors import AudioFileError, InputError
 from melcap.training import decoding
 from melcap.training.audio_cache import SAMPLE_RATE, AudioCache
-from melcap.training.crops import NARROW_HZ, SILENT_PEAK, CropSampler
+from melcap.training.crops import CropSampler
+from melcap.training.cutting import NARROW_HZ, SILENT_PEAK
 from melcap.training.decoding import build_cache
 
 soundfile = pytest.importorskip("soundfile")
