@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from melcap.errors import InputError, MelcapError
+from melcap.evaluation import stability
 from melcap.evaluation.clips import RATE, Clip
 from melcap.evaluation.measures import metrics
 from melcap.evaluation.measures.codebook import count_tokens, pack_counts
@@ -28,7 +29,17 @@ from melcap.evaluation.table import Row
 from melcap.evaluation.workers import outcomes
 from melcap.provenance import installed_version
 
-KEY = ("codec", "identity", "source", "clip", "class", "cut", "measures", "predictor")
+KEY = (
+    "codec",
+    "identity",
+    "source",
+    "clip",
+    "class",
+    "cut",
+    "measures",
+    "predictor",
+    "token_changes",
+)
 """The fields of a result that tell it from other results."""
 
 
@@ -68,6 +79,7 @@ class ScoreJob:
             "cut": self.seconds,
             "measures": ", ".join((str(metrics.DEFINITIONS), *versions)),
             "predictor": fingerprint(self._predictor()),
+            "token_changes": None if self.peer.codebook is None else stability.DEFINITIONS,
         }
 
     def run(self) -> Row:
@@ -80,11 +92,13 @@ class ScoreJob:
             between = time.perf_counter()
             decoded = codec.decode(coded)
             end = time.perf_counter()
+            changes = stability.stability(codec, wave, decoded, RATE, self.clip.name)
         row |= {"seconds": len(wave) / RATE, "bytes": coded.size}
         if not codec.bound:
             row |= {"encode_seconds": between - start, "decode_seconds": end - between}
         if codec.codebook_size and coded.tokens is not None:
             row["codes"] = pack_counts(count_tokens(coded.tokens, codec.codebook_size))
+        row |= changes
         file = self._predictor()
         if file is not None and coded.tokens is not None:
             row |= predict(file, coded.tokens, row["seconds"])

@@ -49,6 +49,9 @@ class Peer(ABC):
         bound: whether this is not a codec but the best or worst that one can do. The speed of a
             bound means nothing.
         codebook_size: the number of entries of the codebook that `Coded.tokens` point into.
+        codebook: these entries, [codebook size, dim]. A codec that has them has tokens
+            [rows, columns].
+        column_seconds: the seconds that a column of these tokens lasts.
         tokenizer_id: the identity of the tokenizer, for a codec with tokens.
     """
 
@@ -57,6 +60,8 @@ class Peer(ABC):
     speech_only: ClassVar[bool] = False
     bound: ClassVar[bool] = False
     codebook_size: int | None = None
+    codebook: npt.NDArray[np.float32] | None = None
+    column_seconds: float = 0.0
     tokenizer_id: str | None = None
 
     @abstractmethod
