@@ -100,7 +100,7 @@ def test_tokens_are_counted_and_distances_added_up() -> None:
 
 
 def test_noise_has_its_level_and_is_drawn_from_the_name() -> None:
-    wave = np.concatenate([np.full(4000, 0.1), np.zeros(4000)]).astype(np.float32)
+    wave = np.concatenate([np.full(3000, 0.1), np.zeros(5000)]).astype(np.float32)
     drawn: dict[str, list[Audio]] = {}
     for name in ("a", "b"):
         for turn in "12":
