@@ -27,8 +27,7 @@ HEADLINE = "2 ms later"
 TITLES = {"stability": "stability"}
 
 COLUMNS = 16
-"""The columns in the middle of a clip that are compared. Clips differ among themselves by more than
-their parts do, and all 215 columns of 10 s would take a fifth of the time of a scorecard."""
+"""The columns in the middle of a clip that are compared. All would slow a scorecard down."""
 EDGE = 8
 """The columns on each side that are encoded with them. The encoder of lite sees 7.2 of them, so the
 tokens are those of the whole clip."""
