@@ -2,7 +2,8 @@
 
 The folder OUT then holds scores.jsonl (a line for each codec and clip), scorecard.json
 (everything), scorecard.md (a short table and notes), scorecard-full.md (every measure),
-quality.png, and for each codec with tokens the mel pictures of its best and its worst clip.
+quality.png, and for codecs with tokens tokens.md, a picture of their rows and the mel pictures of
+the best and the worst clip.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from melcap.evaluation.peers.decoded import DecodedCodec
 from melcap.evaluation.peers.registry import FindPeer, is_codec, label, peer
 from melcap.evaluation.scorecard import ScoreJob, compute, jobs_for
 from melcap.evaluation.table import Row, markdown, markdown_in_full, summarise, visqol_of
+from melcap.evaluation.tokens import markdown_of_tokens, picture_of_tokens, summarise_tokens
 from melcap.evaluation.workers import Begin, no_progress
 from melcap.extras import import_extra
 from melcap.io.files import write_text
@@ -98,13 +100,19 @@ def score(
         "sample_rate": sample_rate,
         "predictors": {row["codec"]: row["predictor"] for row in rows if row["predictor"]},
     }
-    summary = {**provenance(PACKAGES), **settings, **_of_files(decoded, rows)}
-    summary |= {"failures": failures, "table": lines}
+    tokens = summarise_tokens(rows)
+    results = {"failures": failures, "table": lines, "tokens": tokens}
+    summary = {**provenance(PACKAGES), **settings, **_of_files(decoded, rows), **results}
     write_text(out / "scorecard.json", json.dumps(summary, indent=2) + "\n")
     write_text(out / "scorecard.md", short(summary))
     write_text(out / "scorecard-full.md", markdown_in_full(lines))
     if lines:
         plots.quality(out / "quality.png", lines)
+    if tokens:
+        write_text(out / "tokens.md", markdown_of_tokens(tokens))
+    for codec in dict.fromkeys(line["codec"] for line in tokens if line["changes"]):
+        of_codec = [line for line in tokens if line["codec"] == codec]
+        picture_of_tokens(out / f"tokens-{label(codec)}.png", of_codec)
     _pictures(out, jobs, rows)
     return summary
 

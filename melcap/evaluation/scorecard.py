@@ -19,6 +19,7 @@ from types import MappingProxyType
 import torch
 
 from melcap.errors import InputError, MelcapError
+from melcap.evaluation import stability
 from melcap.evaluation.clips import RATE, Clip
 from melcap.evaluation.measures import metrics
 from melcap.evaluation.measures.codebook import count_tokens, pack_counts
@@ -40,6 +41,7 @@ KEY = (
     "sample_rate",
     "measures",
     "predictor",
+    "token_changes",
 )
 """The fields of a result that tell it from other results."""
 
@@ -87,6 +89,7 @@ class ScoreJob:
             "sample_rate": self.sample_rate,
             "measures": ", ".join((str(metrics.DEFINITIONS), *versions)),
             "predictor": fingerprint(self._predictor()),
+            "token_changes": None if self.peer.codebook is None else stability.DEFINITIONS,
         }
 
     def run(self) -> Row:
@@ -99,12 +102,14 @@ class ScoreJob:
             between = time.perf_counter()
             decoded = codec.decode(coded)
             end = time.perf_counter()
+            changes = stability.stability(codec, wave, decoded, rate, self.clip.name)
         row |= {"seconds": len(wave) / rate, "bytes": None if codec.from_files else coded.size}
         row |= coded.facts
         if not (codec.bound or codec.from_files):
             row |= {"encode_seconds": between - start, "decode_seconds": end - between}
         if codec.codebook_size and coded.tokens is not None:
             row["codes"] = pack_counts(count_tokens(coded.tokens, codec.codebook_size))
+        row |= changes
         file = self._predictor()
         if file is not None and coded.tokens is not None:
             row |= predict(file, coded.tokens, row["seconds"])

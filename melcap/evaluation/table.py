@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from melcap.evaluation import stability
 from melcap.evaluation.measures import predictor
 from melcap.evaluation.measures.codebook import statistics_of, unpack_counts
 from melcap.evaluation.measures.metrics import HEADLINE, SPEECH, TITLES
@@ -20,7 +21,7 @@ Row: TypeAlias = dict[str, Any]
 
 DRAWS = 2000
 """Bootstrap draws for each interval."""
-_MEASURES = TITLES | predictor.TITLES
+_MEASURES = TITLES | predictor.TITLES | stability.TITLES
 
 
 def summarise(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from melcap.codec import Codec
 from tests.docs.pages import ROOT
 
 Rows = list[dict[str, str]]
@@ -16,6 +18,7 @@ Rows = list[dict[str, str]]
 SCORECARD = ROOT / "docs" / "scorecard" / "scorecard.json"
 WHOLE = ROOT / "docs" / "scorecard" / "melcap-all.json"
 PEERS = ROOT / "docs" / "scorecard" / "peers.json"
+TOKENS = ROOT / "docs" / "scorecard" / "tokens.json"
 RESULTS = ROOT / "profiling" / "results"
 RTF = {device: RESULTS / f"rtf-{device}.json" for device in ("cpu", "cuda")}
 
@@ -150,6 +153,40 @@ def test_levels_of_quality() -> None:
     assert rows
     for row in rows:
         assert "| " + " | ".join(row.values()) + " |" in result
+
+
+def test_stability_of_tokens() -> None:
+    """The page has the figures of the committed run, by class and by row."""
+    found = {line["class"]: line for line in read(TOKENS)["tokens"]}
+    mean = found["mean"]
+    by_class = table("docs/language-models.md", "change")
+    assert [row["change"] for row in by_class] == [*mean["changes"]]
+    for row in by_class:
+        for kind, shown in [*row.items()][1:]:
+            figures = found[kind]["changes"][row["change"]]
+            moved = "" if figures["distance"] is None else f" ({figures['distance']:.2f})"
+            assert shown == f"{figures['same']:.1%}{moved}", row
+    by_row = table("docs/language-models.md", "bits/token")
+    assert len(by_row) == len(mean["bits_by_row"])
+    for at, row in enumerate(by_row):
+        assert row["row"] == str(at)
+        assert row["bits/token"] == f"{mean['bits_by_row'][at]:.2f}"
+        for change, shown in [*row.items()][2:-1]:
+            assert shown == f"{mean['changes'][change]['same_by_row'][at]:.1%}", row
+
+
+def test_rows_are_named_by_the_centres_of_their_bins(lite: Codec) -> None:
+    mel, rows = lite.config.mel, table("docs/language-models.md", "centres")
+    top = 2595 * math.log10(1 + mel.sample_rate / 2 / 700)
+    bins = [700 * (10 ** (top * at / (mel.n_mels + 1) / 2595) - 1) for at in range(mel.n_mels + 1)]
+    each = mel.n_mels // lite.rows
+    for at, row in enumerate(rows):
+        low, high = bins[each * at + 1], bins[each * at + each]
+        in_hertz, in_kilohertz = (
+            f"{low:.0f} to {high:.0f} Hz",
+            f"{low / 1e3:.1f} to {high / 1e3:.1f} kHz",
+        )
+        assert row["centres"] == (in_hertz if high < 1000 else in_kilohertz)
 
 
 def read(path: Path) -> Any:

@@ -105,6 +105,7 @@ def test_a_row_of_the_scorecard_has_the_bits(
     with torch.no_grad():
         bits = ContextModel.load(trained).bits(tokens[None])
     assert row["bits_per_token"] == pytest.approx(float(bits.mean()), abs=1e-4)
+    assert row["bits_by_row"] == pytest.approx(bits[0].mean(dim=1).tolist(), abs=1e-4)
     assert row["predicted_kbps"] == pytest.approx(float(bits.sum()) / 1000, abs=1e-4)
     assert not predictor.TITLES.keys() & (plain.run().keys() | other.run().keys())
 

@@ -183,18 +183,19 @@ def test_a_row_has_times_and_the_counts_of_its_tokens(
     monkeypatch.setattr(own, "encode", watched)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    row = scorecard.ScoreJob(str(small_weights), clip, 0.5).run()
-    assert threads == [1]
+    row = scorecard.ScoreJob(str(small_weights), clip, 1.0).run()
+    assert threads == [1] * 15  # the clip, and a part of it as it is and after 13 changes
     assert torch.get_num_threads() == 2
     torch.set_num_threads(before)
     assert row["encode_seconds"] > 0
     assert row["decode_seconds"] > 0
-    assert (row["seconds"], row["lsd"], row["stoi"]) == (0.5, 0.5, None)
-    coded = encode(clip.read(0.5), RATE)
+    assert (row["seconds"], row["lsd"], row["stoi"]) == (1.0, 0.5, None)
+    assert 0 < row["stability"] < 1
+    coded = encode(clip.read(1.0), RATE)
     assert (unpack_counts(row["codes"]) == count_tokens(coded.tokens, 300)).all()
     assert row["bytes"] == coded.size
     bound = scorecard.ScoreJob("original", clip, 0.5).run()
-    assert not {"encode_seconds", "decode_seconds", "codes"} & bound.keys()
+    assert not {"encode_seconds", "decode_seconds", "codes", "stability"} & bound.keys()
 
 
 def test_whatever_changes_a_result_is_in_its_key(folder: Path, monkeypatch: Any) -> None:
@@ -429,12 +430,18 @@ def test_a_scorecard_is_written_in_full(
         "scorecard.md",
         "scorecard-full.md",
         "quality.png",
+        "tokens.md",
+        "tokens-small.png",
         "best-small.png",
         "worst-small.png",
     }
     assert json.loads((out / "scorecard.json").read_text()) == summary
     assert summary["predictors"] == {own: predictor.fingerprint(trained)}
-    assert summary["table"][0]["bits_per_token"]["mean"] > 1
+    bits = summary["table"][0]["bits_per_token"]["mean"]
+    assert bits > 1
+    assert {line["codec"] for line in summary["tokens"]} == {own}
+    assert np.mean(summary["tokens"][0]["bits_by_row"]) == pytest.approx(bits, abs=1e-3)
+    assert f"| {own} | decoded |" in (out / "tokens.md").read_text()
     assert (out / "quality.png").read_bytes().startswith(b"\x89PNG")
     scores = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
     of_own = {row["clip"]: row["visqol"] for row in scores if row["codec"] == own}

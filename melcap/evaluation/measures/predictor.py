@@ -60,8 +60,8 @@ def fingerprint(file: Path | None) -> str | None:
     return None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
 
-def predict(file: Path, tokens: npt.NDArray[np.integer[Any]], seconds: float) -> dict[str, float]:
-    """Return the measures of `TITLES` for a clip.
+def predict(file: Path, tokens: npt.NDArray[np.integer[Any]], seconds: float) -> dict[str, Any]:
+    """Return the measures of `TITLES` for a clip, and "bits_by_row", the mean of each row.
 
     Args:
         file: the predictor of the tokens' tokenizer.
@@ -73,8 +73,12 @@ def predict(file: Path, tokens: npt.NDArray[np.integer[Any]], seconds: float) ->
     """
     if not tokens.size:
         raise InputError("a clip without tokens has no bits per token")
-    total = float(_load(file).bits_of_clip(tokens).double().sum())
-    return {"bits_per_token": total / tokens.size, "predicted_kbps": total / seconds / 1000}
+    bits = _load(file).bits_of_clip(tokens).double()
+    return {
+        "bits_per_token": float(bits.mean()),
+        "predicted_kbps": float(bits.sum()) / seconds / 1000,
+        "bits_by_row": bits.mean(dim=1).tolist(),
+    }
 
 
 @lru_cache(maxsize=4)

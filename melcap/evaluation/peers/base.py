@@ -54,6 +54,9 @@ class Peer(ABC):
         from_files: whether somebody else encoded and decoded, and audio files are read instead.
             Then nothing is known of speed and bytes.
         codebook_size: the number of entries of the codebook that `Coded.tokens` point into.
+        codebook: these entries, [codebook size, dim]. A codec that has them has tokens
+            [rows, columns].
+        column_seconds: the seconds that a column of these tokens lasts.
         tokenizer_id: the identity of the tokenizer, for a codec with tokens.
     """
 
@@ -63,6 +66,8 @@ class Peer(ABC):
     bound: ClassVar[bool] = False
     from_files: ClassVar[bool] = False
     codebook_size: int | None = None
+    codebook: npt.NDArray[np.float32] | None = None
+    column_seconds: float = 0.0
     tokenizer_id: str | None = None
 
     @abstractmethod

@@ -20,6 +20,8 @@ class Melcap(Peer):
         if isinstance(codec, Codec) and codec.quality != "default":
             self.identity += f" {codec.quality}"
         self.codebook_size = codec.vocab_size
+        self.codebook = codec.codebook.vectors.float().numpy()
+        self.column_seconds = 1 / codec.frame_rate
         self.tokenizer_id = codec.tokenizer_id
 
     def encode(self, wave: Audio, sample_rate: int) -> Coded:
