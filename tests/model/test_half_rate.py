@@ -93,6 +93,7 @@ def test_the_budget(config: CodecConfig, steps: int, capsys: pytest.CaptureFixtu
     with torch.device("meta"):
         codec = Codec(replace(config, vocoder=replace(config.vocoder, griffin_lim_steps=steps)))
     columns = codec.chunk_columns
+    assert columns * config.column_samples == 256 * CodecConfig().column_samples  # as much memory
     seconds = columns * config.column_samples / config.mel.sample_rate
     once, twice = operations(codec, columns), operations(codec, 2 * columns)
     for name, chunk, both in zip(("encode", "decode"), once, twice, strict=True):
