@@ -47,7 +47,11 @@ def train(
         Path | None, typer.Option(help="Settings as JSON. The other options override them.")
     ] = None,
     codec: Annotated[
-        Path | None, typer.Option(help="The codec's configuration as JSON. Default: lite.")
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="The codec: lite, half-rate, or its configuration as JSON. Default: lite.",
+        ),
     ] = None,
     rate: Annotated[
         float | None, typer.Option(help="Peak learning rate. Default: the recipe's own.")

@@ -21,6 +21,7 @@ CLIP = ROOT / "examples" / "audio" / "speech.flac"
 PARTS = (
     "melcap/__init__.py",
     "melcap/py.typed",
+    "melcap/config/half-rate.json",
     "melcap/kernels/launch.py",
     "melcap/weights/melcap-lite.safetensors",
     "melcap/weights/melcap-lite.sha256",

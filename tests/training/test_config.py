@@ -165,10 +165,12 @@ def test_files_of_settings(tmp_path: Path) -> None:
         assert str(caught.value).startswith(f"{path}: ")
     path.write_bytes(b'{"mel": {"hop": 0}}')
     with pytest.raises(InputError, match=r"settings\.json: not a melcap configuration"):
-        read_codec(path)
+        read_codec(str(path))
     path.unlink()
     with pytest.raises(InputError, match=r"settings\.json: cannot read the settings"):
         read_settings(path)
+    with pytest.raises(InputError, match=r"neither such a file nor a codec of that name, .*lite"):
+        read_codec(str(path))
     path.write_text('{"stage": 2, "betas": [0.5, 0.5]}')
     assert TrainingConfig.of(**read_settings(path)).betas == (0.5, 0.5)
 
