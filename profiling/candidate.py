@@ -3,11 +3,15 @@
     python profiling/candidate.py runs/gpu/run --data VALID.tar --out runs/candidate
     python profiling/candidate.py runs/gpu/run --data VALID.tar --out runs/candidate --ship
 
-The script exports stage 2 of a run, and measures it and the shipped weights on the same clips in
+The script exports the codec of a run, and measures it and the shipped weights on the same clips in
 the same run. It writes to OUT: the weights with hash, model card and mel decoder, the scorecard,
 comparison.md with the paired differences, and changelog.md. `--ship` then copies the weights into
 the package, and adds lines to CHANGELOG.md and to the model card. A run that was stopped goes on
 where it was.
+
+A run that trained encoder or codebook has another tokenizer, which needs row tables and a predictor
+of its own (profiling/tokenizer_files.py). They are made if `--training` names the training audio.
+Without it the comparison says that they are left out, and such weights do not ship.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from typing import Annotated, Any
 
 import typer
 from paths import ROOT
+from tokenizer_files import TokenizerFiles, make
 
 import melcap
 from melcap.ablation.table import MEASURES, paired_difference
@@ -32,21 +37,28 @@ from melcap.io.files import replacing
 from melcap.markdown import table
 from melcap.pretrained import DEFAULT
 from melcap.training.checkpoint import Checkpoint
-from melcap.training.export import ExportOptions, export_weights
+from melcap.training.export import ExportOptions, export_weights, trained_codec
 from melcap.training.mel_decoder import path_beside
 
 SHIPPED = ROOT / "melcap" / "weights"
 NAME = Path(DEFAULT).stem
 MORE = ("visqol_speech", "lsd", "mcd", "paper_mel")
 """Measures that are compared beside those of an ablation, where the scorecard has them."""
-SMALLER_IS_BETTER = {"mel_l1", "lsd", "mcd", "paper_mel"}
+PREDICTED = ("bits_per_token", "predicted_kbps")
+"""Measures of the predictor, which only a tokenizer with one of its own has."""
+SMALLER_IS_BETTER = {"mel_l1", "lsd", "mcd", "paper_mel", *PREDICTED}
+LEFT_OUT = (
+    "Row tables and predictor of the new tokenizer are left out: compact files cannot be made with "
+    "these weights, and how predictable their tokens are is not compared. `--training` makes them."
+)
 
 
 def compare(rows: list[dict[str, Any]], candidate: str) -> dict[str, dict[str, float]]:
     """Return the candidate's mean of each measure and its paired difference from what ships."""
     ours = [row for row in rows if row["codec"] == candidate]
     shipped = [row for row in rows if row["codec"] == "melcap"]
-    names = [name for name in (*MEASURES, *MORE) if any(name in row for row in ours)]
+    wanted = (*MEASURES, *MORE, *PREDICTED)
+    names = [name for name in wanted if any(name in row for row in ours)]
     found = {name: paired_difference(ours, shipped, name) for name in names}
     return {name: row for name, row in found.items() if row is not None}
 
@@ -104,8 +116,15 @@ def runs(checkpoint: Checkpoint, model: str) -> str:
     return table(("recipe", "where", "steps", "minutes"), rows)
 
 
-def ship(out: Path, lines: str, history: str) -> None:
-    """Copy the weights into the package; add to the changelog and to the model card."""
+def ship(out: Path, lines: str, history: str, files: TokenizerFiles | None) -> None:
+    """Copy the weights into the package; add to the changelog and to the model card.
+
+    Args:
+        out: the folder of the weights.
+        lines: the lines for the changelog.
+        history: the lines for the model card.
+        files: the files of a new tokenizer, which replace those of the one before.
+    """
     source = out / f"{NAME}.safetensors"
     for path in (source, source.with_suffix(".sha256"), path_beside(source)):
         if path.exists():
@@ -113,6 +132,14 @@ def ship(out: Path, lines: str, history: str) -> None:
                 shutil.copyfile(path, temporary)
         else:  # the mel decoder of another tokenizer must not stay
             (SHIPPED / path.name).unlink(missing_ok=True)
+    for path in files or ():
+        for old in SHIPPED.glob(f"*{path.name[path.name.index('.') :]}"):
+            old.unlink()
+        shutil.copyfile(path, SHIPPED / path.name)
+    if files:
+        history += f"\nTheir tokenizer is another one. `{files.row_tables.name}` and "
+        history += f"`{files.predictor.name}` are of it, and what is said above of such files is "
+        history += "of the one before.\n"
     _add_to_unreleased(ROOT / "CHANGELOG.md", lines)
     title = "## Runs since then\n"
     card = SHIPPED / "README.md"
@@ -141,12 +168,18 @@ def _write(path: Path, text: str) -> None:
 
 
 def main(
-    run: Annotated[Path, typer.Argument(help="The folder of a training run that has a stage 2.")],
+    run: Annotated[
+        Path, typer.Argument(help="The folder of a training run that has a joint stage or stage 2.")
+    ],
     data: Annotated[Path, typer.Option(help="Held-out clips: a folder, tar or CSV.")],
     out: Annotated[Path, typer.Option(help="The folder for weights, scorecard and comparison.")],
     clips_per_class: Annotated[int, typer.Option(help="Clips of each class, at most.", min=1)] = 8,
     seconds: Annotated[float, typer.Option(help="Seconds of each clip, at most.")] = 10.0,
     processes: Annotated[int, typer.Option(min=1, help="Processes that measure.")] = 2,
+    training: Annotated[
+        list[Path] | None,
+        typer.Option(help="Training audio, for the files of a new tokenizer; repeatable."),
+    ] = None,
     shipping: Annotated[
         bool, typer.Option("--ship", help="Put the weights and the lines into the repository.")
     ] = False,
@@ -158,6 +191,12 @@ def main(
         export_weights(run, weights, ExportOptions(force=True))
         made, before = melcap.load(weights), melcap.load()
         same = made.tokenizer_id == before.tokenizer_id
+        if shipping and not same and not training:
+            raise MelcapError(
+                "these weights have another tokenizer than those that ship, and compact files need "
+                "its row tables: give --training with the training audio, which makes them"
+            )
+        files = make(weights, training, data, out) if training and not same else None
         summary = score(
             data,
             ["melcap", str(weights)],
@@ -165,6 +204,7 @@ def main(
             clips_per_class=clips_per_class,
             seconds=seconds,
             processes=processes,
+            predictor=files and files.predictor,
         )
         if summary["failures"]:
             raise MelcapError(f"not compared: {summary['failures'][0]}")
@@ -174,17 +214,18 @@ def main(
         known = (before.model, made.model)
         rows = [row for row in rows if row[KEY[1]] in known]
         found = compare(rows, str(weights))
-        checkpoint = Checkpoint(run / "stage2")
+        checkpoint = trained_codec(run)
         text = f"# {made.model} against {before.model}\n\n{summary['clips_per_class']} clips of "
         text += f"each class of {summary['data']}, at most, {summary['date'][:10]}. Tokens: "
         text += f"{'the same' if same else 'others'}.\n\n{comparison(found)}"
+        text += "" if same or files else f"\n{LEFT_OUT}\n"
         with replacing(out / "comparison.md") as temporary:
             temporary.write_text(text, encoding="utf-8")
         line = changelog(found, made.model, same)
         with replacing(out / "changelog.md") as temporary:
             temporary.write_text(line, encoding="utf-8")
         if shipping:
-            ship(out, line, runs(checkpoint, made.model))
+            ship(out, line, runs(checkpoint, made.model), files)
     typer.echo(text)
     typer.echo(line)
 

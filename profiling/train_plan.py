@@ -52,7 +52,7 @@ class Step:
 
     @property
     def recipe(self) -> str:
-        """Return the recipe's name: stage1, vocoder or stage2."""
+        """Return the recipe's name: stage1, vocoder, stage2 or joint."""
         given = {key: value for key, value in self.settings.items() if key != "codec"}
         return TrainingConfig.of(**given).recipe
 

@@ -1,6 +1,6 @@
 """Measure what a training step costs and what bounds it: `python profiling/training.py`.
 
-For both stages and several batches: the time of a step, how much audio a second that is, the share
+For every recipe and several batches: the time of a step, how much audio a second that is, the share
 of the time in which the GPU works, how often the step waits for the GPU, and the kernels that take
 most. `--compare OPERATION` measures each setting a second time with that operation's kernel
 switched off. Crops are noise of the right length, because their content changes no time. On a CPU
@@ -43,6 +43,14 @@ RUNS = {
         "constant_phase": True,
         "discriminators": 16,
     },
+    "stage 2, magnitudes of 16": {
+        "stage": 2,
+        "columns": 26,
+        "constant_phase": True,
+        "discriminators": 16,
+        "discriminator_kind": "magnitudes",
+    },
+    "joint": {"joint": True, "columns": 26},
 }
 
 

@@ -16,7 +16,7 @@ from melcap.training.checkpoint import INDEX, Checkpoint
 
 
 def peer(name: str) -> Peer:
-    """Return the codec that a name stands for, which may be a checkpoint folder, RUN/stage2.
+    """Return the codec that a name stands for, which may be a checkpoint folder, RUN/stage2 say.
 
     It takes all names of `melcap.evaluation.peers.registry.peer`, and raises the same errors.
 
@@ -30,8 +30,8 @@ def peer(name: str) -> Peer:
 def of_checkpoint(name: str) -> Peer:
     """Return the codec of a checkpoint folder of `melcap train`.
 
-    A checkpoint of stage 2 is the whole codec. One of stage 1 has no vocoder, and one of a vocoder
-    on true mels has nothing else.
+    A checkpoint of stage 2 or of the joint stage is the whole codec. One of stage 1 has no vocoder,
+    and one of a vocoder on true mels has nothing else.
 
     Raises:
         InputError: for a folder without a checkpoint.
@@ -49,4 +49,4 @@ def of_checkpoint(name: str) -> Peer:
     if found.recipe == "vocoder":
         return OnlyVocoder(name, codec)
     codec.learn_silence()
-    return Melcap(name, codec) if found.recipe == "stage2" else WithoutVocoder(name, codec)
+    return WithoutVocoder(name, codec) if found.recipe == "stage1" else Melcap(name, codec)

@@ -74,12 +74,14 @@ def read_plan(path: Path) -> Plan:
         raise InputError(f"{path}: not a plan of an ablation: {error}") from error
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(f"{path}: not a plan of an ablation: {error!r}") from error
-    folders = {variant.checkpoint(Path()) for variant in variants}
+    folders = {variant.checkpoint(Path()).parent for variant in variants}
     if minutes <= 0:
         raise InputError(f"{path}: minutes must be above 0, not {minutes:g}")
     if not folders or len(folders) < len(variants):
         raise InputError(f"{path}: a plan needs variants, each with a name of its own")
-    if len({folder.name for folder in folders}) > 1:
+    # Stage 2 and the joint stage both make a whole codec, which the same measures are of.
+    recipes = {variant.config.recipe for variant in variants}
+    if len(recipes) > 1 and recipes != {"stage2", "joint"}:
         raise InputError(f"{path}: its variants are of different recipes, which do not compare")
     return Plan(minutes, variants)
 

@@ -17,7 +17,7 @@ def export(
         typer.Argument(
             metavar="SOURCE",
             help="With --onnx a weights file, the built-in weights by default. With --weights the "
-            "folder of a training run that has a stage 2.",
+            "folder of a training run that has a joint stage or a stage 2, or RUN/stage2 itself.",
         ),
     ] = None,
     onnx: Annotated[
@@ -66,7 +66,8 @@ def export(
     """Export a codec as ONNX graphs, or the codec of a training run as a weights file.
 
     `melcap export --onnx FOLDER` is for ONNX Runtime and others, which need no PyTorch.
-    `melcap export RUN --weights FILE` writes the weights, their hash and their model card.
+    `melcap export RUN --weights FILE` writes the weights of the last stage, their hash and their
+    model card.
     """
     if (onnx is None) == (weights is None):
         raise typer.BadParameter("give either --onnx or --weights", param_hint="--onnx")
@@ -90,9 +91,12 @@ def export(
             raise typer.BadParameter("give the folder of a training run", param_hint="SOURCE")
 
         from melcap.training.export import ExportOptions, export_weights
+        from melcap.training.loop import print_error
 
         options = ExportOptions(licences, scorecard, griffin_lim_steps, decoder_only, force)
-        files = {"weights": str(weights), "sha256": export_weights(source, weights, options)}
+        tell = (lambda _: None) if quiet else print_error
+        digest = export_weights(source, weights, options, tell)
+        files = {"weights": str(weights), "sha256": digest}
     if as_json:
         print_json(files)
     elif not quiet:

@@ -19,6 +19,10 @@ def train(
     stage: Annotated[
         int | None, typer.Option(help="1: the tokenizer; 2: the vocoder.", min=1, max=2)
     ] = None,
+    joint: Annotated[
+        bool | None,
+        typer.Option("--joint", help="All parts of a trained codec together, in place of --stage."),
+    ] = None,
     data: Annotated[
         list[str] | None,
         typer.Option(help="Tar shards, or folders CLASS/clip; one or several of them."),
@@ -47,7 +51,11 @@ def train(
         Path | None, typer.Option(help="Settings as JSON. The other options override them.")
     ] = None,
     codec: Annotated[
-        Path | None, typer.Option(help="The codec's configuration as JSON. Default: lite.")
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="The codec: lite, half-rate, or its configuration as JSON. Default: lite.",
+        ),
     ] = None,
     rate: Annotated[
         float | None, typer.Option(help="Peak learning rate. Default: the recipe's own.")
@@ -62,10 +70,19 @@ def train(
     discriminators: Annotated[
         int | None, typer.Option(help="Width of the discriminators; 0 trains without.", min=0)
     ] = None,
+    discriminator_kind: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[waves|magnitudes]",
+            help="Stage 2 and joint: discriminators of samples and complex spectra, or of log "
+            "magnitudes alone. Default: waves.",
+        ),
+    ] = None,
     discriminator_columns: Annotated[
         int | None,
         typer.Option(
-            help="Stage 2: columns of a crop that discriminators see. Default: all.", min=1
+            help="Stage 2 and joint: columns of a crop that discriminators see. Default: all.",
+            min=1,
         ),
     ] = None,
     columns: Annotated[
@@ -132,7 +149,8 @@ def train(
 
     Three runs make a codec: --stage 1 the tokenizer, --stage 2 --from-mels the vocoder on true
     mels, --stage 2 mel decoder and vocoder together, on tokens. The first two do not depend on each
-    other. `melcap export RUN --weights FILE` writes the codec.
+    other. A last one, --joint, tunes all parts together, which gives other tokens. `melcap export
+    RUN --weights FILE` writes the codec.
 
     Settings without an option are those of --config, else those that the run had before, else the
     recipe's own. A run that is resumed may change its rate, batch, columns and discriminator
@@ -151,6 +169,7 @@ def train(
 
     given = {
         "stage": stage,
+        "joint": joint,
         "from_mels": from_mels,
         "constant_phase": constant_phase,
         "rate": rate,
@@ -158,14 +177,15 @@ def train(
         "columns": columns,
         "seed": seed,
         "discriminators": discriminators,
+        "discriminator_kind": discriminator_kind,
         "discriminator_columns": discriminator_columns,
         "decoder_only": decoder_only,
         "codec": None if codec is None else read_codec(codec),
     }
     settings = {} if config is None else read_settings(config)
     settings |= {name: value for name, value in given.items() if value is not None}
-    if "stage" not in settings:
-        raise typer.BadParameter("1 or 2 must be given", param_hint="--stage")
+    if "stage" not in settings and not settings.get("joint"):
+        raise typer.BadParameter("1 or 2 must be given, or --joint", param_hint="--stage")
     ended = run_session(
         RunOptions(
             sources=sources,

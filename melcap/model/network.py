@@ -29,10 +29,16 @@ Self = TypeVar("Self", bound="Network")
 UNTRAINED = "untrained"
 """The model name of weights that are in no file."""
 
+CHUNK_SAMPLES = 1 << 19
+"""Samples in a chunk, 11.9 s at 44.1 kHz, unless a codec is told otherwise.
+
+Memory and the share of context go by samples, and not by columns, which some codecs have longer.
+"""
+
 GPU_CHUNKS = 64
 """The most chunks, with their context, that a GPU computes at once, over all clips of a batch.
 
-64 clips of up to a chunk (11.9 s for lite) are computed together, which keeps a large GPU busy. A
+64 clips of up to a chunk are computed together, which keeps a large GPU busy. A
 CPU computes one chunk at a time, because the activations of several would not fit in its caches.
 """
 
@@ -67,8 +73,8 @@ class Network(nn.Module):
         quality: the quality of decoding, which sets the number of Griffin-Lim steps.
 
     Attributes:
-        chunk_columns: columns of a chunk. A larger chunk computes less context twice and takes more
-            memory.
+        chunk_columns: columns of a chunk, at first those of `CHUNK_SAMPLES`. A larger chunk
+            computes less context twice and takes more memory.
         silence: the silence column, int32 [rows].
     """
 
@@ -82,7 +88,7 @@ class Network(nn.Module):
         self.config = config
         self.model = model
         self.quality = quality
-        self.chunk_columns = 256
+        self.chunk_columns = max(1, CHUNK_SAMPLES // config.column_samples)
         self.front = LogMel(config.mel)
         self.encoder = mel_encoder(config)
         self.codebook = Codebook(config.tokenizer.codebook_size, config.tokenizer.codebook_dim)

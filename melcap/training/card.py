@@ -14,12 +14,19 @@ from melcap.errors import InputError
 from melcap.hub import front_matter
 from melcap.markdown import table
 from melcap.training.checkpoint import Checkpoint, Record
+from melcap.training.mel_decoder import stored_tokenizer_id
 
 _NAMES: dict[str, str] = {
     "stage1": "stage 1",
     "vocoder": "stage 2 on true mels",
     "stage2": "stage 2 on tokens",
+    "joint": "joint stage",
 }
+ANOTHER_TOKENIZER = (
+    "the joint stage made another tokenizer: these weights cannot read tokens from before it, and "
+    "compact files and the measure of predictability need row tables and a predictor of their own "
+    "(melcap row-tables, examples/token_lm.py)"
+)
 
 
 def card(
@@ -47,6 +54,7 @@ def card(
         front_matter(),
         f"# {weights.stem}: model card",
         _codec(codec, weights, digest),
+        *([f"T{ANOTHER_TOKENIZER[1:]}."] if checkpoint.recipe == "joint" else []),
         "## Training data",
         _data(records),
         *_packages(licences),
@@ -104,7 +112,8 @@ def _codec(codec: Codec, weights: Path, digest: str) -> str:
         f"{config.mel.sample_rate} Hz: one codebook of {codebook} numbers, {config.rows} tokens "
         f"for every {config.column_samples} samples, {config.tokens_per_second:.1f} tokens/s, "
         f"{config.bits_per_second / 1000:.2f} kbps, {parameters / 1e6:.1f} M parameters. Its "
-        "configuration is in the file (`melcap info`)."
+        f"tokenizer is `{stored_tokenizer_id(codec)}`, its configuration is in the file (`melcap "
+        "info`)."
     )
 
 
@@ -156,12 +165,19 @@ def _session(record: Record, cells: int) -> list[str]:
         f"{record['minutes']:.1f}",
         f"{record['batch']} x {record['columns']}",
         f"{record['rate']:g}",
-        str(record["discriminators"] or ""),
+        _discriminators(record),
         f"{record['audio_seconds_per_second']:g}",
         f"{machine}, torch {record['torch']}, {record['date']}",
         record["data"],
         ", ".join(f"{name} {value:g}" for name, value in record["figures"].items()),
     ]
+
+
+def _discriminators(record: Record) -> str:
+    """Return the width of a session's discriminators, with their kind where it is not the usual."""
+    kind = record.get("discriminator_kind", "waves")
+    width = record["discriminators"]
+    return f"{width} ({kind})" if width and kind != "waves" else str(width or "")
 
 
 def _scores(scorecard: Mapping[str, Any]) -> list[str]:

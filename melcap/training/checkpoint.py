@@ -87,7 +87,7 @@ class Checkpoint:
 
     @property
     def recipe(self) -> str:
-        """Return the name of the recipe: stage1, vocoder or stage2."""
+        """Return the name of the recipe: stage1, vocoder, stage2 or joint."""
         return self.config.recipe
 
     @cached_property
@@ -126,9 +126,9 @@ class Checkpoint:
         return found
 
     def tokenizer(self) -> dict[str, dict[str, Tensor]]:
-        """Return the states of encoder, mel decoder and codebook, for stage 2."""
+        """Return the states of encoder, mel decoder and codebook, for the stages after."""
         found = self.exported()
-        if self.recipe == "stage1":
+        if "ema_codebook" in found:
             vectors = found["ema_codebook"]["codebook.vectors"]
         else:
             vectors = found["codebook"]["vectors"]

@@ -29,10 +29,10 @@ class Check(NamedTuple):
 SWITCH = Check(lambda value: type(value) is bool, "true or false")
 
 
-def one_of(*values: int) -> Check:
-    """Return a check for a whole number that is among some."""
+def one_of(*values: int | str) -> Check:
+    """Return a check for a whole number or a word that is among some."""
     words = " or ".join(map(str, values))
-    return Check(lambda value: type(value) is int and value in values, words)
+    return Check(lambda value: type(value) in (int, str) and value in values, words)
 
 
 def whole(least: int) -> Check:
@@ -117,6 +117,7 @@ _NOT_NEGATIVE = at_least(0)
 CHECKS: dict[str, Check] = {
     "stage": one_of(1, 2),
     "from_mels": SWITCH,
+    "joint": SWITCH,
     "codec": Check(lambda value: isinstance(value, CodecConfig), "the configuration of a codec"),
     "seed": whole(0),
     "batch": whole(1),
@@ -132,7 +133,9 @@ CHECKS: dict[str, Check] = {
     "weight_decay": _NOT_NEGATIVE,
     "clip": above(0),
     "loudness": _NOT_NEGATIVE,
+    "encoder_rate": share(one_is_possible=True),
     "commitment": _NOT_NEGATIVE,
+    "picture_weight": _NOT_NEGATIVE,
     "codebook_warmup": whole(0),
     "codebook_decay": share(one_is_possible=False),
     "codebook_dead": _NOT_NEGATIVE,
@@ -144,6 +147,7 @@ CHECKS: dict[str, Check] = {
     "decoder_only": SWITCH,
     "constant_phase": SWITCH,
     "discriminators": whole(0),
+    "discriminator_kind": one_of("waves", "magnitudes"),
     "discriminator_columns": optional(whole(1)),
     "spectral": _NOT_NEGATIVE,
     "features": _NOT_NEGATIVE,

@@ -17,6 +17,7 @@ from melcap.training.settings_files import json_object
 
 MAY_CHANGE = frozenset({"rate", "batch", "columns", "discriminator_columns"})
 """Settings that may change when a run resumes; discriminators may be added as well."""
+_OF_DISCRIMINATORS = frozenset({"discriminators", "discriminator_kind"})
 
 _OF_WAVES: dict[str, Any] = {
     "betas": (0.8, 0.99),
@@ -30,6 +31,14 @@ _OWN: dict[str, dict[str, Any]] = {
     "stage1": {},
     "vocoder": {"columns": 10, "rate": 2e-3, **_OF_WAVES},
     "stage2": {"columns": 26, "rate": 7e-4, **_OF_WAVES},
+    "joint": {
+        "stage": 2,
+        "columns": 26,
+        "rate": 7e-4,
+        "constant_phase": True,
+        "codebook_decay": 0.999,
+        **_OF_WAVES,
+    },
 }
 """The defaults of each recipe that differ from those of stage 1."""
 
@@ -44,6 +53,7 @@ class TrainingConfig:
     Attributes:
         stage: 1 trains the tokenizer, 2 the vocoder.
         from_mels: stage 2 on true mels instead of tokens.
+        joint: stage 2 trains encoder and codebook too; see `Joint`.
         codec: the configuration of the codec.
         seed: the seed of the weights and of the order of the data.
         batch: the number of crops in a batch.
@@ -60,10 +70,12 @@ class TrainingConfig:
         weight_decay: the weight decay of both optimisers.
         clip: the norm that gradients are clipped to.
         loudness: the power of magnitudes in `loudness_l1`, in all losses of log magnitudes.
-        commitment: stage 1, the weight of the commitment loss.
+        encoder_rate: joint, the learning rate of the encoder as a share of that of the rest.
+        commitment: stage 1 and joint, the weight of the commitment loss.
+        picture_weight: joint, the weight of the L1 loss of stage 1 on the mel decoder's picture.
         codebook_warmup: stage 1, see `EmaCodebook`.
-        codebook_decay: stage 1, see `EmaCodebook`.
-        codebook_dead: stage 1, see `EmaCodebook`.
+        codebook_decay: stage 1 and joint, see `EmaCodebook`.
+        codebook_dead: stage 1 and joint, see `EmaCodebook`.
         stft_weight: stage 2, the weight of `multi_resolution_stft_loss`.
         mel_weight: stage 2, the weight of `multi_scale_mel_loss`.
         complex_weight: stage 2, the weight of `complex_stft_loss`.
@@ -72,7 +84,9 @@ class TrainingConfig:
         decoder_only: stage 1 trains the mel decoder alone, for a tokenizer that does not change.
         constant_phase: stage 2, for a vocoder that was trained without it; see `ConstantPhase`.
         discriminators: the width of the discriminators; 0 trains without. They are of log-mel
-            pictures in stage 1 and of waves in stage 2.
+            pictures in stage 1.
+        discriminator_kind: stage 2, "waves" for discriminators of samples and complex spectra,
+            "magnitudes" for one of log magnitudes alone; see `MagnitudeDiscriminator`.
         discriminator_columns: stage 2, the number of columns of a crop that the discriminators
             see; None for all.
         spectral: with discriminators, the factor of all other losses.
@@ -85,6 +99,7 @@ class TrainingConfig:
 
     stage: int = 1
     from_mels: bool = False
+    joint: bool = False
     codec: CodecConfig = field(default_factory=CodecConfig)
     seed: int = 0
     batch: int = 8
@@ -100,7 +115,9 @@ class TrainingConfig:
     weight_decay: float = 0.01
     clip: float = 1.0
     loudness: float = 0.3
+    encoder_rate: float = 0.1
     commitment: float = 0.25
+    picture_weight: float = 0.0
     codebook_warmup: int = 300
     codebook_decay: float = 0.99
     codebook_dead: float = 0.03
@@ -112,6 +129,7 @@ class TrainingConfig:
     decoder_only: bool = False
     constant_phase: bool = False
     discriminators: int = 0
+    discriminator_kind: str = "waves"
     discriminator_columns: int | None = None
     spectral: float = 1.0
     features: float = 0.1
@@ -120,8 +138,19 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for name in CHECKS:
             check(name, getattr(self, name))
+        require(
+            not self.joint or (self.stage == 2 and not self.from_mels),
+            "joint is stage 2 on tokens: it goes neither with stage 1 nor with from_mels",
+        )
         require(self.stage == 2 or not self.from_mels, "from_mels is for stage 2 alone")
         require(self.stage == 2 or not self.constant_phase, "constant_phase is for stage 2 alone")
+        require(
+            self.stage == 2 or self.discriminator_kind == "waves",
+            "discriminator_kind is for stage 2 alone",
+        )
+        require(
+            self.joint or not self.picture_weight, "picture_weight is for the joint stage alone"
+        )
         require(self.stage == 1 or not self.decoder_only, "decoder_only is for stage 1 alone")
         require(
             not self.constant_phase or self.codec.vocoder.griffin_lim_steps > 0,
@@ -147,13 +176,15 @@ class TrainingConfig:
             WeightsError: for a codec that is not possible.
         """
         given = {name: parsed(name, value) for name, value in settings.items()}
-        recipe = _recipe_name(given.get("stage", 1), given.get("from_mels", False))
+        recipe = _recipe_name(
+            given.get("stage", 1), given.get("from_mels", False), given.get("joint", False)
+        )
         return cls(**{**_OWN[recipe], **given})
 
     @property
     def recipe(self) -> str:
-        """Return the name of the recipe and of its checkpoint: stage1, vocoder or stage2."""
-        return _recipe_name(self.stage, self.from_mels)
+        """Return the name of the recipe and its checkpoint: stage1, vocoder, stage2 or joint."""
+        return _recipe_name(self.stage, self.from_mels, self.joint)
 
     def to_json(self) -> str:
         """Return all settings as a JSON object."""
@@ -176,7 +207,8 @@ class TrainingConfig:
             InputError: naming the first such setting.
         """
         for name, old, new in differences(before, self):
-            if name in MAY_CHANGE or (name == "discriminators" and not old):
+            joins = name in _OF_DISCRIMINATORS and not before.discriminators
+            if name in MAY_CHANGE or joins:
                 continue
             raise InputError(
                 f"{where}: this run has {name} {json.dumps(old)}, not {json.dumps(new)}: resume it "
@@ -195,7 +227,9 @@ def differences(before: Any, after: Any) -> Iterator[tuple[str, Any, Any]]:
             yield setting.name, old, new
 
 
-def _recipe_name(stage: int, from_mels: bool) -> str:
+def _recipe_name(stage: int, from_mels: bool, joint: bool) -> str:
+    if joint:
+        return "joint"
     if stage == 1:
         return "stage1"
     return "vocoder" if from_mels else "stage2"

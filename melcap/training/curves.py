@@ -18,6 +18,7 @@ RECIPES = {
     "stage1": "stage 1: tokenizer",
     "vocoder": "stage 2 on true mels: vocoder",
     "stage2": "stage 2 on tokens",
+    "joint": "joint stage",
 }
 LOSSES = ("mel_l1", "loudness_l1", "stft", "mel", "texture", "complex", "phase")
 STYLES = ("-", "--", ":", "-.")

@@ -84,7 +84,7 @@ class EmaCodebook(nn.Module):
         No entry counts as dead at first.
         """
         self.codebook.vectors.copy_(vectors)
-        self.count.fill_(4 * self.dead)
+        self.count.fill_(4 * self.dead or 1.0)  # a count of 0 would have no mean
         self.total.copy_(vectors * self.count[:, None])
         self.seen.fill_(self.warmup)
         self._batches = None

@@ -135,7 +135,7 @@ def train(
             rate = config.rate * schedule(progress, step, config.warmup)
             for optimiser in recipe.optimisers().values():
                 for group in optimiser.param_groups:
-                    group["lr"] = rate
+                    group["lr"] = rate * group.get("share_of_rate", 1.0)
             wave = bounds.batch(batches.next)
             timed = trial is not None and trial.decision is None
             session.add(bounds.step(partial(recipe.step, wave), undisturbed=timed))

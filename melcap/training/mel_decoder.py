@@ -39,7 +39,7 @@ def save_mel_decoder(path: Path, decoder: Mapping[str, Tensor], codec: Codec) ->
         WeightsError: if the file cannot be written.
     """
     half = {name: value.half().contiguous() for name, value in decoder.items()}
-    data = safetensors.torch.save(half, {"tokenizer_id": _stored_tokenizer_id(codec)})
+    data = safetensors.torch.save(half, {"tokenizer_id": stored_tokenizer_id(codec)})
     try:
         with replacing(path) as temporary:
             temporary.write_bytes(data)
@@ -63,7 +63,7 @@ def load_mel_decoder(path: Path, codec: Codec) -> dict[str, Tensor]:
         ) from error
     except SafetensorError as error:
         raise WeightsError(f"{path}: not a mel decoder: {error}") from error
-    if owner != _stored_tokenizer_id(codec):
+    if owner != stored_tokenizer_id(codec):
         raise WeightsError(
             f"{path}: belongs to another tokenizer than these weights: train one for them "
             "(--stage 1 --decoder-only), or remove the file"
@@ -71,7 +71,7 @@ def load_mel_decoder(path: Path, codec: Codec) -> dict[str, Tensor]:
     return state
 
 
-def _stored_tokenizer_id(codec: Codec) -> str:
+def stored_tokenizer_id(codec: Codec) -> str:
     """Return the id of the tokenizer as a weights file holds it, in float16."""
     stored = {name: value.half() for name, value in codec.encoder.state_dict().items()}
     return tokenizer_id_of(codec.config, stored, codec.codebook.vectors.half())

@@ -1,12 +1,13 @@
 """A session of a training run, from its options to its checkpoint: what `melcap train` does.
 
-Three runs make a codec. Each resumes at any moment with the same options:
+Three runs make a codec, and a fourth may follow. Each resumes at any moment with the same options:
 
     stage 1                 OUT/stage1/   encoder, codebook, mel decoder
     stage 2 from mels       OUT/vocoder/  the vocoder on true mels
     stage 2                 OUT/stage2/   mel decoder and vocoder together, on tokens
+    joint                   OUT/joint/    all parts together, which gives other tokens
 
-The first two do not depend on each other. `melcap.training.export` writes the codec of the third.
+The first two do not depend on each other. `melcap.training.export` writes the codec of the last.
 """
 
 from __future__ import annotations

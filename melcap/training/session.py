@@ -51,6 +51,7 @@ class Session:
             "columns": config.columns,
             "rate": config.rate,
             "discriminators": config.discriminators,
+            "discriminator_kind": config.discriminator_kind,
             "device": device_name(device),
             "bf16": recipe.bf16,
             "torch": str(torch.__version__),

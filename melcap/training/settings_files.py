@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from melcap.config import CodecConfig
+from melcap.config.named import NAMES, named
 from melcap.errors import InputError, MelcapError
 from melcap.training.checks import parsed, require
 
@@ -25,12 +26,23 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: {error}") from error
 
 
-def read_codec(path: Path) -> CodecConfig:
-    """Return the codec's configuration in a JSON file.
+def read_codec(name: str) -> CodecConfig:
+    """Return the codec's configuration with a name, or in a JSON file.
+
+    Args:
+        name: one of `melcap.config.named.NAMES`, or a path.
 
     Raises:
         InputError: naming the file, where it cannot be read or is no configuration of a codec.
     """
+    if name in NAMES:
+        return named(name)
+    path = Path(name)
+    if not path.exists():
+        raise InputError(
+            f"{path}: cannot read the settings: there is neither such a file nor a codec of that "
+            f"name, which are {', '.join(NAMES)}"
+        )
     found = read_json(path)
     try:
         return CodecConfig.from_json(json.dumps(found))

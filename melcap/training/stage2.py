@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +23,23 @@ from melcap.training.discriminators import (
     MultiPeriodDiscriminator,
     MultiResolutionDiscriminator,
 )
+from melcap.training.magnitude_discriminator import MagnitudeDiscriminator
 from melcap.training.optimisers import descend, optimisers_of
 from melcap.training.spectra import Spectra
+
+
+class Made(NamedTuple):
+    """The output of the networks for a batch.
+
+    Attributes:
+        wave: the supervised samples [batch, samples].
+        losses: losses other than those of the wave, by their names among the weights.
+        figures: other figures to log.
+    """
+
+    wave: Tensor
+    losses: dict[str, Tensor]
+    figures: dict[str, Tensor]
 
 
 class Stage2:
@@ -58,7 +74,7 @@ class Stage2:
         self.front = LogMel(codec.mel)
         self.vocoder = vocoder(codec)
         self.decoder: Chain | None = None
-        self._frozen: list[Stage] = [self.front]
+        self._before: list[Stage] = [self.front]
         self._trained: list[Stage] = list(self.vocoder)
         if tokenizer is not None:
             encoder, self.decoder = mel_encoder(codec), mel_decoder(codec)
@@ -67,7 +83,7 @@ class Stage2:
             self.codebook = Codebook(codec.tokenizer.codebook_size, codec.tokenizer.codebook_dim)
             self.codebook.vectors.copy_(tokenizer["codebook"]["vectors"])
             self.encoder = encoder.requires_grad_(False)
-            self._frozen = [self.front, *encoder]
+            self._before = [self.front, *encoder]
             self._trained = [*self.decoder, *self.vocoder]
         if config.constant_phase:
             self._trained = with_constant_phase(self._trained)
@@ -91,15 +107,19 @@ class Stage2:
         }
         self.adversarial: AdversarialTraining | None = None
         if width := config.discriminators:
-            periods = MultiPeriodDiscriminator(base=width)
-            resolutions = MultiResolutionDiscriminator(base=width)
-            self.adversarial = AdversarialTraining([periods, resolutions], config)
+            kinds: list[nn.Module]
+            if config.discriminator_kind == "magnitudes":
+                kinds = [MagnitudeDiscriminator(base=width)]
+            else:
+                periods = MultiPeriodDiscriminator(base=width)
+                kinds = [periods, MultiResolutionDiscriminator(base=width)]
+            self.adversarial = AdversarialTraining(kinds, config)
 
     def _layout(self, columns: int) -> tuple[int, slice, slice]:
         """Return the samples of a crop, and the supervised ones in it and in the output."""
         supervised = columns * self.config.codec.column_samples
         middle = inputs_for(self._trained, 0, supervised)
-        first, last = inputs_for(self._frozen, *middle)
+        first, last = inputs_for(self._before, *middle)
         begins = outputs_of(self._trained, *middle)[0]
         target, output = slice(-first, supervised - first), slice(-begins, supervised - begins)
         return last - first, target, output
@@ -144,23 +164,17 @@ class Stage2:
 
     def step(self, wave: Tensor) -> dict[str, Tensor]:
         """Update everything once from waves [batch, samples]; return the figures to log."""
-        with torch.no_grad():
-            source = self._run(self._frozen, wave)
-            if self.decoder is not None:
-                source = self.codebook.latents(self.codebook.tokens(source))
-        with torch.autocast(wave.device.type, torch.bfloat16, enabled=self.bf16):
-            made = self._run(self._trained, source)[..., self._output]
+        made, own, figures = self._made(wave)
         target = wave[..., self._target]
         first = int(torch.randint(made.shape[1] - self._discriminator_samples + 1, ()))
         seen = slice(first, first + self._discriminator_samples)
         # Contiguous, because a compiled network serves one memory layout.
         part, target_part = made[:, seen].contiguous(), target[:, seen].contiguous()
-        figures: dict[str, Tensor] = {}
         if self.adversarial is not None:
             figures["discriminator"] = self.adversarial.discriminator_step(
                 part, target_part, self.bf16
             )
-        distances = self._spectral(made, target)
+        distances = own | self._spectral(made, target)
         weighted = (self._weights[name] * distance for name, distance in distances.items())
         loss = torch.stack([*weighted]).sum()
         figures |= distances
@@ -175,6 +189,15 @@ class Stage2:
         figures["gradient"] = descend(loss, self._parameters, self._optimisers, self.config.clip)
         return figures
 
+    def _made(self, wave: Tensor) -> Made:
+        """Return what the networks make of waves [batch, samples]."""
+        with torch.no_grad():
+            source = self._run(self._before, wave)
+            if self.decoder is not None:
+                source = self.codebook.latents(self.codebook.tokens(source))
+        with torch.autocast(wave.device.type, torch.bfloat16, enabled=self.bf16):
+            return Made(self._run(self._trained, source)[..., self._output], {}, {})
+
     def samples_for(self, columns: int) -> int:
         """Return the samples of a crop for `reconstruct`."""
         return self._layout(columns)[0]
@@ -183,7 +206,7 @@ class Stage2:
     def reconstruct(self, wave: Tensor, columns: int) -> tuple[Tensor, Tensor]:
         """Return the waves [batch, samples] of crops, before and after."""
         _, target, output = self._layout(columns)
-        source = run(self._frozen, wave)
+        source = run(self._before, wave)
         if self.decoder is not None:
             source = self.codebook.latents(self.codebook.tokens(source))
         return wave[..., target], run(self._trained, source)[..., output]

@@ -16,6 +16,7 @@ from melcap.errors import InputError
 from melcap.pretrained import default_file, load
 from melcap.training.checkpoint import Checkpoint, Record
 from melcap.training.config import TrainingConfig, differences
+from melcap.training.joint import Joint
 from melcap.training.mel_decoder import load_mel_decoder, path_beside
 from melcap.training.stage1 import Stage1
 from melcap.training.stage2 import Stage2
@@ -24,6 +25,7 @@ _PARTS = {
     "stage1": ("mel", "tokenizer"),
     "vocoder": ("mel", "vocoder"),
     "stage2": ("mel", "tokenizer", "vocoder"),
+    "joint": ("mel", "tokenizer", "vocoder"),
 }
 """The parts of a codec's configuration that the weights of a recipe depend on."""
 _WITHOUT_WEIGHTS = {"vocoder.griffin_lim_steps", "vocoder.griffin_lim_momentum"}
@@ -57,7 +59,8 @@ def prepare(out: Path, given: Mapping[str, Any], weights: str | None, batch: int
     - stage 1: `weights`, with the mel decoder beside them if there is one, else random weights;
     - the vocoder on true mels: the vocoder of `weights`, else random weights;
     - stage 2: the tokenizer of `out`/stage1, else of `weights`, and the vocoder of `out`/vocoder,
-      else of `weights`, else random weights.
+      else of `weights`, else random weights;
+    - the joint stage: all of `out`/stage2 or of `weights`, of which there must be one.
 
     Args:
         out: the folder of the run's checkpoints.
@@ -80,6 +83,8 @@ def prepare(out: Path, given: Mapping[str, Any], weights: str | None, batch: int
     first = None
     if before is None and name == "stage2" and (trained is None or (out / "stage1").exists()):
         first = _first_stage(out / "stage1")
+    if before is None and name == "joint":
+        first = _second_stage(out / "stage2", weights)
     config = _settings(given, trained, before, first, batch)
     _check_parts(config, weights, trained, before or first)
 
@@ -93,6 +98,14 @@ def prepare(out: Path, given: Mapping[str, Any], weights: str | None, batch: int
             file = default_file() if weights == "default" else Path(str(weights))
             stage1.start_from(trained, _mel_decoder(file, trained))
         return Start(stage1, path, history)
+    if name == "joint":
+        joint = Joint(config, _tokenizer(before or first, trained))
+        if first is not None:
+            joint.vocoder.load_state_dict(first.exported()["vocoder"])
+            history = [*first.records]
+        elif before is None and trained is not None:
+            joint.start_from(trained)
+        return Start(joint, path, history, _notes_of_joint(before, out / "stage2"))
     stage2 = Stage2(config, None if name == "vocoder" else _tokenizer(before or first, trained))
     if before is not None:
         return Start(stage2, path, history, _notes(before, out / "stage1"))
@@ -120,7 +133,7 @@ def _settings(
     source = before or first
     codec = CodecConfig()
     if trained is not None:
-        constant = given.get("constant_phase", kept.get("constant_phase", False))
+        constant = TrainingConfig.of(**{**kept, **given}).constant_phase
         codec = trained.config if constant else _in_training(trained.config)
         if first is not None:
             codec = replace(first.codec, vocoder=codec.vocoder)
@@ -173,6 +186,19 @@ def _notes(stage2: Checkpoint, stage1: Path) -> list[str]:
     ]
 
 
+def _notes_of_joint(joint: Checkpoint | None, stage2: Path) -> list[str]:
+    """Return a sentence if stage 2 is not, or not any more, what the joint stage began with."""
+    if joint is None or not stage2.exists():
+        return []
+    began_with = [record for record in joint.records if record["recipe"] != "joint"]
+    if began_with == Checkpoint(stage2, "stage2").records:
+        return []
+    return [
+        f"{joint.path} goes on from what it began with, and {stage2} is something else by now: to "
+        "use that, start the joint stage in a folder that has that stage2 alone"
+    ]
+
+
 def _mel_decoder(weights: Path, codec: Codec) -> Mapping[str, Tensor] | None:
     path = path_beside(weights)
     return load_mel_decoder(path, codec) if path.exists() else None
@@ -184,12 +210,26 @@ def _first_stage(path: Path) -> Checkpoint:
     return Checkpoint(path, "stage1")
 
 
+def _second_stage(path: Path, weights: str | None) -> Checkpoint | None:
+    """Return the checkpoint that a new joint stage begins with; None for the weights."""
+    if path.exists() and weights is not None:
+        raise InputError(
+            f"{path}: the joint stage begins either with it or with --weights: leave --weights "
+            "out, or give another --out"
+        )
+    if weights is not None:
+        return None
+    if not path.exists():
+        raise InputError(f"{path}: does not exist; run --stage 2 first, or give --weights")
+    return Checkpoint(path, "stage2")
+
+
 def _tokenizer(
     source: Checkpoint | None, trained: Codec | None
 ) -> Mapping[str, Mapping[str, Tensor]]:
     """Return the tokenizer of a checkpoint, else of trained weights."""
     if source is not None:
         return source.tokenizer()
-    assert trained is not None  # `_first_stage` has refused a run without either
+    assert trained is not None  # a run without either has been refused
     parts = ("encoder", "decoder", "codebook")
     return {name: trained.get_submodule(name).state_dict() for name in parts}

@@ -129,6 +129,20 @@ def test_a_vocoder_is_given_the_true_mel(part: Wave, tmp_path: Path, rate: int) 
 
 
 @pytest.mark.slow
+def test_a_joint_stage_is_the_codec(part: Wave, tmp_path: Path) -> None:
+    """One that has not begun to train is the codec that it began with."""
+    codec = peer(checkpoint(tmp_path / "run", joint=True))
+    shipped = registry.peer("melcap")
+    decoded, size = codec.round_trip(part, RATE)
+    expected, as_many = shipped.round_trip(part, RATE)
+    assert size == as_many
+    assert (decoded == expected).all()
+    assert codec.codebook_size == 8192
+    assert codec.identity != shipped.identity
+    assert registry.label(str(tmp_path / "run" / "joint")) == "run-joint"
+
+
+@pytest.mark.slow
 def test_a_second_stage_is_the_codec(part: Wave, tmp_path: Path) -> None:
     codec = peer(checkpoint(tmp_path / "run", stage=2))
     decoded, size = codec.round_trip(part, RATE)

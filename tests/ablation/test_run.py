@@ -93,6 +93,33 @@ def test_what_is_no_plan(tmp_path: Path, plan: dict[str, Any], words: str) -> No
         read_plan(plan_file(tmp_path, **plan))
 
 
+def test_stage_2_and_the_joint_stage_compare(tmp_path: Path) -> None:
+    """Both make a whole codec. Their checkpoints need folders of their own all the same."""
+    variants = [{"name": "as it is"}, {"name": "joint", "settings": {"joint": True}}]
+    plan = {"minutes": 1, "settings": {"stage": 2, "columns": 5}, "variants": variants}
+    first, second = read_plan(plan_file(tmp_path, **plan)).variants
+    assert first.checkpoint(Path("out")) == Path("out/as-it-is/stage2")
+    assert second.checkpoint(Path("out")) == Path("out/joint/joint")
+    assert (first.config.columns, second.config.columns) == (5, 5)
+    assert (first.config.constant_phase, second.config.constant_phase) == (False, True)
+    variants[1]["name"] = "as it is"
+    with pytest.raises(InputError, match="a name of its own"):
+        read_plan(plan_file(tmp_path, **plan))
+    variants[1] = {"name": "vocoder", "settings": {"from_mels": True}}
+    with pytest.raises(InputError, match="different recipes"):
+        read_plan(plan_file(tmp_path, **plan))
+
+
+JSON_OF_DOCS = sorted((Path(__file__).parents[2] / "docs" / "ablations").glob("*.json"))
+PLANS = [path for path in JSON_OF_DOCS if "variants" in json.loads(path.read_text())]
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
+def test_the_plans_of_the_documentation_are_plans(path: Path) -> None:
+    plan = read_plan(path)
+    assert len({variant.checkpoint(Path()).parent for variant in plan.variants}) > 1
+
+
 def rows(values: dict[str, list[float]]) -> list[dict[str, Any]]:
     return [
         {"clip": f"{kind}/{index}", "class": kind, "visqol": value, "pesq": None}

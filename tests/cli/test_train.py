@@ -19,6 +19,8 @@ from typer.testing import CliRunner, Result
 
 import melcap
 from melcap.cli.commands import app
+from melcap.config.named import NAMES, named
+from melcap.errors import MelcapError
 from melcap.pretrained import load
 from melcap.training import run
 from melcap.training.audio_cache import AudioCache
@@ -173,6 +175,59 @@ def test_a_run_from_trained_weights_says_so(
 
 
 @pytest.mark.slow
+def test_a_joint_stage_follows_the_others(clips: Path, trained: Path, tmp_path: Path) -> None:
+    """It resumes, is what the run is exported as, and says that its tokens are others."""
+    out = tmp_path / "out"
+    shutil.copytree(trained, out)
+    kind = ("--discriminators", 2, "--discriminator-kind", "magnitudes")
+    for arguments in (("--batch", 1, "--columns", 6), (*kind, "--discriminator-columns", 2)):
+        done = training(clips, out, "--joint", *arguments)
+        assert done.exit_code == 0, done.output
+    last = Checkpoint(out / "joint")
+    assert last.step == 6
+    assert last.config == TrainingConfig.of(
+        joint=True,
+        codec=SMALL,
+        batch=1,
+        columns=6,
+        discriminators=2,
+        discriminator_kind="magnitudes",
+        discriminator_columns=2,
+    )
+    assert [row["recipe"] for row in last.records] == ["stage2", "joint", "joint"]
+    done = exporting(out, tmp_path / "joint.safetensors", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout).keys() == {"weights", "sha256"}
+    assert "the joint stage made another tokenizer" in done.stderr
+    card = (tmp_path / "joint.md").read_text()
+    assert "| joint stage | 3 | " in card
+    assert "| 2 (magnitudes) | " in card
+    done = exporting(out / "stage2", tmp_path / "stage2.safetensors", "--quiet")
+    assert done.exit_code == 0, done.output
+    assert not done.stderr
+    codecs = [melcap.load(tmp_path / f"{name}.safetensors") for name in ("joint", "stage2")]
+    assert codecs[0].tokenizer_id != codecs[1].tokenizer_id
+    codes = codecs[1].encode(torch.zeros(1, 5000), 44100)
+    with pytest.raises(MelcapError, match="tokenizer"):
+        codecs[0].decode(codes)
+    assert not exporting(out, tmp_path / "x.safetensors", "--quiet").stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_a_codec_by_its_name(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    recipes: list[Any] = []
+    monkeypatch.setattr(run, "train", lambda *given: recipes.append(given[0]))
+    arguments = ("--stage", 1, "--codec", name, "--batch", 1, "--columns", 2)
+    done = training(clips, tmp_path / name, *arguments)
+    assert done.exit_code == 0, done.output
+    assert recipes[0].config.codec == named(name)
+    assert name in melcap_("train", "--help").stdout
+
+
+@pytest.mark.slow
 def test_data_after_one_flag_or_many_or_none(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         (tmp_path / name / name).mkdir(parents=True)
@@ -197,7 +252,7 @@ def test_data_after_one_flag_or_many_or_none(tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (("--stage", 1, "--minutes", 1), "--data: give tar shards or folders"),
-        (("a.tar", "--minutes", 1), "--stage: 1 or 2 must be given"),
+        (("a.tar", "--minutes", 1), "--stage: 1 or 2 must be given, or --joint"),
         (("a.tar", "--minutes", 1, "--stage", 3), "--stage"),
         (("a.tar", "--minutes", -1, "--stage", 1), "--minutes"),
         (("a.tar", "--minutes", 1, "--stage", 1, "--batch", 0), "--batch"),
@@ -292,6 +347,10 @@ def trained(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("arguments", "words"),
     [
         (("--stage", 1, "--seed", 1), "stage1: this run has seed 0, not 1"),
+        (("--stage", 1, "--joint"), "joint is stage 2 on tokens: it goes neither with stage 1"),
+        (("--joint", "--weights", "default"), "stage2: the joint stage begins either with it or"),
+        (("--stage", 2, "--discriminator-kind", "x"), "it must be waves or magnitudes"),
+        (("--stage", 1, "--codec", "half"), "nor a codec of that name, which are lite, half-rate"),
         (("--stage", 2, "--discriminators", 4), "this run has discriminators 2, not 4"),
         (("--stage", 2, "--discriminators", 0), "this run has discriminators 2, not 0"),
         (("--stage", 1, "--weights", "default"), "a codec whose mel.n_fft is 1024, not 512"),

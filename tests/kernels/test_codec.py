@@ -9,6 +9,7 @@ import pytest
 from torch import nn
 
 import melcap
+from melcap.config import CodecConfig
 from melcap.kernels.launch import launched
 from melcap.model import layers
 from tests.helpers import SMALL, count_ties, noise, save_drawn
@@ -25,15 +26,22 @@ TINY = replace(
 )
 
 
+# Its second level halves time alone, so a column has twice the rows of the other.
+TINY_HALF = replace(TINY, name="tiny-half", tokenizer=replace(TINY.tokenizer, time_levels=1))
+
+
 @pytest.mark.slow
-def test_tokens_and_samples_of_a_tiny_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    codec = melcap.load(save_drawn(TINY, tmp_path / "tiny.safetensors"))
+@pytest.mark.parametrize(("config", "shape"), [(TINY, (6, 2)), (TINY_HALF, (12, 2))])
+def test_tokens_and_samples_of_a_tiny_clip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: CodecConfig, shape: tuple[int, int]
+) -> None:
+    codec = melcap.load(save_drawn(config, tmp_path / "tiny.safetensors"))
     rate = codec.config.mel.sample_rate
     wave = noise(700)
     with melcap.use_backend("torch"):
         expected = codec.encode(wave, rate)
         samples = codec.decode(expected)
-    assert expected.tokens.shape == (6, 2)
+    assert expected.tokens.shape == shape
     before = launched.copy()
     monkeypatch.setattr(layers, "is_a_convolution", lambda _: True)  # as on a GPU
     with melcap.use_backend("triton"):

@@ -22,6 +22,7 @@ from melcap import audio
 from melcap.codec import Codec
 from melcap.codes import Codes
 from melcap.config import CodecConfig
+from melcap.config.named import named
 from melcap.evaluation.measures.signals import Wave
 from melcap.evaluation.measures.spectral import mel_l1
 from melcap.evaluation.peers.partial import WithoutVocoder
@@ -49,7 +50,7 @@ from tests.helpers import (
 )
 from tests.model.test_budget import BUDGET, PARAMETERS, operations
 
-FULL = Path(__file__).parents[2] / "profiling" / "half_rate.json"
+FULL = Path(melcap.__file__).with_name("config") / "half-rate.json"
 UNIT = HALF.column_samples
 CLOSE = 1e-4  # as in test_codec
 
@@ -71,11 +72,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def config() -> CodecConfig:
-    return CodecConfig.from_json(FULL.read_text())
+    return named("half-rate")
 
 
 def test_the_configuration_is_half_the_rate_of_lite(config: CodecConfig) -> None:
-    lite = CodecConfig()
+    lite = named("lite")
+    assert lite == CodecConfig()
     assert FULL.read_text() == config.to_json() + "\n"
     assert config.name == "melcap-half"
     assert (config.mel, config.vocoder) == (lite.mel, lite.vocoder)
@@ -93,6 +95,7 @@ def test_the_budget(config: CodecConfig, steps: int, capsys: pytest.CaptureFixtu
     with torch.device("meta"):
         codec = Codec(replace(config, vocoder=replace(config.vocoder, griffin_lim_steps=steps)))
     columns = codec.chunk_columns
+    assert columns * config.column_samples == 256 * CodecConfig().column_samples  # as much memory
     seconds = columns * config.column_samples / config.mel.sample_rate
     once, twice = operations(codec, columns), operations(codec, 2 * columns)
     for name, chunk, both in zip(("encode", "decode"), once, twice, strict=True):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from melcap.codec import Codec
 from melcap.config import CodecConfig
+from melcap.config.named import named
 from melcap.model.griffin_lim import FirstGuess, GriffinLim, Unfold
 from melcap.model.layers import (
     Conv1d,
@@ -32,7 +32,6 @@ from melcap.model.stages import Chain, Stage, StageStream, inputs_for, outputs_o
 from melcap.model.vocoder import ISTFTHead
 from tests.helpers import SMALL, cut, draw_weights, examples, noise, piece_sizes
 
-HALF_RATE = Path(__file__).parents[2] / "profiling" / "half_rate.json"
 IN_TIME = (1, 2)
 """The stride of a level that halves time alone."""
 
@@ -259,9 +258,7 @@ def test_both_ends_of_the_receptive_field_have_an_effect(
 
 @pytest.fixture(scope="module", params=["lite", "half-rate"])
 def full(request: pytest.FixtureRequest) -> CodecConfig:
-    return (
-        CodecConfig() if request.param == "lite" else CodecConfig.from_json(HALF_RATE.read_text())
-    )
+    return CodecConfig() if request.param == "lite" else named("half-rate")
 
 
 @pytest.fixture(scope="module")

@@ -18,16 +18,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIP = ROOT / "examples" / "audio" / "speech.flac"
+WEIGHTS = ROOT / "melcap" / "weights"
+OF_TOKENIZER = [*WEIGHTS.glob("*.row-tables.safetensors"), *WEIGHTS.glob("*.predictor.safetensors")]
 PARTS = (
     "melcap/__init__.py",
     "melcap/py.typed",
+    "melcap/config/half-rate.json",
     "melcap/kernels/launch.py",
     "melcap/weights/melcap-lite.safetensors",
     "melcap/weights/melcap-lite.sha256",
     "melcap/weights/README.md",
     "melcap/weights/training-data.csv",
-    "melcap/weights/d5dd4b2aec27e5c3.row-tables.safetensors",
-    "melcap/weights/d5dd4b2aec27e5c3.predictor.safetensors",
+    *(f"melcap/weights/{path.name}" for path in OF_TOKENIZER),
 )
 USE = """
 import melcap, numpy

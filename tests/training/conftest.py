@@ -15,6 +15,7 @@ def few_discriminators(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, settings in (
         ("MultiPeriodDiscriminator", {"periods": (2,)}),
         ("MultiResolutionDiscriminator", {"sizes": (512,), "bands": (0.0, 1.0)}),
+        ("MagnitudeDiscriminator", {"sizes": (512,)}),
     ):
         monkeypatch.setattr(stage2, name, partial(getattr(stage2, name), **settings))
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from melcap.training.audio_cache import AudioCache
-from melcap.training.checkpoint import Checkpoint
+from melcap.training.checkpoint import Checkpoint, Record
 from melcap.training.config import TrainingConfig
 from melcap.training.crops import CropSampler
 from melcap.training.decoding import build_cache
+from melcap.training.joint import Joint
 from melcap.training.loop import LoopOptions, train
 from melcap.training.recipe import Recipe
 from melcap.training.stage1 import Stage1
@@ -42,6 +43,12 @@ def stage_2(tokenizer: Mapping[str, Any] | None = None, **settings: Any) -> Stag
     return Stage2(TrainingConfig.of(stage=2, from_mels=tokenizer is None, **settings), tokenizer)
 
 
+def joint_stage(**settings: Any) -> Joint:
+    settings = {"codec": SMALL, "columns": 6, "batch": 2, **settings}
+    states = states_for_stage_2(stage_1(codec=settings["codec"]))
+    return Joint(TrainingConfig.of(joint=True, **settings), states)
+
+
 def tokenizer() -> dict[str, Any]:
     return states_for_stage_2(stage_1())
 
@@ -55,12 +62,19 @@ def states_for_stage_2(first: Stage1) -> dict[str, Any]:
     }
 
 
-def train_to(step: int, recipe: Recipe, cache: AudioCache, path: Path, **options: Any) -> None:
+def train_to(
+    step: int,
+    recipe: Recipe,
+    cache: AudioCache,
+    path: Path,
+    history: Sequence[Record] = (),
+    **options: Any,
+) -> None:
     """Train until the run at `path` is at this step, without pictures unless they are asked for."""
     options = {"picture_minutes": math.inf, **options}
     sampler = CropSampler(cache, recipe.samples, recipe.config.batch, recipe.config.seed)
     loop = LoopOptions(minutes=1e9, schedule_minutes=1e9, steps=step, **options)
-    train(recipe, sampler, path, loop)
+    train(recipe, sampler, path, loop, history)
 
 
 def states_of(path: Path) -> dict[str, Any]:

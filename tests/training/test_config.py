@@ -29,20 +29,30 @@ def test_the_recipes_have_defaults_of_their_own() -> None:
             TrainingConfig(),
             TrainingConfig.of(stage=2, from_mels=True),
             TrainingConfig.of(stage=2),
+            TrainingConfig.of(joint=True),
         )
     }
     assert found == {
         "stage1": (24, 1.5e-3, (0.9, 0.99), 1.0),
         "vocoder": (10, 2e-3, (0.8, 0.99), 10.0),
         "stage2": (26, 7e-4, (0.8, 0.99), 10.0),
+        "joint": (26, 7e-4, (0.8, 0.99), 10.0),
     }
+    joint = TrainingConfig.of(joint=True)
+    assert (joint.stage, joint.constant_phase) == (2, True)
+    assert joint.codebook_decay > TrainingConfig().codebook_decay
     assert TrainingConfig.of(stage=2, rate=0.1).rate == 0.1
     assert TrainingConfig.of() == TrainingConfig()
+
+
+KINDS = st.sampled_from(["waves", "magnitudes"])
 
 
 @st.composite
 def configs(draw: st.DrawFn) -> TrainingConfig:
     stage = draw(st.sampled_from([1, 2]))
+    from_mels = draw(st.booleans()) if stage == 2 else False
+    joint = draw(st.booleans()) if stage == 2 and not from_mels else False
     above, share = st.floats(1e-6, 1e6), st.floats(0, 0.999)
     settings: dict[str, Any] = {
         "stage": stage,
@@ -58,7 +68,11 @@ def configs(draw: st.DrawFn) -> TrainingConfig:
         "narrowed": draw(share),
         "spectral": draw(above),
         "discriminators": draw(st.integers(0, 32)),
-        "from_mels": draw(st.booleans()) if stage == 2 else False,
+        "from_mels": from_mels,
+        "joint": joint,
+        "discriminator_kind": draw(KINDS) if stage == 2 else "waves",
+        "encoder_rate": draw(share),
+        "picture_weight": draw(above) if joint else 0.0,
         "constant_phase": draw(st.booleans()) if stage == 2 else False,
         "decoder_only": draw(st.booleans()) if stage == 1 else False,
     }
@@ -78,6 +92,16 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"from_mels": True}, "from_mels is for stage 2 alone"),
     ({"from_mels": 1}, "from_mels cannot be 1: it must be true or false"),
     ({"stage": 2, "decoder_only": True}, "decoder_only is for stage 1 alone"),
+    ({"stage": 1, "joint": True}, "joint is stage 2 on tokens: it goes neither with stage 1"),
+    ({"joint": True, "from_mels": True}, "joint is stage 2 on tokens: .* nor with from_mels"),
+    ({"joint": 1}, "joint cannot be 1: it must be true or false"),
+    ({"stage": 2, "picture_weight": 1.0}, "picture_weight is for the joint stage alone"),
+    ({"encoder_rate": 1.5}, "encoder_rate cannot be 1.5: it must be a number from 0 to 1"),
+    ({"discriminator_kind": "magnitudes"}, "discriminator_kind is for stage 2 alone"),
+    (
+        {"stage": 2, "discriminator_kind": "phases"},
+        "discriminator_kind cannot be 'phases': it must be waves or magnitudes",
+    ),
     ({"narrowed": 1.5}, "narrowed cannot be 1.5: it must be a number from 0 to 1"),
     ({"stage": 2, "discriminators": -1}, "discriminators cannot be -1: it must be a whole number"),
     ({"batch": 0}, "batch cannot be 0: it must be a whole number of at least 1"),
@@ -111,7 +135,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"codec": replace(SMALL, mel=replace(SMALL.mel, sample_rate=16000))},
         "16000 Hz: its mel.sample_rate must be 44100",
     ),
-    ({"colour": 1}, "no setting is called 'colour': there are stage, from_mels, codec"),
+    ({"colour": 1}, "no setting is called 'colour': there are stage, from_mels, joint, codec"),
 ]
 
 
@@ -165,15 +189,20 @@ def test_files_of_settings(tmp_path: Path) -> None:
         assert str(caught.value).startswith(f"{path}: ")
     path.write_bytes(b'{"mel": {"hop": 0}}')
     with pytest.raises(InputError, match=r"settings\.json: not a melcap configuration"):
-        read_codec(path)
+        read_codec(str(path))
     path.unlink()
     with pytest.raises(InputError, match=r"settings\.json: cannot read the settings"):
         read_settings(path)
+    with pytest.raises(InputError, match=r"neither such a file nor a codec of that name, .*lite"):
+        read_codec(str(path))
     path.write_text('{"stage": 2, "betas": [0.5, 0.5]}')
     assert TrainingConfig.of(**read_settings(path)).betas == (0.5, 0.5)
 
 
 OTHERS: dict[str, Any] = {
+    "joint": True,
+    "picture_weight": 1.0,
+    "discriminator_kind": "magnitudes",
     "from_mels": True,
     "constant_phase": True,
     "decoder_only": True,
@@ -208,7 +237,7 @@ def test_no_number_may_be_negative(name: str) -> None:
 @pytest.mark.parametrize("name", [setting.name for setting in fields(TrainingConfig)][1:])
 def test_what_a_run_that_goes_on_may_change(name: str) -> None:
     stage = 1 if name == "decoder_only" else 2
-    before = TrainingConfig.of(stage=stage, discriminators=8)
+    before = TrainingConfig.of(stage=stage, joint=name == "picture_weight", discriminators=8)
     value = OTHERS[name] if name in OTHERS else 2 * getattr(before, name) * 0.4
     if isinstance(getattr(before, name), int) and name not in OTHERS:
         value = getattr(before, name) + 1
@@ -224,6 +253,10 @@ def test_what_a_run_that_goes_on_may_change(name: str) -> None:
 def test_discriminators_may_join_and_not_leave() -> None:
     without, joined = (TrainingConfig.of(stage=2, discriminators=width) for width in (0, 8))
     joined.check_resumes(without, HERE)
+    others = replace(joined, discriminator_kind="magnitudes")
+    others.check_resumes(without, HERE)
+    with pytest.raises(InputError, match='discriminator_kind "waves", not "magnitudes"'):
+        others.check_resumes(joined, HERE)
     with pytest.raises(InputError, match="this run has discriminators 8, not 0"):
         without.check_resumes(joined, HERE)
 

@@ -34,6 +34,7 @@ from tests.training.helpers import (
     cache_of_clips,
     files_of,
     flat,
+    joint_stage,
     stage_1,
     stage_2,
     states_of,
@@ -95,6 +96,12 @@ FEW_LAYERS = replace(
         # Two discriminators have a graph each for targets, detached outputs and outputs.
         (partial(stage_2, discriminators=2), "eager", 3 + 2 * 3),
         (partial(stage_2, constant_phase=True), "aot_eager", 3),
+        # Encoder, mel decoder, vocoder, losses, and the one discriminator as above.
+        (
+            partial(joint_stage, discriminators=2, discriminator_kind="magnitudes"),
+            "aot_eager",
+            4 + 3,
+        ),
     ],
 )
 @pytest.mark.usefixtures("few_discriminators", "few_scales")

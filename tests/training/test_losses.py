@@ -34,6 +34,7 @@ from melcap.training.losses import (
     phase_loss,
     texture_loss,
 )
+from melcap.training.magnitude_discriminator import MagnitudeDiscriminator
 from melcap.training.spectra import Spectra, compress, stft
 from tests.helpers import examples
 
@@ -321,6 +322,10 @@ def compressed() -> nn.Module:
     return MultiResolutionDiscriminator(sizes=(512,), base=4, power=0.3)
 
 
+def magnitude() -> nn.Module:
+    return MagnitudeDiscriminator(sizes=(512, 256), base=4)
+
+
 def picture() -> nn.Module:
     return MelDiscriminator(scales=2, base=4)
 
@@ -345,6 +350,7 @@ CASES = [
     pytest.param(period, tone_batch, 3, 5, id="period"),
     pytest.param(resolution, tone_batch, 2, 25, id="resolution"),
     pytest.param(compressed, tone_batch, 1, 25, id="compressed"),
+    pytest.param(magnitude, tone_batch, 2, 4, id="magnitude"),
     pytest.param(picture, picture_batch, 2, 4, id="picture"),
 ]
 every_discriminator = pytest.mark.parametrize(("make", "batch", "members", "maps"), CASES)

@@ -12,7 +12,7 @@ from torch import Tensor
 from melcap.training import bounds
 from melcap.training.bounds import Bounds
 from melcap.training.compiling import WARM_STEPS, WINDOW_SECONDS, CompileTrial
-from tests.training.helpers import stage_1, stage_2, tokenizer
+from tests.training.helpers import joint_stage, stage_1, stage_2, tokenizer
 
 
 class Clock:
@@ -96,6 +96,7 @@ def test_a_short_run_is_not_compiled() -> None:
     [
         lambda: stage_1(codebook_warmup=0, discriminators=2),
         lambda: stage_2(tokenizer(), discriminators=2),
+        lambda: joint_stage(discriminators=2, discriminator_kind="magnitudes"),
     ],
 )
 def test_a_recipe_that_was_compiled_runs_uncompiled_again(

@@ -27,6 +27,7 @@ from tests.training.helpers import (
     DATA,
     cache_of_clips,
     flat,
+    joint_stage,
     stage_1,
     stage_2,
     states_of,
@@ -272,12 +273,16 @@ def second_stage() -> Recipe:
     return stage_2(tokenizer(), discriminators=2, warmup=1)
 
 
+def last_stage() -> Recipe:
+    return joint_stage(discriminators=2, discriminator_kind="magnitudes", warmup=1)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("few_discriminators", "few_scales")
 @pytest.mark.parametrize(
     ("stage", "stops", "end"),
-    [(first_stage, (1, 3, 4), 6), (second_stage, (2,), 4)],
-    ids=["first_stage", "second_stage"],
+    [(first_stage, (1, 3, 4), 6), (second_stage, (2,), 4), (last_stage, (2,), 4)],
+    ids=["first_stage", "second_stage", "last_stage"],
 )
 def test_training_resumes_exactly(
     cache: AudioCache,
@@ -342,7 +347,7 @@ def test_what_is_exported_is_the_average(cache: AudioCache, tmp_path: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("few_discriminators")
-@pytest.mark.parametrize("stage", [first_stage, second_stage])
+@pytest.mark.parametrize("stage", [first_stage, second_stage, last_stage])
 def test_a_step_in_bfloat16(cache: AudioCache, stage: Callable[[], Recipe]) -> None:
     """The figures are near those of float32, and gradients reach all that is trained."""
     figures = []

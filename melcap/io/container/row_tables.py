@@ -27,7 +27,7 @@ TOTAL_BITS = 16 + LEAST_BITS
 every token takes more than `LEAST_BITS`."""
 SWITCH = "MELCAP_ROW_TABLES"
 """The environment variable with a folder of row tables that are not part of the package."""
-_SUFFIX = ".row-tables.safetensors"
+SUFFIX = ".row-tables.safetensors"
 _SIZES = [2**bits for bits in range(3, 17)]
 
 
@@ -81,7 +81,7 @@ class RowTables:
             OSError: Where the file cannot be written.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        target = folder / (self.tokenizer_id + _SUFFIX)
+        target = folder / (self.tokenizer_id + SUFFIX)
         data = packed({"frequencies": self.frequencies}, {"tokenizer_id": self.tokenizer_id})
         with replacing(target) as temporary:
             temporary.write_bytes(data)
@@ -109,7 +109,7 @@ def find(tokenizer_id: str, checksum: int | None = None) -> RowTables:
     """
     others = []
     for folder in _folders():
-        path = folder / (tokenizer_id + _SUFFIX)
+        path = folder / (tokenizer_id + SUFFIX)
         if path.exists():
             tables = _load(path)
             if checksum in (None, tables.checksum):
@@ -121,7 +121,7 @@ def find(tokenizer_id: str, checksum: int | None = None) -> RowTables:
     found = f", but others in {' and '.join(others)}" if others else ""
     raise ContainerError(
         f"{wanted} are not here{found}: install the release of melcap that has them, or let the "
-        f"environment variable {SWITCH} name a folder with their file, {tokenizer_id}{_SUFFIX}"
+        f"environment variable {SWITCH} name a folder with their file, {tokenizer_id}{SUFFIX}"
     )
 
 
@@ -142,6 +142,6 @@ def _load(path: Path) -> RowTables:
         raise ContainerError(f"{path}: cannot read the row tables: {error.strerror}") from error
     except (SafetensorError, InputError) as error:
         raise ContainerError(f"{path}: not a file of row tables: {error}") from error
-    if owner != path.name.removesuffix(_SUFFIX):
+    if owner != path.name.removesuffix(SUFFIX):
         raise ContainerError(f"{path}: these are the row tables of tokenizer {owner}")
     return tables
