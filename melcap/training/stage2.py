@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +25,20 @@ from melcap.training.discriminators import (
     MultiResolutionDiscriminator,
 )
 from melcap.training.optimisers import descend, optimisers_of
+from melcap.training.pieces import Figures, Pieces
 from melcap.training.spectra import Spectra
+
+
+class _Pass(NamedTuple):
+    """A forward pass: waves [batch, samples] that were made, and their targets."""
+
+    made: Tensor
+    target: Tensor
+
+    def part(self, samples: slice) -> tuple[Tensor, Tensor]:
+        """Return some samples of both."""
+        # Contiguous, because a compiled network serves one memory layout.
+        return self.made[:, samples].contiguous(), self.target[:, samples].contiguous()
 
 
 class Stage2:
@@ -45,6 +60,7 @@ class Stage2:
     """
 
     bf16 = False
+    accumulate = 1
 
     def __init__(
         self,
@@ -142,38 +158,51 @@ class Stage2:
         if self.adversarial is not None:
             self.adversarial.uncompile()
 
-    def step(self, wave: Tensor) -> dict[str, Tensor]:
+    def step(self, wave: Tensor) -> Figures:
         """Update everything once from waves [batch, samples]; return the figures to log."""
+        supervised = self.config.columns * self.config.codec.column_samples
+        first = int(torch.randint(supervised - self._discriminator_samples + 1, ()))
+        seen = slice(first, first + self._discriminator_samples)
+        pieces = Pieces(wave, self.accumulate, self._pass)
+        figures: Figures = {}
+        if self.adversarial is not None:
+            parts = (passed.part(seen) for passed in pieces.preview())
+            figures["discriminator"] = self.adversarial.discriminator_step(parts, self.bf16)
+        gradient = descend(
+            pieces.losses(partial(self._objective, seen=seen)),
+            self._parameters,
+            self._optimisers,
+            self.config.clip,
+        )
+        return figures | pieces.figures() | {"gradient": gradient}
+
+    def _pass(self, wave: Tensor) -> _Pass:
+        return _Pass(self._made(wave), wave[..., self._target])
+
+    def _made(self, wave: Tensor) -> Tensor:
+        """Return the supervised samples [batch, samples] that are made of waves."""
         with torch.no_grad():
             source = self._run(self._frozen, wave)
             if self.decoder is not None:
                 source = self.codebook.latents(self.codebook.tokens(source))
         with torch.autocast(wave.device.type, torch.bfloat16, enabled=self.bf16):
-            made = self._run(self._trained, source)[..., self._output]
-        target = wave[..., self._target]
-        first = int(torch.randint(made.shape[1] - self._discriminator_samples + 1, ()))
-        seen = slice(first, first + self._discriminator_samples)
-        # Contiguous, because a compiled network serves one memory layout.
-        part, target_part = made[:, seen].contiguous(), target[:, seen].contiguous()
-        figures: dict[str, Tensor] = {}
-        if self.adversarial is not None:
-            figures["discriminator"] = self.adversarial.discriminator_step(
-                part, target_part, self.bf16
-            )
-        distances = self._spectral(made, target)
-        weighted = (self._weights[name] * distance for name, distance in distances.items())
+            return self._run(self._trained, source)[..., self._output]
+
+    def _objective(self, passed: _Pass, seen: slice) -> tuple[Tensor, Figures]:
+        """Return the loss of waves, of which discriminators see a part, and the figures to log."""
+        part = passed.part(seen)  # first: autograd adds gradients in the reverse order of use
+        figures = self._spectral(passed.made, passed.target)
+        weighted = (self._weights[name] * distance for name, distance in figures.items())
         loss = torch.stack([*weighted]).sum()
-        figures |= distances
-        if self.adversarial is not None:
-            adversarial, matching = self.adversarial.generator_losses(part, target_part, self.bf16)
-            loss = (
-                self.config.spectral * loss
-                + self.config.adversarial * adversarial
-                + self.config.features * matching
-            )
-            figures |= {"adversarial": adversarial, "features": matching}
-        figures["gradient"] = descend(loss, self._parameters, self._optimisers, self.config.clip)
-        return figures
+        if self.adversarial is None:
+            return loss, figures
+        adversarial, matching = self.adversarial.generator_losses(*part, self.bf16)
+        loss = (
+            self.config.spectral * loss
+            + self.config.adversarial * adversarial
+            + self.config.features * matching
+        )
+        return loss, figures | {"adversarial": adversarial, "features": matching}
 
     def samples_for(self, columns: int) -> int:
         """Return the samples of a crop for `reconstruct`."""
