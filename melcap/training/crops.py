@@ -40,6 +40,8 @@ class CropSampler:
             weight 1.
         narrowed: the share of crops that lose what is above a frequency drawn from `NARROW_HZ`,
             evenly in octaves, as if they had been recorded or coded at a lower rate.
+        rows: the crops of a batch that `next` returns; None for all. Which crops a batch has does
+            not depend on it, so processes that train together share a batch among them.
 
     Raises:
         InputError: for sizes below 1, a gain range that is not low <= high <= 0, and class weights
@@ -55,6 +57,7 @@ class CropSampler:
         gain_db: tuple[float, float] = (-18.0, 0.0),
         class_weights: Mapping[str, float] | None = None,
         narrowed: float = 0.0,
+        rows: slice | None = None,
     ) -> None:
         if samples < 1 or batch < 1:
             raise InputError(f"samples and batch must be at least 1, not {samples} and {batch}")
@@ -71,6 +74,7 @@ class CropSampler:
         self.batch = batch
         self.gain_db = gain_db
         self.narrowed = narrowed
+        self.rows = rows or slice(None)
         self.batches = 0
         self._rng = np.random.default_rng(seed)
         # One core cannot cut fast enough for a GPU. Threads help, since numpy releases the lock of
@@ -83,9 +87,9 @@ class CropSampler:
 
     def next(self) -> Tensor:
         """Return the next batch, float32 [batch, samples] in [-1, 1], on the CPU."""
-        out = np.zeros((self.batch, self.samples), np.float32)
         # The number of draws per crop is fixed, whatever they decide.
-        draws = self._rng.random((self.batch, 7))
+        draws = self._rng.random((self.batch, 7))[self.rows]
+        out = np.zeros((len(draws), self.samples), np.float32)
         deque(self._cutters.map(self._cut, out, draws), maxlen=0)
         self.batches += 1
         return torch.from_numpy(out)

@@ -7,6 +7,8 @@ Three runs make a codec. Each resumes at any moment with the same options:
     stage 2                 OUT/stage2/   mel decoder and vocoder together, on tokens
 
 The first two do not depend on each other. `melcap.training.export` writes the codec of the third.
+
+Under torchrun each process runs a session, and all train as one (`melcap.training.launch`).
 """
 
 from __future__ import annotations
@@ -24,9 +26,11 @@ from typing import Any
 import torch
 
 from melcap.errors import InputError, MelcapError
+from melcap.training import ranks
 from melcap.training.audio_cache import AudioCache
 from melcap.training.crops import CropSampler
 from melcap.training.decoding import build_cache
+from melcap.training.launch import processes
 from melcap.training.loop import LoopOptions, print_error, train
 from melcap.training.start import prepare
 
@@ -59,7 +63,10 @@ class RunOptions:
         compiled: compile with torch.compile; None to decide by the first minute's rates on a GPU.
         save_minutes: the time between checkpoints.
         picture_minutes: the time between pictures in TensorBoard; infinity for none.
-        threads: the number of CPU threads; None for torch's own.
+        threads: the number of CPU threads; None for torch's own, and for a share of the cores where
+            several processes train together.
+        accumulate: the number of pieces in which each process takes its crops of a step. It changes
+            memory and speed, and weights in rounding only.
     """
 
     sources: Sequence[Path]
@@ -76,6 +83,7 @@ class RunOptions:
     save_minutes: float = 1.0
     picture_minutes: float = 5.0
     threads: int | None = None
+    accumulate: int = 1
 
 
 def run_session(
@@ -98,21 +106,28 @@ def run_session(
         MelcapError: for a deadline that is too near, a GPU without enough memory, and as `train`
             does.
     """
-    with _explained_out_of_memory():
-        device = _prepare_device(options.device)
+    with processes() as together, _explained_out_of_memory():
+        device = _prepare_device(together.device(options.device))
+        together.begin(device)
+        if not ranks.is_first():
+            tell = _leave_unsaid
         on_gpu = device.startswith("cuda")
-        if options.threads is not None:
-            torch.set_num_threads(options.threads)
+        if threads := options.threads or together.threads:
+            torch.set_num_threads(threads)
         batch = CUDA_BATCH if on_gpu else CPU_BATCH
         start = prepare(options.out, options.settings, options.weights, batch)
         recipe, config = start.recipe, start.recipe.config
         for note in start.notes:
             tell(note)
         recipe.bf16 = on_gpu if options.bf16 is None else options.bf16
+        recipe.accumulate = options.accumulate
+        rows = ranks.rows(config.batch, options.accumulate)
         options.out.mkdir(parents=True, exist_ok=True)
         sources = sorted(set(options.sources))  # the same data in any order
+        cache = options.cache or options.out / "audio"
         workers = options.threads or os.cpu_count() or 2
-        audio = AudioCache(build_cache(sources, options.cache or options.out / "audio", workers))
+        together.once_per_machine(lambda: build_cache(sources, cache, workers))
+        audio = AudioCache(cache)
         tell(f"{audio.hours:.1f} hours of audio, classes {', '.join(audio.classes)}")
         for module in recipe.modules().values():
             module.to(device)
@@ -126,9 +141,10 @@ def run_session(
             gain_db=config.gain_db,
             class_weights=config.class_weights,
             narrowed=config.narrowed,
+            rows=rows,
         )
         loop = LoopOptions(
-            minutes=_minutes_left(options.minutes, options.deadline),
+            minutes=ranks.first_value(_minutes_left(options.minutes, options.deadline)),
             schedule_minutes=options.schedule_minutes,
             device=device,
             save_minutes=options.save_minutes,
@@ -137,7 +153,12 @@ def run_session(
         )
         with _stopping_on_signals(tell) as came:
             train(recipe, sampler, start.checkpoint, loop, start.history, lambda: bool(came), tell)
-        return came[0] if came else None
+            ended_by = ranks.greatest(came[0] if came else 0)  # once the first one has saved
+        return signal.Signals(ended_by) if ended_by else None
+
+
+def _leave_unsaid(sentence: str) -> None:
+    """Say nothing: the first of several processes says the same."""
 
 
 def _minutes_left(asked: float, deadline: float | None) -> float:
@@ -183,13 +204,18 @@ def _explained_out_of_memory() -> Iterator[None]:
 
 @contextmanager
 def _stopping_on_signals(tell: Callable[[str], None]) -> Iterator[list[signal.Signals]]:
-    """Yield a list that collects Ctrl-C and SIGTERM; a second one has its usual effect."""
+    """Yield a list that collects Ctrl-C and SIGTERM; a second one has its usual effect.
+
+    Among several processes a second one has no effect. There a signal may come from torchrun and
+    from the scheduler both, and also because another process failed, when nothing can be saved.
+    """
     came: list[signal.Signals] = []
 
     def collect(number: int, _: object) -> None:
         came.append(signal.Signals(number))
-        signal.signal(number, before[signal.Signals(number)])
-        tell("saving, then training ends; the same command resumes it")
+        if ranks.count() == 1:
+            signal.signal(number, before[signal.Signals(number)])
+            tell("saving, then training ends; the same command resumes it")
 
     before = {number: signal.signal(number, collect) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
