@@ -89,7 +89,8 @@ def train(
         int | None, typer.Option(help="Supervised columns of a crop. Default: the recipe's.", min=1)
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(help="Crops in a batch. Default: 8, or 32 on a GPU.", min=1)
+        int | None,
+        typer.Option(help="Crops of a step, on all GPUs. Default: 8, or 32 on a GPU.", min=1),
     ] = None,
     weights: Annotated[
         str | None, typer.Option(help="A weights file to start from, or 'default'.")
@@ -139,8 +140,13 @@ def train(
         float, typer.Option(help="Time between pictures in TensorBoard; inf: none.", min=0)
     ] = 5.0,
     threads: Annotated[
-        int | None, typer.Option(help="CPU threads. Default: all cores.", min=1)
+        int | None,
+        typer.Option(help="CPU threads. Default: all cores, under torchrun a share.", min=1),
     ] = None,
+    accumulate: Annotated[
+        int,
+        typer.Option(help="Pieces in which each process takes its crops of a step.", min=1),
+    ] = 1,
     seed: Annotated[
         int | None, typer.Option(help="Seed of weights and of the order of the data.", min=0)
     ] = None,
@@ -154,8 +160,11 @@ def train(
 
     Settings without an option are those of --config, else those that the run had before, else the
     recipe's own. A run that is resumed may change its rate, batch, columns and discriminator
-    columns, and may add discriminators. `--data a.tar b.tar` is the same as
-    `--data a.tar --data b.tar`.
+    columns, and may add discriminators.
+
+    `torchrun --nproc-per-node 8 -m melcap train ...` trains on 8 GPUs. They share the crops of
+    --batch, which gives the same weights as one GPU, to rounding. `--data a.tar b.tar` is the same
+    as `--data a.tar --data b.tar`.
     """
     sources = [*(data or ()), *(shards or ())]
     if not sources:
@@ -203,6 +212,7 @@ def train(
             save_minutes=save_minutes,
             picture_minutes=picture_minutes,
             threads=threads,
+            accumulate=accumulate,
         )
     )
     if ended is not None:

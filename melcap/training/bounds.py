@@ -73,7 +73,12 @@ class Bounds:
             figures = step()
             torch.cuda.synchronize()
             taken = time.monotonic() - began
-        kernels = [e for e in seen.key_averages() if e.device_type == DeviceType.CUDA]
+        kernels = [
+            event
+            for event in seen.key_averages()
+            if event.device_type == DeviceType.CUDA
+            and not event.key.startswith("nccl")  # these wait for other GPUs
+        ]
         self.busy = min(1.0, sum(e.self_device_time_total for e in kernels) / 1e6 / taken)
         return figures
 

@@ -158,12 +158,14 @@ def _session(record: Record, cells: int) -> list[str]:
     if record["recipe"] == "weights":
         return [f"started from {record['model']}"] + [""] * (cells - 1)
     recipe = str(record["recipe"])
-    machine = f"{record['device']}{', bfloat16' if record['bf16'] else ''}"
+    together = f"{record['processes']} x " if record.get("processes", 1) > 1 else ""
+    machine = f"{together}{record['device']}{', bfloat16' if record['bf16'] else ''}"
+    pieces = f", in {record['accumulate']} pieces" if record.get("accumulate", 1) > 1 else ""
     return [
         _NAMES.get(recipe, recipe),
         str(record["steps"]),
         f"{record['minutes']:.1f}",
-        f"{record['batch']} x {record['columns']}",
+        f"{record['batch']} x {record['columns']}{pieces}",
         f"{record['rate']:g}",
         _discriminators(record),
         f"{record['audio_seconds_per_second']:g}",

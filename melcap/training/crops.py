@@ -36,6 +36,8 @@ class CropSampler:
             weight 1.
         narrowed: the share of crops that lose what is above a frequency drawn from `NARROW_HZ`,
             evenly in octaves, as if they had been recorded or coded at a lower rate.
+        rows: the crops of a batch that `next` returns; None for all. Which crops a batch has does
+            not depend on it, so processes that train together share a batch among them.
 
     Raises:
         InputError: for sizes below 1, a gain range that is not low <= high <= 0, and class weights
@@ -51,6 +53,7 @@ class CropSampler:
         gain_db: tuple[float, float] = (-18.0, 0.0),
         class_weights: Mapping[str, float] | None = None,
         narrowed: float = 0.0,
+        rows: slice | None = None,
     ) -> None:
         if batch < 1:
             raise InputError(f"a batch must have at least 1 crop, not {batch}")
@@ -59,6 +62,7 @@ class CropSampler:
             raise InputError(f"no class {', '.join(unknown)} here: there are {cache.classes}")
         self.cache = cache
         self.batch = batch
+        self.rows = rows or slice(None)
         self.batches = 0
         self._cutter = Cutter(samples, gain_db, narrowed)
         self._choice = ClipChoice(
@@ -81,6 +85,10 @@ class CropSampler:
             samples[clip.label] += clip.length
         return {label: count / SAMPLE_RATE / 3600 for label, count in samples.items()}
 
+    def description(self) -> str:
+        """Return what must be the same in all processes: the sources, and what was decoded."""
+        return f"{self.key} {self.hours()}"
+
     def examples(self, samples: int, count: int) -> dict[str, Tensor]:
         """Return crops [count, samples] of each class at -3 dB, the same ones in every run."""
         found = {}
@@ -92,8 +100,9 @@ class CropSampler:
 
     def next(self) -> Tensor:
         """Return the next batch, float32 [batch, samples] in [-1, 1], on the CPU."""
-        out = np.zeros((self.batch, self._cutter.samples), np.float32)
-        draws = self._rng.random((self.batch, DRAWS))
+        # The number of draws is fixed, whichever rows and whatever they decide.
+        draws = self._rng.random((self.batch, DRAWS))[self.rows]
+        out = np.zeros((len(draws), self._cutter.samples), np.float32)
         deque(self._threads.map(self._cut, out, draws), maxlen=0)
         self.batches += 1
         return torch.from_numpy(out)
@@ -112,6 +121,10 @@ class CropSampler:
     def state_dict(self) -> dict[str, object]:
         """Return plain numbers and strings, fit for JSON, from which `load_state_dict` resumes."""
         return {"batches": self.batches, "generator": dict(self._rng.bit_generator.state)}
+
+    def state_of_all(self, state: Mapping[str, object]) -> Mapping[str, object]:
+        """Return the state itself: all processes draw the same crops, and cut their own."""
+        return state
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Resume after the batch at which `state` was taken.

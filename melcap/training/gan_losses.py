@@ -42,7 +42,10 @@ def hinge_generator_loss(fake: Sequence[Tensor]) -> Tensor:
 
 
 def feature_matching_loss(
-    real: Sequence[Sequence[Tensor]], fake: Sequence[Sequence[Tensor]], relative: bool = True
+    real: Sequence[Sequence[Tensor]],
+    fake: Sequence[Sequence[Tensor]],
+    relative: bool = True,
+    scales: Tensor | None = None,
 ) -> Tensor:
     """Return the mean L1 between discriminators' features of targets and of outputs.
 
@@ -52,16 +55,24 @@ def feature_matching_loss(
         relative: divide each layer's distance by the mean magnitude of its features of targets (as
             in EnCodec), so that the weight fits any discriminator at any time. False is as in
             Vocos.
+        scales: these mean magnitudes, where the batch is larger than what is given here; None for
+            the `feature_scales` of `real`.
 
     Returns:
         The mean over discriminators and layers.
     """
-    distances = []
+    if scales is None:
+        scales = feature_scales(real)
+    distances: list[Tensor] = []
     for good, bad in zip(real, fake, strict=True):
         for wanted, made in zip(good, bad, strict=True):
-            wanted = wanted.detach().float()
-            distance = F.l1_loss(made.float(), wanted)
+            distance = F.l1_loss(made.float(), wanted.detach().float())
             if relative:
-                distance = distance / wanted.abs().mean().clamp(min=1e-4)
+                distance = distance / scales[len(distances)].clamp(min=1e-4)
             distances.append(distance)
     return torch.stack(distances).mean()
+
+
+def feature_scales(features: Sequence[Sequence[Tensor]]) -> Tensor:
+    """Return the mean magnitude of each discriminator's features at each layer, [maps]."""
+    return torch.stack([map_.detach().float().abs().mean() for maps in features for map_ in maps])

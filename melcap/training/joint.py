@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from melcap.model.stages import inputs_for, outputs_of
 from melcap.training import losses
 from melcap.training.config import TrainingConfig
-from melcap.training.ema_codebook import EmaCodebook
+from melcap.training.ema_codebook import Coded, EmaCodebook
 from melcap.training.optimisers import optimisers_of
+from melcap.training.pieces import Figures
 from melcap.training.stage2 import Made, Stage2
 
 
@@ -82,7 +83,7 @@ class Joint(Stage2):
             mel = self.front(wave)
         with torch.autocast(wave.device.type, torch.bfloat16, enabled=self.bf16):
             latents = self._run([*self.encoder], mel)
-        quantised, commitment, codes = self.ema_codebook(latents.float())
+        quantised, commitment, coded = self.ema_codebook(latents.float())
         with torch.autocast(wave.device.type, torch.bfloat16, enabled=self.bf16):
             picture = self._run(self._to_picture, quantised)
             made = self._run(self._to_wave, picture)[..., self._output]
@@ -91,6 +92,8 @@ class Joint(Stage2):
             loudness = self.config.loudness * self.config.codec.mel.std
             decoded, target = picture[..., self._picture].float(), mel[..., self._mel]
             found["picture"] = losses.loudness_l1(decoded, target, loudness)
-        assert codes is not None  # a trained codebook has no warm-up
-        hits = torch.bincount(codes.flatten(), minlength=len(self.codebook.vectors))
-        return Made(made, found, {"codes_in_batch": hits.count_nonzero().float()})
+        return Made(made, found, coded)
+
+    def _after_step(self, coded: Sequence[Coded]) -> Figures:
+        hits = self.ema_codebook.move(coded)
+        return {"codes_in_batch": hits.count_nonzero().float()}

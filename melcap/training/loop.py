@@ -1,5 +1,8 @@
 """The training loop of both stages: a time budget, a schedule fitted to it, logs, exact resume.
 
+Processes that train together (`melcap.training.ranks`) run this loop in step. The clock of the
+first one decides for all, and the first one alone writes.
+
 An exponential moving average is kept of the modules that are exported. It is less noisy than the
 weights of any one step, above all with discriminators.
 """
@@ -9,12 +12,16 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from melcap.training import ranks
+from melcap.training.agreement import require_in_step, require_same_start
 from melcap.training.bounds import Bounds
 from melcap.training.checkpoint import Record, resume
 from melcap.training.compiling import CompileTrial
@@ -82,6 +89,7 @@ def train(
 ) -> None:
     """Train until the time is over, `stop` returns True or the last step is done; then save.
 
+    A process that is one of several does so as soon as any of them is asked to stop.
     The run resumes from `checkpoint` if it exists. Figures go to `checkpoint` with the suffix
     .jsonl, and to TensorBoard with pictures, see `TrainingLog`.
 
@@ -110,26 +118,43 @@ def train(
         for part in found.missing:
             tell(f"{checkpoint} has no file for its {part}: they begin anew")
         del found  # it may be large
+    require_same_start(
+        {
+            "settings": f"{config.to_json()} {recipe.bf16} {recipe.accumulate}",
+            "options": str(replace(options, device="")),
+            "audio": sampler.description(),
+            "checkpoint": f"{step} {before}",
+            "version of torch": str(torch.__version__),
+        }
+    )
     whole = options.schedule_minutes or before + options.minutes
-    pictures = math.isfinite(options.picture_minutes)
+    pictures = math.isfinite(options.picture_minutes) and ranks.is_first()
     crops = crops_by_class(sampler, recipe, options.device) if pictures else {}
     saved, shown = 0.0, -math.inf
-    with Batches(sampler, options.device) as batches, TrainingLog(checkpoint, step, tell) as log:
+    with Batches(sampler, options.device) as batches, _log(checkpoint, step, tell) as log:
         session = Session(recipe, sampler, options.device, checkpoint)  # its clock starts
         bounds = Bounds(options.device)
         trial = None
         if options.compile_trial:
-            trial = CompileTrial(recipe, 60 * options.minutes, options.device)
+            trial = CompileTrial(recipe, 60 * options.minutes, options.device, ranks.clock)
 
         def keep() -> None:
             records = [*earlier, session.record()] if session.steps else earlier
-            progress = TrainingProgress(step, before + session.minutes, batches.state, records)
-            save(checkpoint, recipe, averages, progress)
+            state = in_step()
+            if ranks.is_first():
+                progress = TrainingProgress(step, before + session.minutes, state, records)
+                save(checkpoint, recipe, averages, progress)
 
+        def in_step() -> Mapping[str, object]:
+            state = sampler.state_of_all(batches.state)
+            require_in_step(recipe, averages, state, step, checkpoint)
+            return state
+
+        in_step()
         while True:
-            spent = session.minutes
+            spent, stopped = ranks.lead(session.minutes, stop())
             ended = options.steps is not None and step >= options.steps
-            if ended or spent >= options.minutes or stop():
+            if ended or spent >= options.minutes or stopped:
                 break
             progress = (before + spent) / whole
             rate = config.rate * schedule(progress, step, config.warmup)
@@ -147,9 +172,11 @@ def train(
             if step % options.log_every == 0:
                 row = {"step": step, "minutes": round(before + spent, 2), "rate": rate}
                 row |= session.row()
-                log.row(row)
+                in_step()
+                if log is not None:
+                    log.row(row)
                 tell("  ".join(f"{name} {value:g}" for name, value in row.items()))
-            if pictures and spent - shown >= options.picture_minutes:
+            if pictures and log is not None and spent - shown >= options.picture_minutes:
                 log.examples(recipe, crops, step)
                 shown = spent
             if spent - saved >= options.save_minutes:
@@ -159,11 +186,18 @@ def train(
             session.note("bound", bounds.sentence())
         keep()
         if session.steps:
-            if pictures:
+            if pictures and log is not None:
                 log.examples(recipe, crops, step)
             speed = session.record()["audio_seconds_per_second"]
             tell(f"saved {checkpoint} at step {step}, {speed:g} seconds of audio a second")
             tell(bounds.sentence())
+
+
+def _log(
+    checkpoint: Path, step: int, tell: Callable[[str], None]
+) -> AbstractContextManager[TrainingLog | None]:
+    """Return the log of the run in the process that writes it, and None in others."""
+    return TrainingLog(checkpoint, step, tell) if ranks.is_first() else nullcontext()
 
 
 def _average(recipe: Recipe, averages: Mapping[str, AveragedModel], step: int) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from melcap.training import ranks
 from melcap.training.config import TrainingConfig
 from melcap.training.muon import Muon
 
@@ -45,15 +46,15 @@ def is_matrix(name: str, parameter: Tensor) -> bool:
 
 
 def descend(
-    loss: Tensor,
-    parameters: Iterable[nn.Parameter],
+    losses: Iterable[Tensor],
+    parameters: Sequence[nn.Parameter],
     optimisers: Mapping[str, torch.optim.Optimizer],
     clip: float,
 ) -> Tensor:
-    """Take a step of all optimisers down the loss.
+    """Take a step of all optimisers down the mean of the losses, over all processes.
 
     Args:
-        loss: the loss, a scalar with a gradient.
+        losses: the loss of each piece of the batch, see `backward`.
         parameters: the parameters whose gradients are clipped together.
         optimisers: the optimisers by name.
         clip: the norm that gradients are clipped to.
@@ -63,8 +64,33 @@ def descend(
     """
     for optimiser in optimisers.values():
         optimiser.zero_grad(set_to_none=True)
-    loss.backward()
+    backward(losses, parameters)
     norm: Tensor = nn.utils.clip_grad_norm_(parameters, clip)
     for optimiser in optimisers.values():
         optimiser.step()
     return norm
+
+
+def backward(losses: Iterable[Tensor], parameters: Iterable[nn.Parameter]) -> Tensor:
+    """Add to the parameters the gradient of the mean of the losses, over all processes.
+
+    The parameters have no gradients before. Processes are averaged once, after the last piece.
+
+    Args:
+        losses: the loss of each piece of the batch, a scalar with a gradient. Each is used before
+            the next is asked for.
+        parameters: the parameters that the losses train.
+
+    Returns:
+        The mean of this process's losses, without a gradient.
+    """
+    found = []
+    for loss in losses:
+        loss.backward()
+        found.append(loss.detach())
+    gradients = [each.grad for each in parameters if each.grad is not None]
+    if len(found) > 1:
+        for gradient in gradients:
+            gradient /= len(found)
+    ranks.mean_(gradients)
+    return torch.stack(found).mean()

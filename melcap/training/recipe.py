@@ -19,11 +19,13 @@ class Recipe(Protocol):
         samples: the length of a crop, with all context that its supervised columns depend on.
         bf16: whether the networks that are trained run in bfloat16, where that is precise enough
             (autocast).
+        accumulate: the number of pieces in which a step takes its crops, see `Pieces`.
     """
 
     config: TrainingConfig
     samples: int
     bf16: bool
+    accumulate: int
 
     def modules(self) -> Mapping[str, nn.Module]:
         """Return all modules of a checkpoint by name."""
@@ -49,7 +51,7 @@ class Recipe(Protocol):
         """Update everything once from a batch of waves.
 
         Args:
-            wave: float32 [batch, samples].
+            wave: float32 [batch, samples]; this process's part, where several train together.
 
         Returns:
             The figures to log.

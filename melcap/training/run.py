@@ -8,6 +8,8 @@ Three runs make a codec, and a fourth may follow. Each resumes at any moment wit
     joint                   OUT/joint/    all parts together, which gives other tokens
 
 The first two do not depend on each other. `melcap.training.export` writes the codec of the last.
+
+Under torchrun each process runs a session, and all train as one (`melcap.training.launch`).
 """
 
 from __future__ import annotations
@@ -25,9 +27,11 @@ from typing import Any
 import torch
 
 from melcap.errors import InputError, MelcapError
+from melcap.training import ranks
 from melcap.training.audio_cache import AudioCache
 from melcap.training.crops import CropSampler
 from melcap.training.decoding import build_cache
+from melcap.training.launch import Processes, processes
 from melcap.training.loop import LoopOptions, print_error, train
 from melcap.training.recipe import Recipe
 from melcap.training.source import CropSource
@@ -65,7 +69,10 @@ class RunOptions:
         compiled: compile with torch.compile; None to decide by the first minute's rates on a GPU.
         save_minutes: the time between checkpoints.
         picture_minutes: the time between pictures in TensorBoard; infinity for none.
-        threads: the number of CPU threads; None for torch's own.
+        threads: the number of CPU threads; None for torch's own, and for a share of the cores where
+            several processes train together.
+        accumulate: the number of pieces in which each process takes its crops of a step. It changes
+            memory and speed, and weights in rounding only.
     """
 
     sources: Sequence[Path | str]
@@ -83,6 +90,7 @@ class RunOptions:
     save_minutes: float = 1.0
     picture_minutes: float = 5.0
     threads: int | None = None
+    accumulate: int = 1
 
 
 def run_session(
@@ -105,25 +113,30 @@ def run_session(
         MelcapError: for a deadline that is too near, a GPU without enough memory, and as `train`
             does.
     """
-    with _explained_out_of_memory():
-        device = _prepare_device(options.device)
+    with processes() as together, _explained_out_of_memory():
+        device = _prepare_device(together.device(options.device))
+        together.begin(device)
+        if not ranks.is_first():
+            tell = _leave_unsaid
         on_gpu = device.startswith("cuda")
-        if options.threads is not None:
-            torch.set_num_threads(options.threads)
+        if threads := options.threads or together.threads:
+            torch.set_num_threads(threads)
         batch = CUDA_BATCH if on_gpu else CPU_BATCH
         start = prepare(options.out, options.settings, options.weights, batch)
         recipe = start.recipe
         for note in start.notes:
             tell(note)
         recipe.bf16 = on_gpu if options.bf16 is None else options.bf16
+        recipe.accumulate = options.accumulate
+        rows = ranks.rows(recipe.config.batch, options.accumulate)
         options.out.mkdir(parents=True, exist_ok=True)
-        with _source(options, recipe, tell) as source:
+        with _source(options, recipe, together, rows, tell) as source:
             for module in recipe.modules().values():
                 module.to(device)
             if options.compiled:
                 recipe.compile()
             loop = LoopOptions(
-                minutes=_minutes_left(options.minutes, options.deadline),
+                minutes=ranks.first_value(_minutes_left(options.minutes, options.deadline)),
                 schedule_minutes=options.schedule_minutes,
                 device=device,
                 save_minutes=options.save_minutes,
@@ -133,19 +146,26 @@ def run_session(
             with _stopping_on_signals(tell) as came:
                 path, history = start.checkpoint, start.history
                 train(recipe, source, path, loop, history, lambda: bool(came), tell)
-        return came[0] if came else None
+                ended_by = ranks.greatest(came[0] if came else 0)  # once the first one has saved
+        return signal.Signals(ended_by) if ended_by else None
 
 
 @contextmanager
 def _source(
-    options: RunOptions, recipe: Recipe, tell: Callable[[str], None]
+    options: RunOptions,
+    recipe: Recipe,
+    together: Processes,
+    rows: slice,
+    tell: Callable[[str], None],
 ) -> Iterator[CropSource]:
     """Yield the source of crops: a stream, or a cache that is filled first."""
     config = recipe.config
     if options.stream is None:
         paths = sorted(set(map(Path, options.sources)))  # the same data in any order
+        cache = options.cache or options.out / "audio"
         workers = options.threads or os.cpu_count() or 2
-        audio = AudioCache(build_cache(paths, options.cache or options.out / "audio", workers))
+        together.once_per_machine(lambda: build_cache(paths, cache, workers))
+        audio = AudioCache(cache)
         tell(f"{audio.hours:.1f} hours of audio, classes {', '.join(audio.classes)}")
         yield CropSampler(
             audio,
@@ -155,6 +175,7 @@ def _source(
             gain_db=config.gain_db,
             class_weights=config.class_weights,
             narrowed=config.narrowed,
+            rows=rows,
         )
         return
     if options.cache is not None:
@@ -168,11 +189,17 @@ def _source(
         class_weights=config.class_weights,
         narrowed=config.narrowed,
         options=options.stream,
+        rank=ranks.rank(),
+        world=ranks.count(),
     ) as stream:
         try:
             yield stream
         finally:
             tell(stream.summary())
+
+
+def _leave_unsaid(sentence: str) -> None:
+    """Say nothing: the first of several processes says the same."""
 
 
 def _minutes_left(asked: float, deadline: float | None) -> float:
@@ -218,13 +245,18 @@ def _explained_out_of_memory() -> Iterator[None]:
 
 @contextmanager
 def _stopping_on_signals(tell: Callable[[str], None]) -> Iterator[list[signal.Signals]]:
-    """Yield a list that collects Ctrl-C and SIGTERM; a second one has its usual effect."""
+    """Yield a list that collects Ctrl-C and SIGTERM; a second one has its usual effect.
+
+    Among several processes a second one has no effect. There a signal may come from torchrun and
+    from the scheduler both, and also because another process failed, when nothing can be saved.
+    """
     came: list[signal.Signals] = []
 
     def collect(number: int, _: object) -> None:
         came.append(signal.Signals(number))
-        signal.signal(number, before[signal.Signals(number)])
-        tell("saving, then training ends; the same command resumes it")
+        if ranks.count() == 1:
+            signal.signal(number, before[signal.Signals(number)])
+            tell("saving, then training ends; the same command resumes it")
 
     before = {number: signal.signal(number, collect) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

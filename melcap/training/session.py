@@ -1,5 +1,7 @@
 """A session of a training run: its figures, and the record from which a model card is made.
 
+Processes that train together have one session: figures are means over them, speed is that of all.
+
 A run that is resumed has several sessions, one for each time that it was started.
 """
 
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor
 
 from melcap.errors import MelcapError
+from melcap.training import ranks
 from melcap.training.audio_cache import SAMPLE_RATE
 from melcap.training.checkpoint import Record, describe_last
 from melcap.training.recipe import Recipe
@@ -53,6 +56,8 @@ class Session:
             "discriminators": config.discriminators,
             "discriminator_kind": config.discriminator_kind,
             "device": device_name(device),
+            "processes": ranks.count(),
+            "accumulate": recipe.accumulate,
             "bf16": recipe.bf16,
             "torch": str(torch.__version__),
             "figures": {},
@@ -73,6 +78,8 @@ class Session:
     def row(self) -> dict[str, float]:
         """Return throughput (seconds of audio per second) and mean figures since the last row.
 
+        All processes call it at the same step.
+
         Raises:
             MelcapError: if a figure is not finite.
         """
@@ -89,22 +96,30 @@ class Session:
     def record(self) -> Record:
         """Return the record so far: plain numbers and strings, fit for JSON.
 
+        All processes call it at the same step.
+
         Raises:
             MelcapError: if a figure is not finite, because what was trained from it is useless.
         """
         figures = self._means()
+        processor = torch.tensor(time.process_time() - self._processor, dtype=torch.float64)
         return {
             **self._record,
             "hours": self._source.hours(),
             "steps": self.steps,
             "minutes": round(self.minutes, 2),
-            "processor_minutes": round((time.process_time() - self._processor) / 60, 2),
+            "processor_minutes": round(float(ranks.sum_(processor)) / 60, 2),
             "audio_seconds_per_second": round(self.steps * self._seconds / 60 / self.minutes, 1),
             "figures": self._record["figures"] or figures,
         }
 
     def _means(self) -> dict[str, float]:
-        means = {name: float(total) / self._counted for name, total in self._sums.items()}
+        totals = [total.clone() for total in self._sums.values()]
+        ranks.mean_(totals)
+        means = {
+            name: float(total) / self._counted
+            for name, total in zip(self._sums, totals, strict=True)
+        }
         for name, value in means.items():
             if not math.isfinite(value):
                 raise MelcapError(

@@ -17,7 +17,14 @@ class CropSource(Protocol):
         ...
 
     def hours(self) -> dict[str, float]:
-        """Return the hours of audio of each class: all of a cache, or what a stream decoded."""
+        """Return the hours of audio of each class: all of a cache, or what a stream decoded.
+
+        All processes that train together call it at the same step.
+        """
+        ...
+
+    def description(self) -> str:
+        """Return what must be the same in all processes that train together."""
         ...
 
     def examples(self, samples: int, count: int) -> Mapping[str, Tensor]:
@@ -34,6 +41,13 @@ class CropSource(Protocol):
 
     def state_dict(self) -> dict[str, object]:
         """Return plain numbers and strings, fit for JSON, from which `load_state_dict` resumes."""
+        ...
+
+    def state_of_all(self, state: Mapping[str, object]) -> Mapping[str, object]:
+        """Return the state for a checkpoint, given the state of each process.
+
+        All processes that train together call it at the same step.
+        """
         ...
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +18,18 @@ from melcap.training import losses
 from melcap.training.adversarial import AdversarialTraining
 from melcap.training.config import TrainingConfig
 from melcap.training.discriminators import MelDiscriminator
-from melcap.training.ema_codebook import EmaCodebook
+from melcap.training.ema_codebook import Coded, EmaCodebook, count_tokens
 from melcap.training.optimisers import descend, optimisers_of
+from melcap.training.pieces import Figures, Pieces
+
+
+class _Pass(NamedTuple):
+    """A forward pass: pictures [batch, mels, frames] before and after, and the codes between."""
+
+    decoded: Tensor
+    target: Tensor
+    commitment: Tensor
+    coded: Coded
 
 
 class Stage1:
@@ -31,6 +42,7 @@ class Stage1:
     """
 
     bf16 = False
+    accumulate = 1
 
     def __init__(self, config: TrainingConfig) -> None:
         self.config = config
@@ -116,50 +128,65 @@ class Stage1:
         if self.adversarial is not None:
             self.adversarial.uncompile()
 
-    def step(self, wave: Tensor) -> dict[str, Tensor]:
+    def step(self, wave: Tensor) -> Figures:
         """Update everything once from waves [batch, samples]; return the figures to log."""
+        pieces = Pieces(wave, self.accumulate, self._pass)
+        figures: Figures = {}
+        if self.adversarial is not None:
+            seen = (_seen(passed) for passed in pieces.preview())
+            figures["discriminator"] = self.adversarial.discriminator_step(seen, self.bf16)
+        coded: list[Coded] = []
+
+        def objective(passed: _Pass) -> tuple[Tensor, Figures]:
+            coded.append(passed.coded)
+            return self._objective(passed)
+
+        gradient = descend(
+            pieces.losses(objective), self._parameters, self._optimisers, self.config.clip
+        )
+        figures |= {**pieces.figures(), "gradient": gradient}
+        if self.config.decoder_only:
+            tokens = torch.cat([each.tokens for each in coded if each.tokens is not None])
+            hits = count_tokens(tokens, len(self.codebook.vectors))
+        else:
+            hits = self.ema_codebook.move(coded)
+        return figures | {"codes_in_batch": hits.count_nonzero().float()}
+
+    def _pass(self, wave: Tensor) -> _Pass:
         with torch.no_grad():
             mel = self.front(wave)
-        quantised, commitment, codes = self._quantised(mel)
+        quantised, commitment, coded = self._quantised(mel)
         with torch.autocast(wave.device.type, torch.bfloat16, enabled=self.bf16):
             decoded = self._run([*self.decoder], quantised)[..., self._output]
-        decoded, target = decoded.float(), mel[..., self._target]
-        loss, figures = self._objective(decoded, target, commitment)
-        figures["gradient"] = descend(loss, self._parameters, self._optimisers, self.config.clip)
-        used = loss.new_zeros(())
-        if codes is not None:
-            hits = torch.bincount(codes.flatten(), minlength=len(self.codebook.vectors))
-            used = hits.count_nonzero().float()
-        return figures | {"codes_in_batch": used}
+        return _Pass(decoded.float(), mel[..., self._target], commitment, coded)
 
-    def _quantised(self, mel: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return the quantised latents, the commitment loss and, after the warm-up, the tokens."""
+    def _quantised(self, mel: Tensor) -> tuple[Tensor, Tensor, Coded]:
+        """Return the quantised latents, the commitment loss, and the latents with their tokens."""
         if self.config.decoder_only:
             with torch.no_grad():
                 tokens = self.codebook.tokens(self._run([*self.encoder], mel))
-                return self.codebook.latents(tokens), mel.new_zeros(()), tokens
+                # Without latents, because this codebook does not move.
+                coded = Coded(self.codebook.vectors[:0], tokens.flatten())
+                return self.codebook.latents(tokens), mel.new_zeros(()), coded
         with torch.autocast(mel.device.type, torch.bfloat16, enabled=self.bf16):
             latents = self._run([*self.encoder], mel)
-        quantised, commitment, codes = self.ema_codebook(latents.float())
-        return quantised, commitment, codes
+        quantised, commitment, coded = self.ema_codebook(latents.float())
+        return quantised, commitment, coded
 
-    def _objective(
-        self, decoded: Tensor, target: Tensor, commitment: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of pictures [batch, mels, frames], and the figures to log."""
+    def _objective(self, passed: _Pass) -> tuple[Tensor, Figures]:
+        """Return the loss of pictures, and the figures to log."""
         config = self.config
+        decoded, target = passed.decoded, passed.target
         # The picture's values are log magnitudes over `std`.
         loudness = losses.loudness_l1(decoded, target, config.loudness * config.codec.mel.std)
         figures = {"mel_l1": F.l1_loss(decoded, target), "loudness_l1": loudness}
-        figures["commitment"] = commitment
-        loss = loudness + config.commitment * commitment
+        figures["commitment"] = passed.commitment
+        loss = loudness + config.commitment * passed.commitment
         if config.texture_weight:
             figures["texture"] = losses.roughness_loss(decoded, target)
             loss = loss + config.texture_weight * figures["texture"]
         if self.adversarial is not None:
-            made, real = decoded[:, None], target[:, None].contiguous()
-            figures["discriminator"] = self.adversarial.discriminator_step(made, real, self.bf16)
-            adversarial, matching = self.adversarial.generator_losses(made, real, self.bf16)
+            adversarial, matching = self.adversarial.generator_losses(*_seen(passed), self.bf16)
             loss = config.spectral * loss
             loss = loss + config.adversarial * adversarial + config.features * matching
             figures |= {"adversarial": adversarial, "features": matching}
@@ -179,3 +206,8 @@ class Stage1:
         if self.config.decoder_only or warm:
             latents = self.codebook.latents(self.codebook.tokens(latents))
         return mel[..., target], run(self.decoder, latents)[..., output]
+
+
+def _seen(passed: _Pass) -> tuple[Tensor, Tensor]:
+    """Return output and target as discriminators see them, [batch, 1, mels, frames]."""
+    return passed.decoded[:, None], passed.target[:, None].contiguous()

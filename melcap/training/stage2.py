@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -23,23 +24,37 @@ from melcap.training.discriminators import (
     MultiPeriodDiscriminator,
     MultiResolutionDiscriminator,
 )
+from melcap.training.ema_codebook import Coded
 from melcap.training.magnitude_discriminator import MagnitudeDiscriminator
 from melcap.training.optimisers import descend, optimisers_of
+from melcap.training.pieces import Figures, Pieces
 from melcap.training.spectra import Spectra
 
 
 class Made(NamedTuple):
-    """The output of the networks for a batch.
+    """The output of the networks for some crops.
 
     Attributes:
         wave: the supervised samples [batch, samples].
         losses: losses other than those of the wave, by their names among the weights.
-        figures: other figures to log.
+        coded: the latents and their tokens, where the codebook is trained.
     """
 
     wave: Tensor
-    losses: dict[str, Tensor]
-    figures: dict[str, Tensor]
+    losses: Mapping[str, Tensor] = MappingProxyType({})
+    coded: Coded | None = None
+
+
+class _Pass(NamedTuple):
+    """A forward pass: what was made of some crops, and its target [batch, samples]."""
+
+    made: Made
+    target: Tensor
+
+    def part(self, samples: slice) -> tuple[Tensor, Tensor]:
+        """Return some samples of both waves."""
+        # Contiguous, because a compiled network serves one memory layout.
+        return self.made.wave[:, samples].contiguous(), self.target[:, samples].contiguous()
 
 
 class Stage2:
@@ -61,6 +76,7 @@ class Stage2:
     """
 
     bf16 = False
+    accumulate = 1
 
     def __init__(
         self,
@@ -162,32 +178,30 @@ class Stage2:
         if self.adversarial is not None:
             self.adversarial.uncompile()
 
-    def step(self, wave: Tensor) -> dict[str, Tensor]:
+    def step(self, wave: Tensor) -> Figures:
         """Update everything once from waves [batch, samples]; return the figures to log."""
-        made, own, figures = self._made(wave)
-        target = wave[..., self._target]
-        first = int(torch.randint(made.shape[1] - self._discriminator_samples + 1, ()))
+        supervised = self.config.columns * self.config.codec.column_samples
+        first = int(torch.randint(supervised - self._discriminator_samples + 1, ()))
         seen = slice(first, first + self._discriminator_samples)
-        # Contiguous, because a compiled network serves one memory layout.
-        part, target_part = made[:, seen].contiguous(), target[:, seen].contiguous()
+        pieces = Pieces(wave, self.accumulate, self._pass)
+        figures: Figures = {}
         if self.adversarial is not None:
-            figures["discriminator"] = self.adversarial.discriminator_step(
-                part, target_part, self.bf16
-            )
-        distances = own | self._spectral(made, target)
-        weighted = (self._weights[name] * distance for name, distance in distances.items())
-        loss = torch.stack([*weighted]).sum()
-        figures |= distances
-        if self.adversarial is not None:
-            adversarial, matching = self.adversarial.generator_losses(part, target_part, self.bf16)
-            loss = (
-                self.config.spectral * loss
-                + self.config.adversarial * adversarial
-                + self.config.features * matching
-            )
-            figures |= {"adversarial": adversarial, "features": matching}
-        figures["gradient"] = descend(loss, self._parameters, self._optimisers, self.config.clip)
-        return figures
+            parts = (passed.part(seen) for passed in pieces.preview())
+            figures["discriminator"] = self.adversarial.discriminator_step(parts, self.bf16)
+        coded: list[Coded] = []
+
+        def objective(passed: _Pass) -> tuple[Tensor, Figures]:
+            if passed.made.coded is not None:
+                coded.append(passed.made.coded)
+            return self._objective(passed, seen)
+
+        gradient = descend(
+            pieces.losses(objective), self._parameters, self._optimisers, self.config.clip
+        )
+        return figures | pieces.figures() | {"gradient": gradient} | self._after_step(coded)
+
+    def _pass(self, wave: Tensor) -> _Pass:
+        return _Pass(self._made(wave), wave[..., self._target])
 
     def _made(self, wave: Tensor) -> Made:
         """Return what the networks make of waves [batch, samples]."""
@@ -196,7 +210,27 @@ class Stage2:
             if self.decoder is not None:
                 source = self.codebook.latents(self.codebook.tokens(source))
         with torch.autocast(wave.device.type, torch.bfloat16, enabled=self.bf16):
-            return Made(self._run(self._trained, source)[..., self._output], {}, {})
+            return Made(self._run(self._trained, source)[..., self._output])
+
+    def _objective(self, passed: _Pass, seen: slice) -> tuple[Tensor, Figures]:
+        """Return the loss of waves, of which discriminators see a part, and the figures to log."""
+        part = passed.part(seen)  # first: autograd adds gradients in the reverse order of use
+        figures = {**passed.made.losses, **self._spectral(passed.made.wave, passed.target)}
+        weighted = (self._weights[name] * distance for name, distance in figures.items())
+        loss = torch.stack([*weighted]).sum()
+        if self.adversarial is None:
+            return loss, figures
+        adversarial, matching = self.adversarial.generator_losses(*part, self.bf16)
+        loss = (
+            self.config.spectral * loss
+            + self.config.adversarial * adversarial
+            + self.config.features * matching
+        )
+        return loss, figures | {"adversarial": adversarial, "features": matching}
+
+    def _after_step(self, coded: Sequence[Coded]) -> Figures:
+        """Do what a step ends with, given the tokens of its pieces; return more figures to log."""
+        return {}
 
     def samples_for(self, columns: int) -> int:
         """Return the samples of a crop for `reconstruct`."""

@@ -25,7 +25,8 @@ TARGETS = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="
 def melcap_calls(line: str) -> Iterator[list[str]]:
     """Yield the words of each melcap command in a line with pipes."""
     for part in line.split("#", 1)[0].split("|"):
-        call = part.split(" < ")[0].split(" > ")[0].strip().removeprefix("python -m ")
+        call = part.split(" < ")[0].split(" > ")[0].strip()
+        call = re.sub(r"^(?:python|torchrun(?: --\S+ \S+)*) -m ", "", call)
         if call.startswith("melcap "):
             yield shlex.split(call)[1:]
 

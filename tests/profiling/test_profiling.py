@@ -456,6 +456,27 @@ class TestBulk:
         row = Plan("x", 100.0, 2.0).row(1e6, 10, 0.5)
         assert row == ["x", "100", "20,000", "84", "67", "40,000"]
 
+    def test_the_arithmetic_of_training_at_scale(self) -> None:
+        from train_scale import row
+
+        measured = {"run": "x", "batch": 10, "step_ms": 50.0, "audio_seconds_per_second": 900.0}
+        told = row(measured, hours=10, gpus=4, share=0.5)
+        assert told == ["x", "10", "40", "100 ms", "1,800 s", "200", "0.3 min", "0.2 GB/s"]
+
+    def test_the_page_has_the_table_of_training_at_scale(self) -> None:
+        import train_scale
+
+        page = (Path(__file__).parents[2] / "docs" / "training-at-scale.md").read_text()
+        app = train_scale.typer.Typer()
+        app.command()(train_scale.main)
+        done = CliRunner().invoke(app, ["--hours", "1000", "--gpus", "8"])
+        rows = [line for line in done.output.splitlines() if line.startswith("| stage")]
+        assert len(rows) == 4
+        assert all(line in page for line in rows)
+        assert "audio: 317.5 GB" in done.output
+        assert "gradients of stage 1: 6.5 MB" in done.output
+        assert "gradients of stage 2: 8.8 MB" in done.output
+
 
 def test_the_table_of_kernels_has_the_last_run_of_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

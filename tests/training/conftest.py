@@ -11,17 +11,25 @@ from melcap.training import losses, stage2
 
 @pytest.fixture
 def few_discriminators(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_few_discriminators(monkeypatch)
+
+
+@pytest.fixture
+def few_scales(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_few_scales(monkeypatch)
+
+
+def use_few_discriminators(patch: pytest.MonkeyPatch) -> None:
     """Use one discriminator of either kind, which is enough where their number does not matter."""
     for name, settings in (
         ("MultiPeriodDiscriminator", {"periods": (2,)}),
         ("MultiResolutionDiscriminator", {"sizes": (512,), "bands": (0.0, 1.0)}),
         ("MagnitudeDiscriminator", {"sizes": (512,)}),
     ):
-        monkeypatch.setattr(stage2, name, partial(getattr(stage2, name), **settings))
+        patch.setattr(stage2, name, partial(getattr(stage2, name), **settings))
 
 
-@pytest.fixture
-def few_scales(monkeypatch: pytest.MonkeyPatch) -> None:
+def use_few_scales(patch: pytest.MonkeyPatch) -> None:
     """Compute the losses of stage 2 at two scales or one, where their number does not matter."""
     for name, settings in (
         ("multi_resolution_stft_loss", {"sizes": (512, 256)}),
@@ -30,4 +38,4 @@ def few_scales(monkeypatch: pytest.MonkeyPatch) -> None:
         ("complex_stft_loss", {"sizes": (256,)}),
         ("phase_loss", {"sizes": (256,)}),
     ):
-        monkeypatch.setattr(losses, name, partial(getattr(losses, name), **settings))
+        patch.setattr(losses, name, partial(getattr(losses, name), **settings))

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from melcap.training import ranks
 from melcap.training.audio_cache import AudioCache
 from melcap.training.checkpoint import Checkpoint, Record
 from melcap.training.config import TrainingConfig
@@ -72,7 +73,9 @@ def train_to(
 ) -> None:
     """Train until the run at `path` is at this step, without pictures unless they are asked for."""
     options = {"picture_minutes": math.inf, **options}
-    sampler = CropSampler(cache, recipe.samples, recipe.config.batch, recipe.config.seed)
+    batch = recipe.config.batch
+    rows = ranks.rows(batch, recipe.accumulate)
+    sampler = CropSampler(cache, recipe.samples, batch, recipe.config.seed, rows=rows)
     loop = LoopOptions(minutes=1e9, schedule_minutes=1e9, steps=step, **options)
     train(recipe, sampler, path, loop, history)
 

@@ -105,9 +105,9 @@ def test_it_learns_on_the_tokens(cache: AudioCache, weights: Path, codec: Codec)
     recipe = prepare(Path("nowhere"), {"stage": 1, "decoder_only": True}, str(weights), 2).recipe
     assert isinstance(recipe, Stage1)
     recipe.codebook.vectors.copy_(recipe.codebook.vectors[:1].expand_as(recipe.codebook.vectors))
-    latents, commitment, tokens = recipe._quantised(recipe.front(torch.randn(2, recipe.samples)))
-    assert tokens is not None
-    assert int(tokens.max()) == 0
+    latents, commitment, coded = recipe._quantised(recipe.front(torch.randn(2, recipe.samples)))
+    assert coded.tokens is not None
+    assert int(coded.tokens.max()) == 0
     assert float(latents.std(dim=(0, 2, 3)).max()) == 0
     assert float(commitment) == 0
 

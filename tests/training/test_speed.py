@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import DeviceType
 
 from melcap.training import bounds
 from melcap.training.bounds import Bounds
@@ -199,3 +201,38 @@ def test_one_step_is_profiled_and_none_that_is_timed(monkeypatch: pytest.MonkeyP
         found.step(figures, undisturbed=steps < 80)
     assert profiled == [80]
     assert found.busy == 0
+
+
+def test_waiting_for_other_gpus_is_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NCCL's kernels run until the other GPUs have come as far."""
+
+    class Profiler:
+        def __init__(self, activities: Any) -> None:
+            pass
+
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def key_averages(self) -> list[Any]:
+            kernels = {"conv": 3e5, "ncclDevKernel_AllReduce_Sum_f32_RING_LL": 6e5}
+            return [
+                SimpleNamespace(key=name, self_device_time_total=time, device_type=DeviceType.CUDA)
+                for name, time in kernels.items()
+            ]
+
+    clock = Clock()
+    monkeypatch.setattr(bounds, "profile", Profiler)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(bounds.time, "monotonic", clock)
+
+    def one_second() -> dict[str, Tensor]:
+        clock.now += 1
+        return {}
+
+    found = Bounds("cuda")
+    for _ in range(bounds.PROFILED_STEP):
+        found.step(one_second)
+    assert found.busy == pytest.approx(0.3)

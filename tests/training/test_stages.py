@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -173,12 +173,19 @@ def test_a_run_starts_from_trained_weights(
             assert torch.equal(found[name][key], value), (name, key)
 
 
+def moved(quantiser: EmaCodebook, latents: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Quantise latents and move the codebook; return both results and the tokens."""
+    quantised, commitment, coded = quantiser(latents)
+    quantiser.move([coded])
+    return quantised, commitment, coded.tokens
+
+
 def test_a_trained_codebook_needs_no_warm_up() -> None:
     vectors = noise(64, 4, amplitude=5)
     quantiser = EmaCodebook(Codebook(64, 4), warmup=10)
     quantiser.start_from(vectors)
     points = vectors[torch.arange(256) % 64] + 0.01
-    _, commitment, codes = quantiser(points.T.reshape(1, 4, 16, 16))
+    _, commitment, codes = moved(quantiser, points.T.reshape(1, 4, 16, 16))
     assert codes is not None
     assert codes.tolist() == [index % 64 for index in range(256)]
     assert float(commitment) < 1e-3
@@ -190,15 +197,15 @@ def test_a_codebook_goes_on_from_the_state_that_it_is_given() -> None:
     latents = noise(1, 4, 16, 16)
     for quantiser, batches in ((trained, 3), (fresh, 1)):
         for _ in range(batches):
-            quantiser(latents)
+            moved(quantiser, latents)
     fresh.load_state_dict(trained.state_dict())
-    _, _, codes = fresh(latents)
+    _, _, codes = moved(fresh, latents)
     assert codes is not None, "it warmed up anew"
     fresh.start_from(trained.codebook.vectors)
-    assert fresh(latents)[2] is not None
+    assert moved(fresh, latents)[2] is not None
     early = EmaCodebook(Codebook(8, 4), warmup=2)
     fresh.load_state_dict(early.state_dict())
-    assert fresh(latents)[2] is None, "it did not warm up"
+    assert moved(fresh, latents)[2] is None, "it did not warm up"
 
 
 @pytest.mark.slow
@@ -211,9 +218,10 @@ def test_discriminators_see_a_part_that_moves(
     assert recipe.adversarial is not None
     update = recipe.adversarial.discriminator_step
 
-    def watched(made: Tensor, target: Tensor, bf16: bool) -> Tensor:
-        seen.append((made, target))
-        return update(made, target, bf16)
+    def watched(pieces: Iterable[tuple[Tensor, Tensor]], bf16: bool) -> Tensor:
+        (piece,) = pieces
+        seen.append(piece)
+        return update([piece], bf16)
 
     monkeypatch.setattr(recipe.adversarial, "discriminator_step", watched)
     sampler = CropSampler(cache, recipe.samples, 2, seed=0)
@@ -391,14 +399,14 @@ def test_codebook_follows_clusters_and_restarts_dead_codes() -> None:
         return points.T.reshape(1, 4, 16, 16)
 
     for _ in range(2):
-        passed, commitment, codes = quantiser(batch())
+        passed, commitment, codes = moved(quantiser, batch())
         assert codes is None
         assert float(commitment) == 0
-    quantiser(batch())
+    moved(quantiser, batch())
     for part in (quantiser.codebook.vectors, quantiser.total):
         part[5] = 1e3
     for _ in range(500):
-        passed, commitment, codes = quantiser(batch())
+        passed, commitment, codes = moved(quantiser, batch())
     assert codes is not None
     assert float(quantiser.codebook.vectors.abs().max()) < 100, "a dead code was never restarted"
     assert float(torch.cdist(centres, quantiser.codebook.vectors).amin(1).max()) < 0.1

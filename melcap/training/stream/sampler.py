@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from melcap.errors import InputError
+from melcap.training import ranks
 from melcap.training.audio_cache import SAMPLE_RATE
 from melcap.training.checks import require
 from melcap.training.cutting import DRAWS, Cutter
 from melcap.training.stream.lane import Piece, Plan, Position
-from melcap.training.stream.place import NOT_A_STATE, Identity, Place
+from melcap.training.stream.place import NOT_A_STATE, Identity, Place, join_ranks
 from melcap.training.stream.process import LaneReader
 from melcap.training.stream.shards import Shards
 from melcap.training.stream.window import BLOCKS, Block, BlockReader, Window
@@ -143,13 +144,22 @@ class StreamSampler:
         return self._shards.key
 
     def hours(self) -> dict[str, float]:
-        """Return the hours of each class that this rank decoded so far, in all epochs together."""
-        seen = sorted(self._place.samples.items())
-        return {label: samples / SAMPLE_RATE / 3600 for label, samples in seen}
+        """Return the hours of each class that were decoded so far, in all epochs together.
+
+        All ranks call it at the same step, and get the sums over all of them.
+        """
+        totals: Counter[str] = Counter()
+        for seen in ranks.objects(dict(self._place.samples)):
+            totals.update(seen)
+        return _hours(totals)
+
+    def description(self) -> str:
+        """Return what must be the same in all ranks: the shards, and the choices for a run."""
+        return str(self._identity)
 
     def summary(self) -> str:
-        """Return a sentence on what was decoded and what was left out."""
-        place, hours = self._place, self.hours()
+        """Return a sentence on what this rank decoded and left out."""
+        place, hours = self._place, _hours(self._place.samples)
         classes = ", ".join(f"{label} {value:.2f}" for label, value in hours.items()) or "none"
         left_out = (
             f"{place.clips_left_out} clips and the rest of {place.shards_left_out} shards were left"
@@ -157,7 +167,10 @@ class StreamSampler:
         )
         never = sorted(set(self._weights) - set(hours)) if hours else []
         unseen = f"; no clip of class {', '.join(never)} has come" if never else ""
-        return f"streamed {sum(hours.values()):.2f} hours so far ({classes}); {left_out}{unseen}"
+        who = f"process {self._rank} of {self._identity.world} " if self._identity.world > 1 else ""
+        return (
+            f"{who}streamed {sum(hours.values()):.2f} hours so far ({classes}); {left_out}{unseen}"
+        )
 
     def next(self) -> Tensor:
         """Return this rank's rows of the next batch, float32 in [-1, 1], on the CPU.
@@ -273,10 +286,14 @@ class StreamSampler:
     def state_dict(self) -> dict[str, object]:
         """Return plain numbers and strings, fit for JSON, from which `load_state_dict` resumes.
 
-        It is the state of this rank. `place.join_ranks` makes that of all ranks.
+        It is the state of this rank. `state_of_all` makes that of all ranks.
         """
-        ranks = {str(self._rank): self._place.to_json()}
-        return {"stream": dict(vars(self._identity)), "ranks": ranks}
+        places = {str(self._rank): self._place.to_json()}
+        return {"stream": dict(vars(self._identity)), "ranks": places}
+
+    def state_of_all(self, state: Mapping[str, object]) -> Mapping[str, object]:
+        """Return one state for a checkpoint from the states of all ranks, which all call it."""
+        return join_ranks(ranks.objects(dict(state)))
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Resume after the batch at which `state` was taken; the seed is that of the state.
@@ -285,18 +302,23 @@ class StreamSampler:
             InputError: for the state of other shards, another number of ranks or lanes, or other
                 memory, and for what is not the state of a stream.
         """
-        stream, ranks = state.get("stream"), state.get("ranks")
-        if not isinstance(stream, dict) or not isinstance(ranks, dict):
+        stream, places = state.get("stream"), state.get("ranks")
+        if not isinstance(stream, dict) or not isinstance(places, dict):
             raise InputError(NOT_A_STATE)
         self._identity.check(stream)
-        if str(self._rank) not in ranks:
+        if str(self._rank) not in places:
             raise InputError(f"this checkpoint does not have the place of rank {self._rank}")
         self.close()
         self._identity = replace(self._identity, seed=int(stream["seed"]))
-        self._place = Place.from_json(ranks[str(self._rank)])
+        self._place = Place.from_json(places[str(self._rank)])
 
     def __enter__(self) -> StreamSampler:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _hours(samples: Mapping[str, int]) -> dict[str, float]:
+    """Return the hours of each class, given its samples."""
+    return {label: count / SAMPLE_RATE / 3600 for label, count in sorted(samples.items())}
