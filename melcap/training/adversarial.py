@@ -99,6 +99,8 @@ class AdversarialTraining:
     @torch.no_grad()
     def _scales_of(self, targets: Iterable[Tensor], bf16: bool) -> list[Tensor]:
         """Return the `feature_scales` of each discriminator over all pieces and processes."""
+        # As in `generator_losses`, so that the same compiled graph serves both.
+        self.discriminators.requires_grad_(False)
         found = []
         for discriminator in self.discriminators:
             scales = []
@@ -107,5 +109,6 @@ class AdversarialTraining:
                     _, features = discriminator(target)
                 scales.append(gan_losses.feature_scales(features))
             found.append(torch.stack(scales).mean(0))
+        self.discriminators.requires_grad_(True)
         ranks.mean_(found)
         return found

@@ -166,7 +166,8 @@ def _connected() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
+        reason = str(error).splitlines()[0].partition(". ")[0]
         raise MelcapError(
-            f"the other processes cannot be reached ({str(error).splitlines()[0]}): run the same "
-            "command again, which resumes from the last checkpoint"
+            f"the other processes cannot be reached ({reason}): run the same command again, which "
+            "resumes from the last checkpoint, if there is one"
         ) from error

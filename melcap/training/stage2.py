@@ -53,8 +53,10 @@ class _Pass(NamedTuple):
 
     def part(self, samples: slice) -> tuple[Tensor, Tensor]:
         """Return some samples of both waves."""
-        # Contiguous, because a compiled network serves one memory layout.
-        return self.made.wave[:, samples].contiguous(), self.target[:, samples].contiguous()
+        # A compiled network serves one memory layout. `contiguous` keeps the strides of one crop.
+        form = torch.contiguous_format
+        made = self.made.wave[:, samples].clone(memory_format=form)
+        return made, self.target[:, samples].clone(memory_format=form)
 
 
 class Stage2:

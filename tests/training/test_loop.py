@@ -29,6 +29,7 @@ from melcap.training.crops import Batches, CropSampler
 from melcap.training.loop import LoopOptions, train
 from melcap.training.recipe import Recipe
 from melcap.training.stage1 import Stage1
+from melcap.training.stage2 import Stage2
 from tests.helpers import SMALL
 from tests.training.helpers import (
     cache_of_clips,
@@ -88,6 +89,12 @@ FEW_LAYERS = replace(
 """A codec that compiles in seconds; it has every kind of layer, too."""
 
 
+def in_two_pieces(**settings: Any) -> Stage2:
+    recipe = stage_2(discriminators=2, **settings)
+    recipe.accumulate = 2
+    return recipe
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("made_of", "backend", "graphs"),
@@ -95,6 +102,8 @@ FEW_LAYERS = replace(
         (partial(stage_1, codebook_warmup=3), "aot_eager", 2),
         # Two discriminators have a graph each for targets, detached outputs and outputs.
         (partial(stage_2, discriminators=2), "eager", 3 + 2 * 3),
+        # The codec has one more, for passes without a gradient.
+        (in_two_pieces, "eager", 4 + 2 * 3),
         (partial(stage_2, constant_phase=True), "aot_eager", 3),
         # Encoder, mel decoder, vocoder, losses, and the one discriminator as above.
         (
