@@ -87,6 +87,22 @@ def test_scores_of_other_codecs() -> None:
     assert f"torch {found['torch'].partition('+')[0]}" in page
 
 
+def test_scores_of_other_codecs_in_the_readme() -> None:
+    means = [row for row in read(PEERS)["table"] if row["class"] == "mean"]
+    rows = table("README.md", "ViSQOL, speech mode")
+    assert len(rows) == 4
+    for row in rows:
+        name = row["codec"].strip("*").lower()
+        (found,) = (
+            mean
+            for mean in means
+            if mean["codec"].startswith(name) and f"{mean['kbps']:.2f}" == row["kbps"]
+        )
+        assert row["ViSQOL, speech mode"] == f"{found['visqol_speech']['mean']:.2f}"
+        assert row["PESQ-WB"] == f"{found['pesq']['mean']:.2f}"
+        assert row["over-smoothing"] == f"{found['over_smoothing']['mean']:.2f}"
+
+
 def test_speeds_in_a_browser() -> None:
     """The page has the table that the script wrote, and its rounds, browser and date."""
     found = read(RESULTS / "browser" / "browser-cpu.json")
