@@ -207,7 +207,7 @@ def recording() -> Iterator[Recorder]:
                 stack.enter_context(mock.patch.object(module, "remembered", remembered))
         # What a GPU does: all frames at once, all steps in one call, Haar as convolutions.
         stack.enter_context(mock.patch.object(ByFrame, "in_tiles", lambda self, x: self.frames(x)))
-        stack.enter_context(mock.patch.object(griffin_lim, "STEPS_AT_ONCE", 10**9))
+        stack.enter_context(mock.patch.object(griffin_lim, "STEPS_OF_A_TILE", 10**9))
         stack.enter_context(mock.patch.object(layers, "is_a_convolution", return_value=True))
         stack.enter_context(melcap.use_backend("triton"))
         stack.enter_context(torch.no_grad())

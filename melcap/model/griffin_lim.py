@@ -30,10 +30,11 @@ QUIET_LN_MAGNITUDE = -3.0
 """The natural logarithm of magnitudes before training. A fresh layer returns about 0: too loud."""
 TILE = 512
 """Frames that a CPU computes at a time; these and their intermediate results fit its caches."""
-STEPS_AT_ONCE = 4
-"""Griffin-Lim steps that a CPU or a stream takes at once. With fewer, more intermediate results go
-through memory. With more, each tile of a CPU and each piece of a stream (see
-`melcap.model.stages.StageStream`) computes more context again. A GPU takes all steps at once."""
+STEPS_OF_A_TILE, STEPS_OF_A_PIECE = 8, 4
+"""Griffin-Lim steps that a CPU takes at once on a tile, and a stream on a piece (see
+`melcap.model.stages.StageStream`), which is smaller. With fewer steps, more intermediate results go
+through memory. With more, each tile or piece computes more context again. A GPU takes all at once.
+"""
 
 
 class ByFrame(Stage):
@@ -56,9 +57,13 @@ class ByFrame(Stage):
         x = x.transpose(1, 2)
         if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self.frames(x).transpose(1, 2)
-        for part in self.parts():
+        for part in self.parts_of_a_tile():
             x = part.in_tiles(x)
         return x.transpose(1, 2)
+
+    def parts_of_a_tile(self) -> Sequence[ByFrame]:
+        """Return stages that do the same as this one, one after the other, each tile by tile."""
+        return [self]
 
     def in_tiles(self, x: Tensor) -> Tensor:
         """Return what `frames` returns, tile by tile."""
@@ -116,14 +121,22 @@ class GriffinLim(ByFrame):
         self.left = self.right = steps * (n_fft // hop - 1)
 
     def parts(self) -> Sequence[GriffinLim]:
-        """Return stages of up to `STEPS_AT_ONCE` steps that do the same one after the other."""
-        if self.steps <= STEPS_AT_ONCE:
+        """Return stages of up to `STEPS_OF_A_PIECE` steps that do the same one after the other."""
+        return self._cut(STEPS_OF_A_PIECE)
+
+    def parts_of_a_tile(self) -> Sequence[GriffinLim]:
+        """Return stages of up to `STEPS_OF_A_TILE` steps that do the same one after the other."""
+        return self._cut(STEPS_OF_A_TILE)
+
+    def _cut(self, most: int) -> Sequence[GriffinLim]:
+        """Return stages of up to `most` steps."""
+        if self.steps <= most:
             return [self]
         first, rest = (
             GriffinLim(self.n_fft, self.hop, self.momentum, steps)
-            for steps in (STEPS_AT_ONCE, self.steps - STEPS_AT_ONCE)
+            for steps in (most, self.steps - most)
         )
-        return [first, *rest.parts()]
+        return [first, *rest._cut(most)]
 
     def frames(self, x: Tensor) -> Tensor:
         """Return the frames after all steps."""

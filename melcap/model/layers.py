@@ -16,7 +16,6 @@ from melcap.ops import channel_norm, conv2d, convnext1d, resblock2d, upsample_co
 from melcap.ops.convnext1d import Parameters, convnext1d_reference
 from melcap.ops.numerics import kept
 from melcap.ops.precision import without_autocast_for
-from melcap.ops.products import linear
 
 
 class ChannelNorm(nn.Module):
@@ -42,14 +41,11 @@ def in_float32(layer: nn.Module, x: Tensor) -> Tensor:
 def linear_in_float32(layer: nn.Linear, x: Tensor) -> Tensor:
     """Run a linear layer on [batch, steps, channels] in float32 or wider, even under autocast.
 
-    Without a gradient it runs in oneDNN on a CPU. Elsewhere it is a 1 x 1 `conv2d`, which computes
-    float32 on tensor cores.
+    Without a gradient it is a 1 x 1 `conv2d`, which computes float32 on tensor cores.
     """
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return in_float32(layer, x)
     x = x.to(torch.promote_types(x.dtype, torch.float32))
-    if x.device.type == "cpu":
-        return linear(x, layer.weight, layer.bias)
     return conv2d(x.mT.unsqueeze(2), layer.weight[:, :, None, None], layer.bias).squeeze(2).mT
 
 

@@ -14,6 +14,7 @@ from melcap.inputs import described
 from melcap.ops.channel_norm import channel_norm
 from melcap.ops.library import define_operation, run_exactly, wants_gradient
 from melcap.ops.numerics import working_dtype
+from melcap.ops.products import linear
 from melcap.ops.registry import Tolerance
 
 Pair = tuple[int, int]
@@ -131,6 +132,16 @@ def conv2d_in_parts(
     return y if residual is None else residual + y
 
 
+def conv2d_inference(x: Tensor, weight: Tensor, bias: Tensor | None, *arguments: Any) -> Tensor:
+    """Compute `conv2d` where no gradient is wanted: a kernel of 1 x 1 alone is a linear layer."""
+    plain = arguments == (None, None, None, None, [1, 1], [0, 0], False, "none", arguments[-1])
+    if x.device.type != "cpu" or weight.shape[2:] != (1, 1) or bias is None or not plain:
+        return conv2d_reference(x, weight, bias, *arguments)
+    w = working_dtype(x)
+    y = linear(x.movedim(1, -1).to(w), weight[..., 0, 0].to(w), bias.to(w))
+    return y.to(x.dtype).movedim(-1, 1)
+
+
 def conv2d_reference(
     x: Tensor,
     weight: Tensor,
@@ -215,6 +226,7 @@ define_operation(
     "Tensor? rows, Tensor? residual, int[] stride, int[] padding, bool transposed, "
     "str activation, float? bound) -> Tensor",
     reference=conv2d_reference,
+    inference=conv2d_inference,
     tolerance=Tolerance(atol=2e-5, rtol=2e-5),
     fake=_fake,
     portable=conv2d_reference,
