@@ -144,6 +144,23 @@ def test_speeds_of_the_page() -> None:
             assert shown == with_quartiles(found), (row, column)
 
 
+def test_speeds_of_decoding() -> None:
+    """The page has the table of the latest run, and the ratios to EnCodec that it says."""
+    results = read(RESULTS / "decode" / "rtf-cpu.json")
+    found = {
+        (row["codec"], row["threads"]): row for row in results["rows"] if row["way"] == "decode"
+    }
+    names = {"melcap": "melcap, torch", "melcap, quality `fast`": "melcap fast, torch"}
+    for row in table("docs/speed.md", "decode, 2 threads, now"):
+        codec = names.get(row["codec"], row["codec"])
+        for column, shown in list(row.items())[1:]:
+            threads = int(column.split(", ")[1].split()[0])
+            assert shown == with_quartiles(found[codec, threads]), (row, column)
+    peer = found["EnCodec 24 kHz", 2]["x_real_time"]
+    ratios = [found[codec, 2]["x_real_time"] / peer for codec in names.values()]
+    assert [round(ratio) for ratio in ratios] == [4, 6]
+
+
 def test_costs_of_the_published_size() -> None:
     results = read(RESULTS / "base" / "rtf-cpu.json")
     work = {row["codec"]: row for row in results["gflop"]}
