@@ -30,7 +30,18 @@ from tempfile import TemporaryDirectory
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-COPIED = (".github", "melcap", "kernels", "recipes", "profiling", "examples", "docs", "tests")
+COPIED = (
+    ".github",
+    "melcap",
+    "kernels",
+    "recipes",
+    "profiling",
+    "examples",
+    "docs",
+    "tests",
+    "web",
+)
+LEFT_OUT = ("__pycache__", "node_modules", "dist")
 FILES = tuple(path.name for path in ROOT.iterdir() if path.is_file())
 SECONDS = 900
 
@@ -66,7 +77,7 @@ def main() -> int:
 def copied(target: Path) -> Path:
     """Copy what tests need to a new folder, where melcap.kernels is importable, and return it."""
     for name in COPIED:
-        shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns(*LEFT_OUT))
     for name in FILES:
         shutil.copy2(ROOT / name, target / name)
     (target / "melcap" / "kernels").symlink_to("../kernels")
