@@ -133,10 +133,21 @@ def conv2d_in_parts(
 
 
 def conv2d_inference(x: Tensor, weight: Tensor, bias: Tensor | None, *arguments: Any) -> Tensor:
-    """Compute `conv2d` where no gradient is wanted: a kernel of 1 x 1 alone is a linear layer."""
-    plain = arguments == (None, None, None, None, [1, 1], [0, 0], False, "none", arguments[-1])
-    if x.device.type != "cpu" or weight.shape[2:] != (1, 1) or bias is None or not plain:
+    """Compute `conv2d` where no gradient is wanted, as a linear layer where it is nothing else.
+
+    On a CPU oneDNN multiplies a kernel of 1 x 1 faster as a matrix than as a convolution.
+    """
+    *others, stride, padding, transposed, _, _ = arguments
+    linear_alone = (
+        tuple(weight.shape[2:]) == (1, 1)
+        and bias is not None
+        and all(tensor is None for tensor in others)  # norm, rows and residual
+        and [*stride, *padding] == [1, 1, 0, 0]
+        and not transposed
+    )
+    if x.device.type != "cpu" or not linear_alone:
         return conv2d_reference(x, weight, bias, *arguments)
+    assert bias is not None
     w = working_dtype(x)
     y = linear(x.movedim(1, -1).to(w), weight[..., 0, 0].to(w), bias.to(w))
     return y.to(x.dtype).movedim(-1, 1)

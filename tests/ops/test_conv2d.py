@@ -99,6 +99,28 @@ def test_it_is_its_definition(
     assert_close(conv2d(x, weight, norm=norm, activation="silu", **sizes), again)
 
 
+@pytest.mark.parametrize("apart", [True, False])
+@pytest.mark.parametrize(
+    "sizes",
+    [{}, {"stride": (2, 1)}, {"stride": (1, 3)}, {"padding": (1, 0)}, {"transposed": True}],
+)
+def test_a_kernel_of_one_by_one(sizes: dict[str, Any], apart: bool) -> None:
+    """On a CPU it is a linear layer, unless it has strides, padding, or is transposed."""
+    x = noise(2, 5, 4, 7, amplitude=1)
+    if not apart:
+        x = x.contiguous(memory_format=torch.channels_last)
+    weight, bias = noise(3, 5, 1, 1, seed=1, amplitude=1), noise(3, seed=2, amplitude=1)
+    plain = direct(x, weight, sizes.get("stride", (1, 1)), sizes.get("padding", (0, 0)))
+    expected = plain + bias.double().view(-1, 1, 1).numpy()
+    if "transposed" in sizes:
+        weight = weight.transpose(0, 1)
+    assert_close(conv2d(x, weight, bias, **sizes), expected)
+    for dtype in (torch.float64, torch.bfloat16):
+        found = conv2d(x.to(dtype), weight, bias, **sizes)
+        assert found.dtype == dtype
+        torch.testing.assert_close(found.double(), torch.from_numpy(expected), rtol=2e-2, atol=5e-2)
+
+
 @pytest.mark.parametrize("kernel", [(3, 3), (2, 3)])
 @pytest.mark.parametrize("stride", [(1, 2), (1, 3)])
 def test_single_channel_images(kernel: Pair, stride: Pair) -> None:
