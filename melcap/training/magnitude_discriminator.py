@@ -2,7 +2,8 @@
 
 With `ConstantPhase` the gradient of a wave reaches magnitudes only. A discriminator that sees
 phases, by samples or by complex spectra, asks for changes that such a codec cannot make, and these
-are noise in its gradient. Pictures of log magnitudes ask for nothing else than magnitudes.
+are noise in its gradient. Pictures of log magnitudes ask for fewer such changes. They still ask for
+some, because a window that is not one of the codec's depends on the phases of several of those.
 """
 
 from __future__ import annotations
